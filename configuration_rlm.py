@@ -1,0 +1,250 @@
+"""RLMConfig: any Hugging Face encoder's config, embedded whole, plus our decoder, number format and metrics registry."""
+
+import copy
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from .errors_rlm import CheckpointError, MetricError
+from .numbers_rlm import NumberFormat
+
+TASK = "code-regression"
+CUSTOM_PIPELINES = {TASK: {"impl": "pipeline_rlm.CodeRegressionPipeline", "pt": ["AutoModelForSeq2SeqLM"]}}
+AUTO_MAP = {
+    "AutoConfig": "configuration_rlm.RLMConfig",
+    "AutoModel": "modeling_rlm.RLMForConditionalGeneration",
+    "AutoModelForSeq2SeqLM": "modeling_rlm.RLMForConditionalGeneration",
+}
+# What an embedded encoder config may never carry into the model: code to run, kernels to load, where to fetch from.
+_FORBIDDEN_IN_ENCODER = ("auto_map", "trust_remote_code", "custom_pipelines", "name_or_path", "_name_or_path", "quantization_config")
+_METRIC_NAME = re.compile(r"[^\s,@]+(@[^\s,@]+)?")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One entry of a checkpoint's registry of metrics.
+
+    Attributes:
+        name: Name with its unit, and the device after `@` where there is one: `latency_ms@pixel3`.
+        unit: Unit as people write it: `ms`, `bytes`, `%`; empty for a plain number.
+        smaller_is_better: Direction, for ranking.
+        description: What was measured, on what hardware and how.
+        kinds: Kinds of input it belongs to, the `language` of examples: `python`, `x86asm`, `triton`, `onnx`, ...
+    """
+
+    name: str
+    unit: str = ""
+    smaller_is_better: bool = True
+    description: str = ""
+    kinds: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "kinds", tuple(self.kinds))
+        if not isinstance(self.name, str) or not _METRIC_NAME.fullmatch(self.name):
+            raise MetricError(
+                f"{self.name!r} is not a metric name. Use one word, the unit in it, a device after '@': 'latency_ms@pixel3'."
+            )
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> "Metric":
+        """Builds an entry from its JSON form; unknown keys are an error."""
+        if unknown := set(entry) - {f.name for f in fields(cls)}:
+            raise MetricError(f"Metric {entry.get('name')!r} has unknown keys {sorted(unknown)}.")
+        return cls(**entry)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready fields."""
+        return {**asdict(self), "kinds": list(self.kinds)}
+
+
+class RLMConfig(PreTrainedConfig):
+    r"""Configuration of a regression language model (arXiv 2509.26476).
+
+    Args:
+        encoder: Config of any text encoder known to transformers, as an object or a dict with `model_type`. It is
+            embedded whole, so that loading a checkpoint never fetches another one. None: a small ModernBERT.
+        encoder_layers: Which encoder layers the decoder reads: None for the last, or several indices into the encoder's
+            hidden states (0 the embeddings, negative from the end), mixed with learned weights.
+        decoder_hidden_size: Width of the decoder.
+        decoder_intermediate_size: Width of its gated feed-forward layers.
+        decoder_num_layers: Number of decoder layers.
+        decoder_num_attention_heads: Heads of its self- and cross-attention.
+        decoder_num_key_value_heads: Key/value heads of its cross-attention (grouped-query attention): projecting the
+            encoder's memory is what decoding costs, and it shrinks with them.
+        decoder_dropout: Dropout of the decoder.
+        max_objectives: The most metrics that one answer can hold.
+        max_input_tokens: Longest input in tokens; longer code loses its middle, and the answer says how much.
+        number_format: Fields of a `NumberFormat`.
+        metrics: Registry of the metrics that the checkpoint knows, a list of `Metric` fields.
+        default_metrics: Kind of input to the metrics that are predicted where none is asked for.
+        freeze_encoder: Whether the encoder is left out of training.
+        constrain_numbers: Whether `generate()` keeps to the number grammar.
+    """
+
+    model_type = "code-rlm"
+    sub_configs: ClassVar[dict[str, Any]] = {"encoder": AutoConfig}
+    attribute_map: ClassVar[dict[str, str]] = {
+        "hidden_size": "decoder_hidden_size",
+        "num_attention_heads": "decoder_num_attention_heads",
+        "num_hidden_layers": "decoder_num_layers",
+    }
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    encoder: Any = None
+    encoder_layers: list[int] | None = None
+    decoder_hidden_size: int = 256
+    decoder_intermediate_size: int = 512
+    decoder_num_layers: int = 2
+    decoder_num_attention_heads: int = 4
+    decoder_num_key_value_heads: int = 2
+    decoder_dropout: float | int = 0.0
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 0.02
+    max_objectives: int = 8
+    max_input_tokens: int = 2048
+    number_format: dict[str, Any] | None = None
+    metrics: list[dict[str, Any]] | None = None
+    default_metrics: dict[str, list[str]] | None = None
+    freeze_encoder: bool = False
+    constrain_numbers: bool = True
+    is_encoder_decoder: bool = True
+    tie_word_embeddings: bool = False
+    pad_token_id: int | None = 0
+    eos_token_id: int | list[int] | None = 1
+    bos_token_id: int | None = None
+    decoder_start_token_id: int | None = 0
+
+    def __post_init__(self, **kwargs):
+        self.encoder = self._encoder_config(self.encoder)
+        self.number_format = NumberFormat(**(self.number_format or {})).to_dict()
+        self.metrics = [Metric.from_dict(dict(m)).to_dict() for m in self.metrics or []]
+        names = [m["name"] for m in self.metrics]
+        if repeated := sorted({n for n in names if names.count(n) > 1}):
+            raise MetricError(f"The metrics registry names {repeated} more than once.")
+        self.default_metrics = dict(self.default_metrics or {})
+        for kind, wanted in self.default_metrics.items():
+            if unknown := [n for n in wanted if n not in names]:
+                raise MetricError(f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}.")
+        if self.decoder_hidden_size % self.decoder_num_attention_heads:
+            raise CheckpointError(
+                f"decoder_hidden_size {self.decoder_hidden_size} is not a multiple of decoder_num_attention_heads "
+                f"{self.decoder_num_attention_heads}."
+            )
+        if self.decoder_num_attention_heads % self.decoder_num_key_value_heads:
+            raise CheckpointError(
+                f"decoder_num_attention_heads {self.decoder_num_attention_heads} is not a multiple of "
+                f"decoder_num_key_value_heads {self.decoder_num_key_value_heads}."
+            )
+        if self.max_objectives < 1 or self.max_input_tokens < 16:
+            raise CheckpointError("max_objectives must be at least 1 and max_input_tokens at least 16.")
+        # Left over from loading: both are written anew from what this class is.
+        kwargs.pop("custom_pipelines", None)
+        kwargs.pop("auto_map", None)
+        super().__post_init__(**kwargs)
+        self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
+        self.auto_map = dict(AUTO_MAP)
+
+    @staticmethod
+    def _encoder_config(encoder: Any) -> PreTrainedConfig:
+        if isinstance(encoder, PreTrainedConfig):
+            encoder = encoder.to_dict()
+        if encoder is None:
+            encoder = {
+                "model_type": "modernbert", "vocab_size": 8192, "hidden_size": 256, "intermediate_size": 384,
+                "num_hidden_layers": 4, "num_attention_heads": 4, "local_attention": 128, "max_position_embeddings": 8192,
+                "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "cls_token_id": None, "sep_token_id": None,
+            }  # fmt: skip
+        if not isinstance(encoder, dict):
+            raise CheckpointError(f"encoder must be a config or its dict, got {type(encoder).__name__}.")
+        fields_ = {
+            k: v for k, v in encoder.items() if k not in _FORBIDDEN_IN_ENCODER and not k.startswith("_attn_implementation")
+        }
+        fields_.pop("attn_implementation", None)
+        model_type = fields_.pop("model_type", None)
+        if model_type not in CONFIG_MAPPING:
+            raise CheckpointError(
+                f"The encoder's model_type {model_type!r} is not one that this transformers knows. Encoders are built from "
+                "the library's own classes only, never from code in a repository."
+            )
+        nested = [k for k, v in fields_.items() if isinstance(v, dict) and set(v) & set(_FORBIDDEN_IN_ENCODER)]
+        for key in nested:
+            fields_[key] = {k: v for k, v in fields_[key].items() if k not in _FORBIDDEN_IN_ENCODER}
+        return CONFIG_MAPPING[model_type](**fields_)
+
+    @classmethod
+    def from_encoder(cls, encoder: str | PreTrainedConfig, **kwargs) -> "RLMConfig":
+        """A config around an existing encoder, by hub id, folder or config object; only its config is read.
+
+        Args:
+            encoder: Hub id (`google/t5gemma-s-s-prefixlm`), folder, or config. Of encoder-decoders the encoder half is used.
+            **kwargs: Any field of `RLMConfig`; `revision`, `token` and `local_files_only` go to the hub.
+        """
+        hub = {k: kwargs.pop(k) for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
+        if isinstance(encoder, str):
+            encoder = AutoConfig.from_pretrained(encoder, trust_remote_code=False, **hub)
+        encoder = copy.deepcopy(encoder)
+        if encoder.model_type == "t5gemma":
+            # The library's encoder class for T5Gemma takes the whole config with this flag down.
+            encoder.is_encoder_decoder = False
+        return cls(encoder=encoder, **kwargs)
+
+    @property
+    def format(self) -> NumberFormat:
+        """The number format as an object."""
+        return NumberFormat(**self.number_format)
+
+    @property
+    def encoder_hidden_size(self) -> int:
+        """Width of the encoder's output."""
+        config = self.encoder
+        for name in ("text_config", "encoder"):  # T5Gemma keeps its encoder one level down, T5Gemma2 two
+            config = getattr(config, "encoder", None) or getattr(config, name, None) or config
+        config = getattr(config, "text_config", None) or config
+        return config.d_model if hasattr(config, "d_model") else config.hidden_size
+
+    def metric(self, name: str) -> Metric:
+        """The registry's entry for a metric.
+
+        Raises:
+            MetricError: The checkpoint does not know the name; the message lists those it knows.
+        """
+        for entry in self.metrics:
+            if entry["name"] == name:
+                return Metric.from_dict(entry)
+        raise MetricError(f"This checkpoint does not predict {name!r}. It knows: {', '.join(self.metric_names()) or 'none'}.")
+
+    def metric_names(self, kind: str | None = None) -> list[str]:
+        """Names in the registry, of one kind of input or of all."""
+        return [m["name"] for m in self.metrics if kind is None or kind in m["kinds"]]
+
+    def metrics_for(self, kind: str) -> list[str]:
+        """The metrics to predict for a kind of input where the user names none.
+
+        Raises:
+            MetricError: The checkpoint has no metric for that kind.
+        """
+        found = self.default_metrics.get(kind) or self.metric_names(kind)[:1]
+        if not found:
+            kinds: Iterable[str] = sorted({k for m in self.metrics for k in m["kinds"]})
+            raise MetricError(
+                f"This checkpoint has no metric for {kind!r} input (it has for: {', '.join(kinds) or 'none'}). Name one with "
+                f"metrics=[...]; it knows: {', '.join(self.metric_names()) or 'none'}."
+            )
+        return list(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields; the embedded encoder carries no code references."""
+        output = super().to_dict()
+        output["custom_pipelines"], output["auto_map"] = copy.deepcopy(CUSTOM_PIPELINES), dict(AUTO_MAP)
+        for key in _FORBIDDEN_IN_ENCODER:
+            output.get("encoder", {}).pop(key, None)
+        return output
+
+
+RLMConfig.register_for_auto_class()
+
+__all__ = ["CUSTOM_PIPELINES", "TASK", "Metric", "RLMConfig"]

@@ -1,0 +1,549 @@
+"""Readers of tables of your own, and of the two data sets published with "Regression Language Models for Code".
+
+    from code_rlm.data.external import code_regression, generic
+
+    mine = generic("runs.csv", text_column="code", target_columns={"seconds": "wall_time_s"}, language="python")
+    triton = code_regression(spaces=["KBSS"], split="train")  # streams from the hub
+
+All give the schema's columns, split by group as `code_rlm.data.splits` does, and name file, row and column of a bad
+cell.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import gzip
+import hashlib
+import json
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset, validate
+from code_rlm.data.splits import SPLITS, split_of
+from datasets import Dataset, IterableDataset, load_dataset
+
+logger = logging.getLogger(__name__)
+
+MAX_METADATA_CHARS = 1 << 18
+
+# Space to language, metric, and the factor from the published target to the metric's unit.
+CODE_SPACES = {
+    "APPS": ("python", "peak_memory_bytes", 1.0),
+    "CDSS": (None, "peak_memory_bytes", 1024.0),
+    "KBSS": ("triton", "latency_ms@rtx_a6000", 1.0),
+}
+_CODE_COLUMNS = ("identifier", "space", "input", "target", "metric_type", "metadata")
+_GRAPH_COLUMNS = (
+    *("identifier", "space", "uid", "arch_str", "input"),
+    *("target_metric", "val_accuracy", "flops", "params", "metadata"),
+)
+_MOST_PROBLEMS = 20
+
+
+def generic(
+    path: str | os.PathLike,
+    *,
+    text_column: str = "text",
+    target_columns: Sequence[str] | Mapping[str, str],
+    group_column: str | None = None,
+    language_column: str | None = None,
+    language: str | None = None,
+    context_columns: Sequence[str] = (),
+    source: str | None = None,
+    hub_split: str = "train",
+    split: str | None = None,
+    seed: int = 0,
+    validation: float = 0.1,
+    test: float = 0.1,
+) -> Dataset:
+    """Read a table of any columns into the schema.
+
+    Args:
+        path: A .csv, .tsv, .jsonl, .json (a list of objects) or .parquet file, the text formats also with .gz after it;
+            or the id of a data set of the hub, such as "user/name".
+        text_column: Column of the text.
+        target_columns: Columns of the numbers, named as the metrics are to be ("latency_ms"), or column to metric. An
+            empty cell or null is a missing value; NaN and infinity are errors.
+        group_column: Column of the group. Without one, equal texts make a group.
+        language_column: Column of the language, put in lower case. Either this or `language`.
+        language: Language of every row.
+        context_columns: Columns that become "column: value" lines; an empty cell gives no line.
+        source: Name for the column of that name; by default the file's name.
+        hub_split: Which split of a hub data set to read.
+        split: "train", "validation" or "test" by group; None for every row.
+        seed: Of the split.
+        validation: Share of groups in validation.
+        test: Share of groups in test.
+
+    Raises:
+        DataError: A missing file or column, or bad cells: the message names file, row (from 0) and column of the first
+            20 of them.
+    """
+    path = os.fspath(path)
+    targets = dict(target_columns) if isinstance(target_columns, Mapping) else {name: name for name in target_columns}
+    if isinstance(target_columns, str) or not targets:
+        raise DataError(f"target_columns must be a list of columns or a dictionary, got {target_columns!r}")
+    if isinstance(context_columns, str):
+        raise DataError(f"context_columns must be a list of columns, got {context_columns!r}")
+    if (language_column is None) == (language is None):
+        raise DataError("give one of language_column='COLUMN' and language='python'")
+    _check_split(split)
+    optional = [name for name in (group_column, language_column) if name is not None]
+    columns = list(dict.fromkeys([text_column, *targets, *optional, *context_columns]))
+    name = source or Path(path).name
+
+    examples: list[Example] = []
+    problems: list[str] = []
+    problem_count = 0
+    for _, place, cells in _records(path, columns, hub_split):
+        found: list[str] = []
+        text = cells[text_column]
+        if not isinstance(text, str) or not text.strip():
+            found.append(f"column {text_column!r}: expected a text, got {_short(text)}")
+            text = ""
+        group = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        if group_column is not None:
+            group = "" if cells[group_column] is None else str(cells[group_column])
+            if not group:
+                found.append(f"column {group_column!r}: empty group")
+        kind = language if language_column is None else cells[language_column]
+        if not isinstance(kind, str) or not kind.strip():
+            found.append(f"column {language_column!r}: expected a language, got {_short(kind)}")
+            kind = ""
+        values = []
+        for column in targets:
+            try:
+                values.append(_number(cells[column]))
+            except ValueError as error:
+                found.append(f"column {column!r}: {error}")
+        context = []
+        for column in context_columns:
+            if cells[column] is None or cells[column] == "":
+                continue
+            context.append(f"{column}: {cells[column]}")
+            if "\n" in context[-1]:
+                found.append(f"column {column!r}: a line of context cannot hold a line break")
+        problem_count += len(found)
+        problems += [f"  {place}, {message}" for message in found][: _MOST_PROBLEMS - len(problems)]
+        if found or not _in_split(group, split, seed, validation, test):
+            continue
+        examples.append(Example(text, kind.strip().lower(), list(targets.values()), values, None, context, group, name))
+    if problem_count:
+        more = f"\n  and {problem_count - len(problems)} more" if problem_count > len(problems) else ""
+        raise DataError(f"{path}: {problem_count} bad cells:\n" + "\n".join(problems) + more)
+    dataset = to_dataset(examples)
+    validate(dataset, source=path)
+    return dataset
+
+
+def code_regression(
+    path: str | os.PathLike = "akhauriyash/Code-Regression",
+    split: str | None = None,
+    *,
+    spaces: Sequence[str] | None = None,
+    group_keys: Sequence[str] = ("problem_id", "p_id"),
+    streaming: bool = True,
+    on_error: str = "raise",
+    seed: int = 0,
+    validation: float = 0.1,
+    test: float = 0.1,
+) -> Dataset | IterableDataset:
+    """Read the published programs: Python memory (APPS), judged submissions (CDSS), Triton kernels (KBSS).
+
+    Source: "Regression Language Models for Code" (arXiv 2509.26476), on the hub. Units: APPS, peak bytes that
+    tracemalloc saw; CDSS, the judge's memory, which CodeNet records in kB, times 1024; KBSS, median milliseconds on an
+    RTX A6000. Language: "python", the metadata's "language" in lower case, "triton". Group: space and the first of
+    `group_keys` in the metadata; a row with none of them is a group of its own, named by its identifier, and then
+    splits may share a problem.
+
+    Args:
+        path: Id on the hub, a parquet file, or a folder of them.
+        split: "train", "validation" or "test" by group, made here: the hub has only one. None for every row.
+        spaces: Of "APPS", "CDSS", "KBSS"; None for all.
+        group_keys: Keys of the metadata that name the problem, in order of preference.
+        streaming: Give an IterableDataset that reads as it goes; otherwise a Dataset.
+        on_error: "raise", or "skip" to leave out rows that cannot be read, each logged, and their number at the end.
+        seed: Of the split.
+        validation: Share of groups in validation.
+        test: Share of groups in test.
+
+    Raises:
+        DataError: A missing file or column, an unknown space, or (unless skipped) a bad row, naming row and column.
+    """
+    unknown = [space for space in spaces or () if space not in CODE_SPACES]
+    if unknown:
+        raise DataError(f"no space {', '.join(unknown)}; known are {', '.join(CODE_SPACES)}")
+    arguments = {
+        "path": os.fspath(path),
+        "columns": _CODE_COLUMNS,
+        "convert": _code_example,
+        "options": {"spaces": None if spaces is None else tuple(spaces), "group_keys": tuple(group_keys)},
+        "on_error": on_error,
+        "splitting": (split, seed, validation, test),
+    }
+    return _published(arguments, streaming)
+
+
+def graph_arch_regression(
+    path: str | os.PathLike = "akhauriyash/GraphArch-Regression",
+    split: str | None = None,
+    *,
+    spaces: Sequence[str] | None = None,
+    proxies: bool = False,
+    streaming: bool = True,
+    on_error: str = "raise",
+    seed: int = 0,
+    validation: float = 0.1,
+    test: float = 0.1,
+) -> Dataset | IterableDataset:
+    """Read the published architectures: printed ONNX graphs with accuracy, operations, parameters and latencies.
+
+    Source: "Regression Language Models for Code" (arXiv 2509.26476), on the hub. Language: "onnx". Metrics: the row's
+    `target_metric` first, then val_accuracy, flops and params under the source's names, as it states no units for them;
+    the metadata's lat_DEVICE as "latency_ms@DEVICE"; and with `proxies` its zcp_NAME, zero-cost proxies. Group: space
+    and architecture string, or space and uid where there is no string.
+
+    Args:
+        path: Id on the hub, a parquet file, or a folder of them.
+        split: "train", "validation" or "test" by group, made here: the hub has only one. None for every row.
+        spaces: Which spaces, such as "NB201"; None for all.
+        proxies: Give the zero-cost proxies too.
+        streaming: Give an IterableDataset that reads as it goes; otherwise a Dataset.
+        on_error: "raise", or "skip" to leave out rows that cannot be read, each logged, and their number at the end.
+        seed: Of the split.
+        validation: Share of groups in validation.
+        test: Share of groups in test.
+
+    Raises:
+        DataError: A missing file or column, or (unless skipped) a bad row, naming row and column.
+    """
+    arguments = {
+        "path": os.fspath(path),
+        "columns": _GRAPH_COLUMNS,
+        "convert": _graph_example,
+        "options": {"spaces": None if spaces is None else tuple(spaces), "proxies": proxies},
+        "on_error": on_error,
+        "splitting": (split, seed, validation, test),
+    }
+    return _published(arguments, streaming)
+
+
+def parse_metadata(text: str, max_chars: int = MAX_METADATA_CHARS) -> dict[str, Any]:
+    """Read a dictionary written as Python source, without running anything.
+
+    A bare `nan`, which Python prints for a missing number, becomes None.
+
+    Raises:
+        DataError: Not a string, longer than `max_chars`, no Python literal, or no dictionary.
+    """
+    if not isinstance(text, str):
+        raise DataError(f"column 'metadata': expected str, got {_short(text)}")
+    if len(text) > max_chars:
+        raise DataError(f"column 'metadata': {len(text)} characters are over the limit of {max_chars}")
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        value = ast.literal_eval(_NanToNone().visit(tree))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise DataError(f"column 'metadata': no Python literal ({error}): {_short(text)}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"column 'metadata': expected a dictionary, got {_short(value)}")
+    return value
+
+
+class _NanToNone(ast.NodeTransformer):
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.copy_location(ast.Constant(None), node) if node.id == "nan" else node
+
+
+def _published(arguments: dict[str, Any], streaming: bool) -> Dataset | IterableDataset:
+    """Build the data set that `_published_rows` yields."""
+    _check_split(arguments["splitting"][0])
+    if arguments["on_error"] not in ("raise", "skip"):
+        raise DataError(f"on_error must be 'raise' or 'skip', got {arguments['on_error']!r}")
+    if streaming:
+        return IterableDataset.from_generator(_published_rows, features=FEATURES, gen_kwargs=arguments)
+    dataset = to_dataset(_published_rows(**arguments))
+    validate(dataset, source=arguments["path"])
+    return dataset
+
+
+def _published_rows(
+    path: str,
+    columns: Sequence[str],
+    convert: Callable[..., Example | None],
+    options: Mapping[str, Any],
+    on_error: str,
+    splitting: tuple[str | None, int, float, float],
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a published data set in the schema."""
+    skipped = 0
+    for row, _, cells in _records(path, columns, "train"):
+        try:
+            example = convert(cells, **options)
+            if example is None or not _in_split(example.group, *splitting):
+                continue
+            report = validate([example], strict=False)
+            if not report.ok:
+                raise DataError("; ".join(f"column {each.column!r}: {each.message}" for each in report.problems))
+        except DataError as error:
+            if on_error == "raise":
+                raise DataError(f"{path}: row {row}, {error}") from None
+            skipped += 1
+            logger.warning("%s: row %d skipped, %s", path, row, error)
+            continue
+        yield example.as_dict()
+    if skipped:
+        logger.warning("%s: %d rows skipped", path, skipped)
+
+
+def _code_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, group_keys: Sequence[str]) -> Example | None:
+    """Convert a row of the published programs; None where its space is not asked for."""
+    space = cells["space"]
+    if space not in CODE_SPACES:
+        raise DataError(f"column 'space': unknown {_short(space)}; known are {', '.join(CODE_SPACES)}")
+    if spaces is not None and space not in spaces:
+        return None
+    metadata = parse_metadata(cells["metadata"])
+    language, metric, factor = CODE_SPACES[space]
+    if language is None:
+        language = metadata.get("language")
+        if not isinstance(language, str) or not language:
+            raise DataError(f"column 'metadata': no language, but {', '.join(map(str, metadata)) or 'nothing'}")
+    problem = next((metadata[key] for key in group_keys if metadata.get(key) not in (None, "")), cells["identifier"])
+    if problem is None or problem == "":
+        raise DataError(f"column 'identifier': empty, and the metadata has none of {', '.join(group_keys)}")
+    value = _column_number(cells, "target")
+    return Example(
+        text=cells["input"],
+        language=language.lower(),
+        metrics=[metric],
+        values=[None if value is None else value * factor],
+        group=f"{space}/{problem}",
+        source=f"code_regression/{space}",
+        hardware="RTX A6000" if space == "KBSS" else "",
+    )
+
+
+def _graph_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, proxies: bool) -> Example | None:
+    """Convert a row of the published architectures; None where its space is not asked for."""
+    space = cells["space"]
+    if not isinstance(space, str) or not space:
+        raise DataError(f"column 'space': expected a name, got {_short(space)}")
+    if spaces is not None and space not in spaces:
+        return None
+    numbers = {name: _column_number(cells, name) for name in ("val_accuracy", "flops", "params")}
+    for key, value in parse_metadata(cells["metadata"]).items():
+        if str(key).startswith("lat_"):
+            key = f"latency_ms@{str(key)[4:]}"
+        elif not (proxies and str(key).startswith("zcp_")):
+            continue
+        try:
+            numbers[key] = _number(value)
+        except ValueError as error:
+            raise DataError(f"column 'metadata', {key}: {error}") from None
+    first = cells["target_metric"]
+    metrics = sorted(numbers, key=lambda name: name != first)
+    arch = cells["arch_str"] or cells["uid"]
+    if arch is None or arch == "":
+        raise DataError("columns 'arch_str' and 'uid': both empty")
+    return Example(
+        text=cells["input"],
+        language="onnx",
+        metrics=metrics,
+        values=[numbers[name] for name in metrics],
+        group=f"{space}/{arch}",
+        source=f"graph_arch_regression/{space}",
+    )
+
+
+def _records(path: str, columns: Sequence[str], hub_split: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield (row from 0, its place in words, the columns asked for) of a file, a folder of parquet or a hub id."""
+    file = Path(path)
+    kind = file.name.lower().removesuffix(".gz").rpartition(".")[2]
+    if file.is_dir():
+        files = sorted(file.rglob("*.parquet"))
+        if not files:
+            raise DataError(f"{path}: no .parquet file in the folder")
+        rows = ((f"file {each.relative_to(file)}", cells) for each in files for cells in _parquet(each, columns))
+    elif not file.exists() and path.count("/") == 1 and kind not in _READERS:
+        rows = (("", cells) for cells in _hub(path, columns, hub_split))
+    elif not file.is_file():
+        raise DataError(
+            f"no file {path}; give an existing file, or the id of a data set of the hub such as 'user/name'"
+        )
+    elif kind not in _READERS:
+        raise DataError(f"{path}: unknown format; give {', '.join('.' + each for each in _READERS)}, or a hub id")
+    else:
+        rows = _READERS[kind](file, columns)
+    for row, item in enumerate(rows):
+        where, cells = item if isinstance(item, tuple) else ("", item)
+        yield row, f"row {row}{f' ({where})' if where else ''}", {name: cells[name] for name in columns}
+
+
+def _open(file: Path, encoding: str) -> Any:
+    """Open a text file, unpacked where its name ends in .gz, line ends as they are."""
+    opener = gzip.open if file.name.lower().endswith(".gz") else open
+    return opener(file, "rt", encoding=encoding, newline="")
+
+
+def _need(file: Path | str, columns: Sequence[str], present: Sequence[str], where: str = "") -> None:
+    """Raise where a column that is asked for is not there."""
+    missing = [name for name in columns if name not in present]
+    if missing:
+        raise DataError(
+            f"{file}: {where}no column {', '.join(missing)}; there is {', '.join(map(str, present)) or 'none'}"
+        )
+
+
+def _csv(file: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a table with a header; every cell is a string."""
+    limit = csv.field_size_limit()
+    try:
+        # The module's default of 128 KiB is less than a long program. C long is 32 bits on some systems.
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        with _open(file, "utf-8-sig") as stream:
+            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+            header = next(reader, [])
+            _need(file, columns, header)
+            double = sorted({name for name in columns if header.count(name) > 1})
+            if double:
+                raise DataError(f"{file}: column {', '.join(double)} more than once in the header")
+            for cells in reader:
+                if not cells:
+                    continue
+                if len(cells) != len(header):
+                    raise DataError(f"{file}: line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
+                yield f"line {reader.line_num}", dict(zip(header, cells))
+    except csv.Error as error:
+        raise DataError(f"{file}: line {reader.line_num}: {error}") from None
+    except (UnicodeDecodeError, gzip.BadGzipFile) as error:
+        raise DataError(f"{file}: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _tsv(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    return _csv(file, columns, delimiter="\t")
+
+
+def _jsonl(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield one object a line; empty lines are none."""
+    try:
+        with _open(file, "utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    cells = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{file}: line {number}: {error}") from None
+                if not isinstance(cells, dict):
+                    raise DataError(f"{file}: line {number}: expected an object, got {_short(cells)}")
+                _need(file, columns, list(cells), f"line {number}: ")
+                yield f"line {number}", cells
+    except (UnicodeDecodeError, gzip.BadGzipFile) as error:
+        raise DataError(f"{file}: {error}") from None
+
+
+def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a list."""
+    try:
+        with _open(file, "utf-8") as stream:
+            rows = json.load(stream)
+    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+        raise DataError(f"{file}: {error}") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{file}: expected a list of objects, got {_short(rows)}; one object a line is .jsonl")
+    for row, cells in enumerate(rows):
+        if not isinstance(cells, dict):
+            raise DataError(f"{file}: row {row}: expected an object, got {_short(cells)}")
+        _need(file, columns, list(cells), f"row {row}: ")
+        yield cells
+
+
+def _parquet(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a parquet file, a batch at a time."""
+    try:
+        with pq.ParquetFile(file) as opened:
+            _need(file, columns, opened.schema_arrow.names)
+            for batch in opened.iter_batches(batch_size=1024, columns=list(columns)):
+                yield from batch.to_pylist()
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{file}: not a parquet file ({error})") from None
+
+
+def _hub(path: str, columns: Sequence[str], hub_split: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a data set of the hub, streamed."""
+    try:
+        rows = load_dataset(path, split=hub_split, streaming=True)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: no such file, and the hub's data set of that id cannot be read: {error}") from error
+    for row, cells in enumerate(rows):
+        if row == 0:
+            _need(path, columns, list(cells))
+        yield cells
+
+
+_READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Any]]] = {
+    "csv": _csv,
+    "tsv": _tsv,
+    "jsonl": _jsonl,
+    "json": _json,
+    "parquet": _parquet,
+}
+
+
+def _check_split(split: str | None) -> None:
+    if split is not None and split not in SPLITS:
+        raise DataError(f"no split {split!r}; give {', '.join(SPLITS)} or None for all")
+
+
+def _in_split(group: str, split: str | None, seed: int, validation: float, test: float) -> bool:
+    return split is None or split_of(group, seed=seed, validation=validation, test=test) == split
+
+
+def _column_number(cells: Mapping[str, Any], column: str) -> float | None:
+    """Return a cell as a number, None where it is missing (null or NaN, as pandas writes it)."""
+    cell = cells[column]
+    if isinstance(cell, float) and math.isnan(cell):
+        return None
+    try:
+        return _number(cell)
+    except ValueError as error:
+        raise DataError(f"column {column!r}: {error}") from None
+
+
+def _number(cell: Any) -> float | None:
+    """Return a cell as a finite float, None where it is empty.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        return None
+    try:
+        # float() takes "1_000", which in a table is more likely a slip.
+        if isinstance(cell, bool) or not isinstance(cell, (int, float, str)) or "_" in str(cell):
+            raise ValueError
+        number = float(cell)
+    except (ValueError, OverflowError):
+        raise ValueError(f"expected a number, got {_short(cell)}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{cell} is not a number to learn; leave the cell empty where the value is missing")
+    return number
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
+
+
+__all__ = ["CODE_SPACES", "MAX_METADATA_CHARS", "code_regression", "generic", "graph_arch_regression", "parse_metadata"]

@@ -1,0 +1,833 @@
+"""Readers of published measurements: one name, one table, one Dataset in the schema.
+
+    from code_rlm.data.readers import TASKS, read_task
+
+    print("\n".join(f"{name}: {task.summary}" for name, task in TASKS.items()))
+    train = read_task("bhive_zen4", data_root="measurements", split="train")
+
+`data_root` is any folder with the layout
+
+    asm/bhive_zen4.parquet          codenet/python_sample.parquet     kernels/tritonbench.parquet
+    nas/nasbench201.parquet         nas/nasbench101.parquet           nas/nasbench_macro.parquet
+    nas/accel_nasbench.parquet      nas/fbnet.parquet                 nas/ofa.parquet
+    nas/darts_swap.parquet          nas/timm_accuracy.parquet         nas/timm_bench.parquet
+
+and without it the environment variable CODE_RLM_DATA names the folder. A reader needs only its own file, and of that
+only the columns it uses. Rows are split by group (`code_rlm.data.splits`), and chosen before any text is built:
+architectures are turned into ONNX text for the rows that are asked for and no others.
+
+Tables of your own, and data sets of the hub, are read by `code_rlm.data.external`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from code_rlm.data.schema import DataError, Example, to_dataset, unit_of, validate
+from code_rlm.data.splits import SPLITS, split_labels
+from datasets import Dataset
+from tqdm.auto import tqdm
+
+logger = logging.getLogger(__name__)
+
+DATA_ROOT_VARIABLE = "CODE_RLM_DATA"
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a metric's number comes from: a column, times a factor that brings it to the unit of the metric's name."""
+
+    name: str
+    factor: float = 1.0
+
+
+@dataclass
+class _Input:
+    """What a task's function makes of a row: the parts of an `Example` that are not its numbers.
+
+    `build`, if given, is called to make the text, and only for rows that are kept. `metrics` names the ones the row
+    has, where not all; `device` is added to them after an "@".
+    """
+
+    group: str
+    text: str = ""
+    build: tuple[Callable[..., str], tuple] | None = None
+    language: str = "onnx"
+    context: list[str] = field(default_factory=list)
+    metrics: Sequence[str] | None = None
+    device: str = ""
+    outcome: str = "ok"
+    hardware: str | None = None
+    versions: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A table of measurements and how it is read.
+
+    Attributes:
+        name: What `read_task` is given.
+        file: Path of the table below the data root.
+        columns: Columns that the reader needs besides those of the metrics.
+        metrics: Metric to column: the measured ones, read by default.
+        extra_metrics: Metric to column: computed or secondary ones, read when `metrics=` names them.
+        splits: Splits that the source fixes itself, name to the column of booleans that marks their rows.
+        licence: Licence of the source.
+        hardware: What was measured on.
+        description: The reader's docstring.
+    """
+
+    name: str
+    file: str
+    columns: tuple[str, ...]
+    metrics: Mapping[str, Column]
+    extra_metrics: Mapping[str, Column]
+    splits: Mapping[str, str]
+    licence: str
+    hardware: str
+    description: str
+    read_row: Callable[[dict[str, Any]], _Input] = field(repr=False)
+
+    @property
+    def summary(self) -> str:
+        """First line of the description."""
+        return self.description.splitlines()[0]
+
+
+TASKS: dict[str, Task] = {}
+
+
+def _task(
+    file: str,
+    *,
+    columns: Sequence[str],
+    metrics: Mapping[str, Column],
+    licence: str,
+    hardware: str,
+    extra_metrics: Mapping[str, Column] | None = None,
+    splits: Mapping[str, str] | None = None,
+) -> Callable[[Callable[[dict[str, Any]], _Input]], Callable[[dict[str, Any]], _Input]]:
+    """Register a function from a row to an `_Input` as the task of the function's name."""
+
+    def register(function: Callable[[dict[str, Any]], _Input]) -> Callable[[dict[str, Any]], _Input]:
+        description = "\n".join(line.strip() for line in (function.__doc__ or "").strip().splitlines())
+        TASKS[function.__name__] = Task(
+            name=function.__name__,
+            file=file,
+            columns=tuple(columns),
+            metrics=dict(metrics),
+            extra_metrics=dict(extra_metrics or {}),
+            splits=dict(splits or {}),
+            licence=licence,
+            hardware=hardware,
+            description=description,
+            read_row=function,
+        )
+        return function
+
+    return register
+
+
+def read_task(
+    name: str,
+    data_root: str | os.PathLike | None = None,
+    split: str | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    validation: float = 0.1,
+    test: float = 0.1,
+    workers: int = 1,
+    on_error: str = "raise",
+) -> Dataset:
+    """Read a task's table into a Dataset in the schema, checked by `validate`.
+
+    Args:
+        name: One of `TASKS`.
+        data_root: Folder with the tables; without it, the environment variable CODE_RLM_DATA.
+        split: "train", "validation" or "test" by group, a split that the task fixes itself (`TASKS[name].splits`), or
+            None for every row.
+        metrics: Which metrics, in this order; by default all that were measured. Their names are the task's, without
+            the device where that changes from row to row.
+        limit: At most this many rows of the split, drawn by a hash of the seed and the row's number and left in the
+            order of the file; None for all.
+        seed: Of the split and of `limit`.
+        validation: Share of groups in validation.
+        test: Share of groups in test.
+        workers: Processes that turn architectures into text; more than one needs a `__main__` guard in scripts.
+        on_error: "raise" when no text can be built of a row, or "skip" to leave such rows out, each logged, and their
+            number at the end: newer versions of timm no longer know every model.
+
+    Raises:
+        DataError: Unknown task, split or metric; a missing folder, file or column; a bad row, naming file, row, column.
+    """
+    task, table, chosen, wanted = _select(name, data_root, split, metrics, limit, seed, validation, test)
+    examples = _examples(task, table, chosen, wanted, workers, on_error)
+    dataset = to_dataset(_progress(examples, len(chosen), name))
+    validate(dataset, source=name)
+    dataset.info.description, dataset.info.license = task.description, task.licence
+    return dataset
+
+
+def iter_task(
+    name: str,
+    data_root: str | os.PathLike | None = None,
+    split: str | None = None,
+    *,
+    metrics: Sequence[str] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    validation: float = 0.1,
+    test: float = 0.1,
+    on_error: str = "raise",
+) -> Iterator[Example]:
+    """Yield the examples of a task one by one, each text built as it is reached. Arguments as in `read_task`."""
+    task, table, chosen, wanted = _select(name, data_root, split, metrics, limit, seed, validation, test)
+    yield from _examples(task, table, chosen, wanted, 1, on_error)
+
+
+def _select(
+    name: str,
+    data_root: str | os.PathLike | None,
+    split: str | None,
+    metrics: Sequence[str] | None,
+    limit: int | None,
+    seed: int,
+    validation: float,
+    test: float,
+) -> tuple[Task, pa.Table, list[tuple[int, _Input]], dict[str, Column]]:
+    """Read the columns that are needed and choose rows: (task, table, (row, input) of each chosen, metrics)."""
+    if name not in TASKS:
+        raise DataError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
+    task = TASKS[name]
+    known = {**task.metrics, **task.extra_metrics}
+    unknown = [metric for metric in metrics or () if metric not in known]
+    if unknown or (metrics is not None and not metrics):
+        raise DataError(f"{name} has no metric {', '.join(unknown) or '(none given)'}; it has {', '.join(known)}")
+    wanted = dict(task.metrics) if metrics is None else {metric: known[metric] for metric in metrics}
+    if split is not None and split not in SPLITS and split not in task.splits:
+        raise DataError(f"{name} has no split {split!r}; give {', '.join([*SPLITS, *task.splits])} or None for all")
+    if limit is not None and limit < 1:
+        raise DataError(f"limit must be at least 1, got {limit}; None reads every row")
+
+    path = _data_root(data_root) / task.file
+    marker = [task.splits[split]] if split in task.splits else []
+    needed = list(dict.fromkeys([*task.columns, *marker, *(column.name for column in wanted.values())]))
+    table = read_columns(path, needed)
+    inputs: list[_Input] = []
+    for row, cells in enumerate(_rows(table.select(list(task.columns)))):
+        try:
+            inputs.append(task.read_row(cells))
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            shown = ", ".join(f"{key}={str(value)[:60]!r}" for key, value in cells.items())
+            raise DataError(f"{path}: row {row}: {error or type(error).__name__}; the row has {shown}") from error
+
+    rows = range(table.num_rows)
+    if marker:
+        rows = [row for row, marked in enumerate(table[marker[0]].to_pylist()) if marked]
+    elif split is not None:
+        try:
+            labels = split_labels((each.group for each in inputs), seed=seed, validation=validation, test=test)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+        rows = [row for row, label in enumerate(labels) if label == split]
+    if limit is not None and len(rows) > limit:
+        rows = sorted(sorted(rows, key=lambda row: hashlib.sha256(f"{seed}\x00{row}".encode()).digest())[:limit])
+    return task, table, [(row, inputs[row]) for row in rows], wanted
+
+
+def read_columns(path: str | os.PathLike, columns: Sequence[str]) -> pa.Table:
+    """Read columns of a parquet file.
+
+    Raises:
+        DataError: The file is missing or no parquet file, or lacks a column; the message names which.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(
+            f"no file {path}; give data_root= the folder that holds {'/'.join(path.parts[-2:])}, or set the "
+            f"environment variable {DATA_ROOT_VARIABLE}"
+        )
+    try:
+        present = pq.read_schema(path).names
+        missing = [column for column in columns if column not in present]
+        if missing:
+            raise DataError(f"{path}: no column {', '.join(missing)}; the file has {', '.join(present)}")
+        return pq.read_table(path, columns=list(columns))
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a parquet file ({error})") from None
+
+
+def _data_root(data_root: str | os.PathLike | None) -> Path:
+    """Return the folder of the tables, from the argument or the environment."""
+    given = data_root or os.environ.get(DATA_ROOT_VARIABLE)
+    if not given:
+        raise DataError(
+            f"no data folder: give data_root='FOLDER', or set the environment variable {DATA_ROOT_VARIABLE}"
+        )
+    if not Path(given).is_dir():
+        raise DataError(f"no folder {given}; data_root= must name the folder with asm/, codenet/, kernels/ and nas/")
+    return Path(given)
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table as dictionaries, a batch at a time."""
+    for batch in table.to_batches(max_chunksize=8192):
+        yield from batch.to_pylist()
+
+
+def _examples(
+    task: Task,
+    table: pa.Table,
+    chosen: list[tuple[int, _Input]],
+    wanted: Mapping[str, Column],
+    workers: int,
+    on_error: str,
+) -> Iterator[Example]:
+    """Yield the examples of the chosen rows, building texts in `workers` processes."""
+    if on_error not in ("raise", "skip"):
+        raise DataError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    numbers = {}
+    for metric, column in wanted.items():
+        cells = table[column.name].to_pylist()
+        bad = next((row for row, cell in enumerate(cells) if cell is not None and not _is_number(cell)), None)
+        if bad is not None:
+            raise DataError(f"{task.file}: row {bad}, column {column.name!r}: {cells[bad]!r} is not a number")
+        # Counts are stored in millions by some tables; what comes back must be whole.
+        whole = unit_of(metric) == "count"
+        numbers[metric] = [
+            cell if cell is None else float(round(cell * column.factor)) if whole else float(cell) * column.factor
+            for cell in cells
+        ]
+    skipped = 0
+    for (row, given), text in zip(chosen, _texts(task, chosen, workers)):
+        if isinstance(text, Exception):
+            message = f"{task.file}: row {row}, columns {', '.join(task.columns)}: no text could be built: {text}"
+            if on_error == "raise":
+                raise DataError(message) from text
+            skipped += 1
+            logger.warning("skipped: %s", message)
+            continue
+        metrics = [metric for metric in wanted if given.metrics is None or metric in given.metrics]
+        yield Example(
+            text=text,
+            language=given.language,
+            context=given.context,
+            metrics=[f"{metric}@{given.device}" if given.device else metric for metric in metrics],
+            values=[numbers[metric][row] for metric in metrics],
+            group=given.group,
+            source=task.name,
+            outcome=given.outcome,
+            hardware=task.hardware if given.hardware is None else given.hardware,
+            versions=given.versions,
+        )
+    if skipped:
+        logger.warning("%s: %d of %d rows skipped", task.name, skipped, len(chosen))
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, (int, float)) and not isinstance(cell, bool)
+
+
+def _texts(task: Task, chosen: list[tuple[int, _Input]], workers: int) -> Iterator[str | Exception]:
+    """Yield the text of every chosen row, or the error that came of building it."""
+    if workers <= 1:
+        yield from (_text_of(given.text, given.build) for _, given in chosen)
+        return
+    # A forked child would inherit torch's locked threads.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        texts = [given.text for _, given in chosen]
+        builds = [given.build for _, given in chosen]
+        yield from pool.map(_text_of, texts, builds, chunksize=16)
+
+
+def _text_of(text: str, build: tuple[Callable[..., str], tuple] | None) -> str | Exception:
+    """Return a text, built if need be. Errors are returned: the caller knows the row."""
+    if build is None:
+        return text
+    function, arguments = build
+    try:
+        return function(*arguments)
+    except ImportError:
+        raise
+    except Exception as error:
+        return error
+
+
+def _progress(examples: Iterable[Example], total: int, name: str) -> Iterator[Example]:
+    """Show a bar on a terminal, and elsewhere log a line every 30 seconds."""
+    last = time.monotonic()
+    for done, example in enumerate(tqdm(examples, total=total, desc=name, disable=None, delay=2), start=1):
+        if time.monotonic() - last > 30:
+            last = time.monotonic()
+            logger.info("%s: %d of %d rows read", name, done, total)
+        yield example
+
+
+def _graph_text(space: str, arch: Any) -> str:
+    """Return the ONNX text of an architecture."""
+    from code_rlm.data.nas_graphs import build_graph
+    from code_rlm.onnx_text_rlm import onnx_to_text
+
+    return onnx_to_text(build_graph(space, arch))
+
+
+def _graph(space: str, arch: Any, group: Any, **others: Any) -> _Input:
+    """Return the input of a row whose text is the graph of an architecture."""
+    return _Input(group=str(group), build=(_graph_text, (space, arch)), **others)
+
+
+# Basic blocks, kernels, programs
+
+
+@_task(
+    "asm/bhive_zen4.parquet",
+    columns=("asm", "hex"),
+    metrics={"cycles": Column("cycles")},
+    licence="MIT (blocks)",
+    hardware="AMD Zen 4, one core",
+)
+def bhive_zen4(row: dict[str, Any]) -> _Input:
+    """x86-64 basic blocks and their cycles per iteration on one AMD Zen 4 core.
+
+    Source: blocks of BHive (MIT), timed again on Zen 4; the value is the median of three passes.
+    Text: Intel syntax, one instruction a line. Language: "x86asm". Unit: core clock cycles per iteration of the block.
+    Group: the block's bytes in hex. Two encodings of one text are two groups: `near_duplicates` finds them.
+    """
+    return _Input(text=row["asm"].replace("; ", "\n"), language="x86asm", group=row["hex"])
+
+
+@_task(
+    "kernels/tritonbench.parquet",
+    columns=("set", "text", "input_size", "group"),
+    metrics={"latency_ms": Column("latency_ms")},
+    extra_metrics={"bandwidth_gb_per_s": Column("gbs"), "throughput_tflop_per_s": Column("tflops")},
+    licence="Apache-2.0",
+    hardware="one GPU, not named by the source",
+)
+def tritonbench(row: dict[str, Any]) -> _Input:
+    """GPU kernels of TritonBench with their latency at several input sizes.
+
+    Source: TritonBench (Apache-2.0). Set G is Triton files from GitHub (language "triton"), set T PyTorch operators
+    (language "pytorch"). Context: "input_size: 1024x2048, 2048", the shapes of the arguments, with "value=2" for an
+    argument that is a plain number. Unit: milliseconds, on one GPU that the table does not name. Group: set and kernel,
+    so that no kernel is in two splits at different sizes. Extra metrics: GB/s and TFLOP/s as the source derived them
+    from the latency; some are 0.
+    """
+    languages = {"G": "triton", "T": "pytorch"}
+    if row["set"] not in languages:
+        raise ValueError(f"column 'set': {row['set']!r} is neither 'G' nor 'T'")
+    return _Input(
+        text=row["text"],
+        language=languages[row["set"]],
+        context=[f"input_size: {input_size(row['input_size'])}"],
+        group=row["group"],
+    )
+
+
+def input_size(arguments: str) -> str:
+    """Write a JSON list of argument shapes as "1024x2048, 2048, scalar, value=2".
+
+    Args:
+        arguments: Such as "[[1024, 2048], [2048], [], 2]". A list is the shape of an array, [] of one without
+            dimensions; anything else is the argument itself.
+
+    Raises:
+        ValueError: Not a JSON list of such items.
+    """
+    items = json.loads(arguments)
+    if not isinstance(items, list):
+        raise ValueError(f"column 'input_size': {arguments!r} is not a list")
+    parts = []
+    for item in items:
+        if isinstance(item, list):
+            # A list of shapes stands for an argument that is a list of arrays.
+            flat = [input_size(json.dumps([each])) if isinstance(each, list) else str(each) for each in item]
+            nested = any(isinstance(each, list) for each in item)
+            parts.append(f"[{', '.join(flat)}]" if nested else "x".join(flat) or "scalar")
+        else:
+            parts.append(f"value={json.dumps(item)}")
+    return ", ".join(parts)
+
+
+@_task(
+    "codenet/python_sample.parquet",
+    columns=("text", "group", "language"),
+    metrics={"peak_memory_bytes": Column("mem_kb", 1024.0), "cpu_time_ms": Column("time_ms")},
+    licence="CDLA-Permissive-2.0 (Project CodeNet)",
+    hardware="online judge, not named by the source",
+)
+def codenet_python(row: dict[str, Any]) -> _Input:
+    """Accepted Python submissions of Project CodeNet with the judge's memory and time.
+
+    Source: a sample of Project CodeNet. Language: "python". Units: the judge's peak memory, recorded in kB and given in
+    bytes (times 1024), and its CPU time in milliseconds, on the judge's machine. Context: none, the problem's text is
+    not part of the sample. Group: the problem.
+    """
+    return _Input(text=row["text"], language=row["language"].lower(), group=row["group"])
+
+
+# Architectures
+
+_NASBENCH201_DEVICES = (
+    *(f"{gpu}_{batch}" for gpu in ("1080ti", "2080ti", "titan_rtx", "titanx", "titanxp") for batch in (1, 32, 256)),
+    *("essential_ph_1", "eyeriss", "fpga", "gold_6226", "gold_6240", "pixel2", "pixel3", "raspi4"),
+    *("samsung_a50", "samsung_s7", "silver_4114", "silver_4210r"),
+)
+_FBNET_DEVICES = tuple(device.replace("_256", "_64") for device in _NASBENCH201_DEVICES)
+_OFA_DEVICES = tuple(f"{gpu}_{batch}" for gpu in ("2080ti", "titan_rtx", "titan_xp", "v100") for batch in (1, 32, 64))
+_AFTER_AT = "latency by device, named after the @"
+
+
+@_task(
+    "nas/nasbench201.parquet",
+    columns=("arch_str", "isomorphism_class"),
+    metrics={
+        "cifar10_valid_accuracy_percent": Column("cifar10_valid_accuracy"),
+        "cifar10_test_accuracy_percent": Column("cifar10_test_accuracy"),
+        "cifar100_test_accuracy_percent": Column("cifar100_test_accuracy"),
+        "imagenet16_test_accuracy_percent": Column("imagenet16_test_accuracy"),
+        **{f"latency_ms@{device}": Column(f"latency_ms_{device}") for device in _NASBENCH201_DEVICES},
+    },
+    extra_metrics={
+        "cifar10_test_accuracy_12_epochs_percent": Column("cifar10_test_accuracy_12ep"),
+        "params_count": Column("params_m", 1e6),
+        "flops_count": Column("flops_m", 1e6),
+    },
+    licence="MIT (NATS-Bench; HELP)",
+    hardware=_AFTER_AT,
+)
+def nasbench201(row: dict[str, Any]) -> _Input:
+    """NAS-Bench-201 cells with accuracy on three data sets and latency on 27 device settings.
+
+    Source: NATS-Bench tables (accuracy) and HELP (latency), MIT. Text: the network as ONNX text, language "onnx".
+    Units: percent; milliseconds of one forward pass, where a number after a GPU's name is the batch
+    ("latency_ms@1080ti_32").
+    Latencies under 0.05 ms on pixel3 and raspi4 belong to cells that connect nothing. Group: the isomorphism class with
+    its sums in one order (`canonical_class`), as cells that compute the same function have the same text. Extra
+    metrics: accuracy after 12 epochs, and parameters and operations, which are computed and not measured.
+    """
+    return _graph("nasbench201", row["arch_str"], canonical_class(row["isomorphism_class"]))
+
+
+def canonical_class(expression: str) -> str:
+    """Write the isomorphism class of a NAS-Bench-201 cell in one way.
+
+    The source writes the terms of a sum in the order of the edges, so that "(0)@nor_conv_3x3+0" and
+    "0+(0)@nor_conv_3x3" are two classes of one network, and by them copies would fall in two splits. Here the terms are
+    sorted, nested sums are joined, and "#", the edge without operator, is left out of sums with other terms; an
+    operator on nothing is nothing.
+
+    Args:
+        expression: Sum of terms, each "0" (the input), "#", or a sum in brackets, with "@operator" after it or not.
+
+    Raises:
+        ValueError: Not such a sum.
+    """
+    tokens = re.findall(r"[()+#@]|[a-z]\w*|0|.", expression)
+    position = 0
+
+    def take(*expected: str) -> str:
+        nonlocal position
+        token = tokens[position] if position < len(tokens) else "the end"
+        if expected and token not in expected:
+            raise ValueError(f"column 'isomorphism_class': expected {' or '.join(expected)}, got {token}")
+        position += 1
+        return token
+
+    def read_sum() -> list[str]:
+        terms = read_term()
+        while position < len(tokens) and tokens[position] == "+":
+            take("+")
+            terms = terms + read_term()
+        return sorted(term for term in terms if term != "#") or ["#"]
+
+    def read_term() -> list[str]:
+        terms = [take("0", "#", "(")]
+        if terms == ["("]:
+            terms = read_sum()
+            take(")")
+        while position < len(tokens) and tokens[position] == "@":
+            take("@")
+            operator = take()
+            if not operator.isidentifier():
+                raise ValueError(f"column 'isomorphism_class': expected an operator after @, got {operator}")
+            terms = ["#"] if terms == ["#"] else [f"({'+'.join(terms)})@{operator}"]
+        return terms
+
+    terms = read_sum()
+    if position < len(tokens):
+        raise ValueError(f"column 'isomorphism_class': {tokens[position]!r} after the end of the sum")
+    return "+".join(terms)
+
+
+@_task(
+    "nas/nasbench101.parquet",
+    columns=("hash", "adjacency", "ops"),
+    metrics={"cifar10_valid_accuracy_percent": Column("val_acc_108", 100.0)},
+    extra_metrics={
+        "cifar10_valid_accuracy_4_epochs_percent": Column("val_acc_4", 100.0),
+        "cifar10_valid_accuracy_12_epochs_percent": Column("val_acc_12", 100.0),
+        "cifar10_valid_accuracy_36_epochs_percent": Column("val_acc_36", 100.0),
+        "train_time_s": Column("train_time_s"),
+        "params_count": Column("params"),
+    },
+    splits={"flan_train": "in_flan_train", "flan_test": "in_flan_test"},
+    licence="Apache-2.0",
+    hardware="TPU v2 (training)",
+)
+def nasbench101(row: dict[str, Any]) -> _Input:
+    """NAS-Bench-101 cells with CIFAR-10 validation accuracy after 108 epochs.
+
+    Source: NAS-Bench-101 (Apache-2.0); the cells are isomorphic representatives of the original ones. Text: the network
+    as ONNX text, language "onnx". Unit: percent (the table has fractions, times 100). Group: the cell's hash. Splits
+    "flan_train" and "flan_test" are those of the FLAN predictor. Extra metrics: accuracy after 4, 12 and 36 epochs,
+    training seconds, and parameters, which are computed and not measured.
+    """
+    return _graph("nasbench101", {"adjacency": row["adjacency"], "ops": row["ops"]}, row["hash"])
+
+
+@_task(
+    "nas/nasbench_macro.parquet",
+    columns=("arch",),
+    metrics={"cifar10_test_accuracy_percent": Column("mean_acc")},
+    extra_metrics={"params_count": Column("params"), "flops_count": Column("flops")},
+    licence="Apache-2.0",
+    hardware="",
+)
+def nasbench_macro(row: dict[str, Any]) -> _Input:
+    """NAS-Bench-Macro networks with CIFAR-10 accuracy, the mean of three trainings.
+
+    Source: NAS-Bench-Macro (Apache-2.0). Text: the network as ONNX text, language "onnx". Unit: percent. Group: the
+    architecture's string. Extra metrics: parameters and operations, computed and not measured.
+    """
+    return _graph("nasbench_macro", row["arch"], row["arch"])
+
+
+_ACCEL_GENES = tuple(f"block{block}_{gene}" for block in range(7) for gene in ("e", "k", "l", "se"))
+
+
+@_task(
+    "nas/accel_nasbench.parquet",
+    columns=("id", *_ACCEL_GENES),
+    metrics={
+        "imagenet_proxy_top1_accuracy_percent": Column("val_top1"),
+        **{
+            f"throughput_images_per_s@{device}": Column(f"platform_perf.throughput_{device}.throughput_mean")
+            for device in ("a100", "3090", "tpuv2", "tpuv3", "zcu102", "vck190")
+        },
+        **{
+            f"latency_ms@{device}": Column(f"platform_perf.latency_{device}.latency_mean")
+            for device in ("zcu102", "vck190")
+        },
+    },
+    extra_metrics={
+        "imagenet_proxy_top5_accuracy_percent": Column("val_top5"),
+        "train_time_s": Column("train_time"),
+        "params_count": Column("model_info.params", 1e6),
+        "macs_count": Column("model_info.macs", 1e6),
+    },
+    licence="Apache-2.0",
+    hardware="throughput and latency by device, named after the @",
+)
+def accel_nasbench(row: dict[str, Any]) -> _Input:
+    """MnasNet-like networks of Accel-NASBench with proxy accuracy and speed on six accelerators.
+
+    Source: Accel-NASBench (Apache-2.0). Text: the network as ONNX text, language "onnx". Units: percent top-1 on
+    ImageNet under the source's shortened training; images per second on A100, RTX 3090, TPU v2 and v3, and the FPGAs
+    ZCU102 and VCK190; milliseconds on the FPGAs. Some throughputs are missing. Group: the network's id. Extra metrics:
+    top-5, training seconds, and parameters and multiply-accumulates, computed and not measured.
+    """
+    return _graph("accel_nasbench", {gene: row[gene] for gene in _ACCEL_GENES}, row["id"])
+
+
+@_task(
+    "nas/fbnet.parquet",
+    columns=("index", "ops"),
+    metrics={f"latency_ms@{device}": Column(f"lat_{device}") for device in _FBNET_DEVICES},
+    extra_metrics={"params_count": Column("params"), "flops_count": Column("flops")},
+    licence="MIT (HELP)",
+    hardware=_AFTER_AT,
+)
+def fbnet(row: dict[str, Any]) -> _Input:
+    """FBNet networks of 22 blocks with latency on 27 device settings.
+
+    Source: HELP (MIT). Text: the network as ONNX text, language "onnx". Unit: milliseconds of one forward pass; a
+    number after a GPU's name is the batch. Latency on the 2080 Ti at batch 1 hardly follows the operations: that is
+    noise. Group: the network's index. Extra metrics: parameters and operations, computed and not measured.
+    """
+    return _graph("fbnet", row["ops"], row["index"])
+
+
+@_task(
+    "nas/ofa.parquet",
+    columns=("index", "ks", "e", "d", "r"),
+    metrics={f"latency_ms@{device}": Column(f"lat_{device}") for device in _OFA_DEVICES},
+    licence="MIT (HELP)",
+    hardware=_AFTER_AT,
+)
+def ofa(row: dict[str, Any]) -> _Input:
+    """Once-for-all MobileNetV3 networks with latency on 12 GPU settings.
+
+    Source: HELP (MIT). Text: the network as ONNX text, language "onnx"; the input's resolution is in its shape. Unit:
+    milliseconds of one forward pass; the number after a GPU's name is the batch. Group: the network's index.
+    """
+    lists = {name: json.loads(row[name]) for name in ("ks", "e", "d")}
+    return _graph("ofa", {**lists, "r": row["r"]}, row["index"])
+
+
+@_task(
+    "nas/darts_swap.parquet",
+    columns=("genotype",),
+    metrics={"cifar10_valid_accuracy_percent": Column("c10_val_acc")},
+    licence="as published with SWAP-NAS",
+    hardware="",
+)
+def darts(row: dict[str, Any]) -> _Input:
+    """DARTS cells with CIFAR-10 validation accuracy.
+
+    Source: the architectures that SWAP-NAS trained. Text: the network as ONNX text, language "onnx". Unit: percent.
+    Group: the genotype.
+    """
+    return _graph("darts", row["genotype"], row["genotype"])
+
+
+# timm
+
+
+def timm_family(model: str) -> str:
+    """Return the family of a timm model, by which its rows are grouped.
+
+    Left out are the pretraining tag, prefixes that name where weights come from ("tf_", "gluon_", "swsl_", ...),
+    everything after the first underscore and everything from two digits on: "tf_efficientnet_b0.ns_jft_in1k" is
+    "efficientnet", "resnet200d.ra2_in1k" is "resnet".
+    """
+    name = re.sub(r"^((tf|gluon|ig|ssl|swsl|legacy|jx|ens|adv|dm|test)_)+", "", model.split(".", 1)[0])
+    first = name.split("_", 1)[0]
+    return re.sub(r"\d{2,}.*$", "", first) or first
+
+
+@lru_cache(maxsize=2048)
+def _timm_text(model: str) -> str:
+    """Return the printed module tree of a timm model, built without weights."""
+    try:
+        import timm
+    except ImportError as error:
+        raise DataError(f"this task builds the models with timm; install it: pip install timm ({error})") from error
+    import torch
+
+    with torch.device("meta"):
+        return str(timm.create_model(model, pretrained=False))
+
+
+@_task(
+    "nas/timm_accuracy.parquet",
+    columns=("model", "img_size"),
+    metrics={
+        "imagenet_top1_accuracy_percent": Column("imagenet_top1"),
+        "imagenet_top5_accuracy_percent": Column("imagenet_top5"),
+    },
+    extra_metrics={
+        "imagenet_real_top1_accuracy_percent": Column("imagenet-real_top1"),
+        "imagenetv2_top1_accuracy_percent": Column("imagenetv2-matched-frequency_top1"),
+        "imagenet_a_top1_accuracy_percent": Column("imagenet-a_top1"),
+        "imagenet_r_top1_accuracy_percent": Column("imagenet-r_top1"),
+        "sketch_top1_accuracy_percent": Column("sketch_top1"),
+    },
+    licence="Apache-2.0",
+    hardware="",
+)
+def timm_accuracy(row: dict[str, Any]) -> _Input:
+    """Pretrained models of timm with ImageNet accuracy. Needs the package timm.
+
+    Source: timm's results (Apache-2.0). Text: the module tree as PyTorch prints it, language "pytorch". Context:
+    "image_size: 224x224" and "weights: ns_jft_in1k", the pretraining tag, as one architecture has several. Unit:
+    percent. Group: the model's family (`timm_family`). Extra metrics: accuracy on five other versions of ImageNet.
+    """
+    _, _, tag = row["model"].partition(".")
+    weights = [f"weights: {tag}"] if tag else []
+    return _Input(
+        group=timm_family(row["model"]),
+        build=(_timm_text, (row["model"],)),
+        language="pytorch",
+        context=[f"image_size: {row['img_size']}x{row['img_size']}", *weights],
+    )
+
+
+_TIMM_BENCH = re.compile(
+    r"benchmark-(?P<mode>infer|train)-(?P<precision>[a-z0-9_]+)-(?P<layout>nchw|nhwc)-(?P<torch>pt\d+)-"
+    r"(?P<cuda>cu\d+|cpu)-(?P<device>[a-z0-9_]+)(?P<dynamo>-dynamo)?"
+)
+
+
+@_task(
+    "nas/timm_bench.parquet",
+    columns=("bench", "model", "infer_batch_size", "infer_img_size", "train_batch_size", "train_img_size")
+    + ("infer_step_time", "train_step_time"),
+    metrics={
+        "inference_images_per_s": Column("infer_samples_per_sec"),
+        "inference_step_ms": Column("infer_step_time"),
+        "train_images_per_s": Column("train_samples_per_sec"),
+        "train_step_ms": Column("train_step_time"),
+    },
+    licence="Apache-2.0",
+    hardware="",
+)
+def timm_speed(row: dict[str, Any]) -> _Input:
+    """Models of timm with inference or training speed on several GPUs and CPUs. Needs the package timm.
+
+    Source: timm's benchmark results (Apache-2.0). Text: the module tree as PyTorch prints it, language "pytorch".
+    Context: batch size, image size, precision, memory layout, and whether the model was compiled. Units: images per
+    second; milliseconds for a step over a batch. The device follows the @ ("inference_step_ms@rtx3090").
+    A row without a time has the outcome runtime_error: the benchmark lists the model and has nothing for it. Group: the
+    model's family.
+    """
+    match = _TIMM_BENCH.fullmatch(row["bench"])
+    if match is None:
+        raise ValueError(f"column 'bench': {row['bench']!r} does not name mode, precision, layout, versions and device")
+    mode = match["mode"]
+    device = {"4090": "rtx4090", "5090": "rtx5090"}.get(match["device"], match["device"])
+    sizes = (("batch_size", row[f"{mode}_batch_size"]), ("image_size", row[f"{mode}_img_size"]))
+    settings = [f"precision: {match['precision']}", f"layout: {match['layout']}"]
+    settings += [f"compiled: {'yes' if match['dynamo'] else 'no'}"]
+    prefix = {"infer": "inference", "train": "train"}[mode]
+    return _Input(
+        group=timm_family(row["model"]),
+        build=(_timm_text, (row["model"],)),
+        language="pytorch",
+        context=[f"{name}: {int(size)}" for name, size in sizes if size is not None] + settings,
+        metrics=[f"{prefix}_images_per_s", f"{prefix}_step_ms"],
+        device=device,
+        outcome="ok" if row[f"{mode}_step_time"] is not None else "runtime_error",
+        hardware=device,
+        versions=" ".join(part for part in (match["torch"], match["cuda"]) if part != "cpu"),
+    )
+
+
+__all__ = [
+    "DATA_ROOT_VARIABLE",
+    "TASKS",
+    "Column",
+    "Task",
+    "canonical_class",
+    "input_size",
+    "iter_task",
+    "read_columns",
+    "read_task",
+    "timm_family",
+]

@@ -1,0 +1,279 @@
+"""What the model reads: one contract for training and prediction.
+
+The encoder's text is a short header, then the code:
+
+    # predict: peak_memory_bytes, cpu_time_ms
+    # language: python
+    # input_size: 1024x1024
+    def f(x): ...
+
+`read_input` turns what users pass (text, dict, path, ONNX graph) into a `CodeInput`; `encode_inputs` turns code inputs and
+metric names into token ids. Code longer than the limit keeps its head and its tail, and the count of dropped tokens comes
+back with it.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors_rlm import InputError, MetricError
+
+# Suffix to kind of input. Kinds are what the metrics registry and the header's language line name.
+LANGUAGES = {
+    ".py": "python", ".pyi": "python", ".c": "c", ".h": "c", ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp", ".hpp": "cpp",
+    ".s": "x86asm", ".asm": "x86asm", ".onnx": "onnx", ".java": "java", ".go": "go", ".rs": "rust", ".js": "javascript",
+    ".mjs": "javascript", ".ts": "typescript", ".rb": "ruby", ".pl": "perl", ".php": "php", ".lua": "lua", ".cs": "csharp",
+    ".hs": "haskell", ".ml": "ocaml", ".f90": "fortran", ".f": "fortran", ".pas": "pascal", ".d": "d", ".sh": "bash",
+    ".scm": "scheme", ".lisp": "lisp", ".kt": "kotlin", ".swift": "swift", ".scala": "scala", ".fs": "fsharp",
+    ".cu": "cuda", ".jl": "julia", ".r": "r",
+}  # fmt: skip
+MAX_CHARACTERS = 20_000_000
+_CUT_TOKEN = "<cut>"
+
+
+@dataclass(frozen=True)
+class CodeInput:
+    """One thing to predict for.
+
+    Attributes:
+        text: The code.
+        language: Kind of input (`python`, `x86asm`, `triton`, `onnx`, ...) or None where unknown.
+        context: Further header lines, each `key: value`.
+        source: Where it came from, for messages and tables.
+    """
+
+    text: str
+    language: str | None = None
+    context: tuple[str, ...] = ()
+    source: str = "<text>"
+
+
+def read_input(item: Any, *, language: str | None = None, context: Any = ()) -> CodeInput:
+    """Reads whatever users pass as one input.
+
+    Args:
+        item: Code as a str; a dict with `text` and optionally `language` and `context`; a path to a file (a `Path`, or a
+            str that names an existing file with a known suffix); an `onnx.ModelProto`; a `CodeInput`.
+        language: Kind of input, where the item does not say.
+        context: Header lines for every item: a mapping or `key: value` strings.
+
+    Raises:
+        InputError: Not readable as code; the message says what was given and what is accepted.
+    """
+    extra = context_lines(context)
+    if isinstance(item, CodeInput):
+        return CodeInput(_checked(item.text, item.source), item.language or language, (*item.context, *extra), item.source)
+    if isinstance(item, Mapping):
+        if unknown := set(item) - {"text", "language", "context"}:
+            raise InputError(f"Unknown keys {sorted(map(str, unknown))} in an input; use text, language, context.")
+        if "text" not in item:
+            raise InputError("An input given as a dict needs a 'text' key.")
+        inner = read_input(item["text"], language=item.get("language") or language)
+        return CodeInput(inner.text, inner.language, (*context_lines(item.get("context")), *extra), inner.source)
+    if isinstance(item, os.PathLike) or (isinstance(item, str) and _names_a_file(item)):
+        return _read_file(Path(item), language, extra)
+    if isinstance(item, str):
+        return CodeInput(_checked(item, "<text>"), language or _guess(item), extra)
+    if type(item).__name__ == "ModelProto" and hasattr(item, "graph"):
+        return CodeInput(_onnx_text(item), "onnx", extra, "<onnx graph>")
+    raise InputError(
+        f"Cannot read {type(item).__name__} as an input. Pass code as str, a dict with 'text', a path, an onnx.ModelProto, "
+        "or a list of these."
+    )
+
+
+def _names_a_file(text: str) -> bool:
+    if len(text) > 1024 or "\n" in text or "\0" in text or Path(text).suffix.lower() not in LANGUAGES:
+        return False
+    return os.path.isfile(text)
+
+
+def _read_file(path: Path, language: str | None, context: tuple[str, ...]) -> CodeInput:
+    if path.is_dir():
+        raise InputError(f"{path} is a directory; pass its files.")
+    if not path.exists():
+        raise InputError(f"{path} does not exist.")
+    kind = language or LANGUAGES.get(path.suffix.lower())
+    if kind == "onnx":
+        return CodeInput(_onnx_text(path), "onnx", context, str(path))
+    if path.stat().st_size > MAX_CHARACTERS:
+        raise InputError(f"{path} is larger than {MAX_CHARACTERS:,} bytes; pass the part to predict for.")
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); is it a binary file?") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    text = text.removeprefix("\ufeff")
+    text = _checked(io.IncrementalNewlineDecoder(None, True).decode(text), str(path))
+    if kind == "python":
+        kind = _guess(text) or kind
+    return CodeInput(text, kind or _guess(text), context, str(path))
+
+
+def _checked(text: Any, source: str) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"{source}: the text must be a str, got {type(text).__name__}.")
+    if not text.strip():
+        raise InputError(f"{source}: the text is empty or only whitespace; there is nothing to predict for.")
+    if "\0" in text:
+        raise InputError(f"{source}: the text holds NUL bytes at position {text.index(chr(0))}; is it a binary file?")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{source}: the text holds a lone surrogate at position {error.start}, which no encoding can write. Decode the "
+            "file with its real encoding, or with errors='replace'."
+        ) from None
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"{source}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are read. Pass the relevant part.")
+    return text
+
+
+def _guess(text: str) -> str | None:
+    """The kind of a text that came without one, where its own words leave no doubt."""
+    if "@triton.jit" in text or "import triton.language" in text:
+        return "triton"
+    return None
+
+
+def _onnx_text(model: Any) -> str:
+    from .onnx_text_rlm import onnx_to_text
+
+    return onnx_to_text(model)
+
+
+def context_lines(context: Any) -> tuple[str, ...]:
+    """Header lines `key: value` from a mapping, a string or a sequence of strings.
+
+    Raises:
+        InputError: A line without a key, or one that would break out of the header.
+    """
+    if not context:
+        return ()
+    if isinstance(context, Mapping):
+        context = [f"{key}: {value}" for key, value in context.items()]
+    if isinstance(context, str):
+        context = [context]
+    for line in context:
+        if not isinstance(line, str) or "\n" in line or ":" not in line:
+            raise InputError(f"A context line must read 'key: value' on one line, got {line!r}.")
+    return tuple(context)
+
+
+def format_header(metrics: Sequence[str], language: str | None = None, context: Iterable[str] = ()) -> str:
+    """The header that precedes the code: metrics in decoding order, language, context."""
+    if isinstance(metrics, str) or not metrics:
+        raise MetricError(f"metrics must be a non-empty list of names, got {metrics!r}.")
+    if repeated := [m for m in metrics if list(metrics).count(m) > 1]:
+        raise MetricError(f"metrics names {repeated[0]!r} more than once.")
+    lines = [f"# predict: {', '.join(metrics)}"]
+    if language:
+        lines.append(f"# language: {language}")
+    lines += [f"# {line}" for line in context]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass
+class EncodedTexts:
+    """Token ids of several inputs, unpadded, and how many code tokens each lost to the limit."""
+
+    input_ids: list[list[int]]
+    truncated_tokens: list[int]
+
+
+def encode_inputs(
+    tokenizer: Any, inputs: Sequence[CodeInput], metrics: Sequence[Sequence[str]], max_tokens: int
+) -> EncodedTexts:
+    """Token ids of header and code, the code's middle left out where it is longer than the limit.
+
+    Args:
+        tokenizer: Any Hugging Face tokenizer.
+        inputs: Code inputs.
+        metrics: For each input, the metrics in decoding order.
+        max_tokens: Limit on header, code and end token together.
+
+    Raises:
+        InputError: A header that alone fills the limit.
+    """
+    headers = [format_header(m, i.language, i.context) for i, m in zip(inputs, metrics, strict=True)]
+    # A megabyte on one line is cut before tokenisation: no token is longer than a few dozen characters, so this many
+    # characters from each end always hold more tokens than the limit keeps.
+    reach = 64 * max_tokens
+    bodies, skipped = [], []
+    for item in inputs:
+        whole = len(item.text) <= 2 * reach
+        bodies.append(item.text if whole else item.text[:reach] + item.text[-reach:])
+        skipped.append("" if whole else item.text[reach:-reach])
+    head_ids, body_ids = tokenize(tokenizer, headers), tokenize(tokenizer, bodies)
+    layout = InputLayout.of(tokenizer, max_tokens)
+    encoded = EncodedTexts([], [])
+    for item, head, body, middle in zip(inputs, head_ids, body_ids, skipped, strict=True):
+        ids, lost = layout.join(head, body, source=item.source, always_cut=bool(middle))
+        encoded.input_ids.append(ids)
+        encoded.truncated_tokens.append(lost + (len(tokenize(tokenizer, [middle])[0]) if middle else 0))
+    return encoded
+
+
+def tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of texts, without the tokenizer's own special tokens."""
+    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+
+
+@dataclass(frozen=True)
+class InputLayout:
+    """How header, code and end are put together as token ids.
+
+    Attributes:
+        max_tokens: Limit on the whole.
+        end: Token ids at the end.
+        cut: Token ids in place of the code left out.
+    """
+
+    max_tokens: int
+    end: tuple[int, ...]
+    cut: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tokenizer: Any, max_tokens: int) -> "InputLayout":
+        """The layout that a tokenizer's special tokens allow."""
+        cut = tokenizer.get_vocab().get(_CUT_TOKEN)
+        end = tokenizer.eos_token_id
+        return cls(max_tokens, () if end is None else (end,), () if cut is None else (cut,))
+
+    def join(self, head: Sequence[int], body: Sequence[int], *, source: str, always_cut: bool = False) -> tuple[list[int], int]:
+        """Header, code (its middle left out where it is too long) and end; and how many code tokens were left out.
+
+        Raises:
+            InputError: A header that alone fills the limit.
+        """
+        room = self.max_tokens - len(head) - len(self.end)
+        if room < 8:
+            raise InputError(
+                f"{source}: the header takes {len(head)} of {self.max_tokens} tokens, which leaves no room for code. Ask for "
+                "fewer metrics or shorten the context lines."
+            )
+        lost = 0
+        body = list(body)
+        if len(body) > room or always_cut:
+            keep = min(room - len(self.cut), len(body))
+            first = (keep + 1) // 2
+            lost = len(body) - keep
+            body = [*body[:first], *self.cut, *body[len(body) - (keep - first) :]]
+        return [*head, *body, *self.end], lost
+
+
+__all__ = [
+    "LANGUAGES",
+    "CodeInput",
+    "EncodedTexts",
+    "InputLayout",
+    "context_lines",
+    "encode_inputs",
+    "format_header",
+    "read_input",
+    "tokenize",
+]

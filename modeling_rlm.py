@@ -1,0 +1,411 @@
+"""RLMForConditionalGeneration: an encoder from the library and a small decoder that writes numbers.
+
+- encoder: any text encoder known to transformers; its last layer, or a learned mix of several, is the memory
+- decoder: pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head
+- cross-attention with grouped key/value heads, folded into the query axis: keys and values are computed once per input
+  and never copied, neither per head nor per sample
+- training loss: cross-entropy over the tokens that the number grammar allows at each place
+- exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import AutoModel, AutoModelForTextEncoding, GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+from .configuration_rlm import RLMConfig
+from .errors_rlm import CheckpointError
+from .generation_rlm import ExactGenerationMixin, NumberGrammar, NumberLogitsProcessor
+from .numbers_rlm import NumberCodec
+
+# The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
+# itself loaded from the Hub.
+from .pipeline_rlm import CodeRegressionPipeline  # noqa: F401
+
+
+def build_encoder(config: Any) -> PreTrainedModel:
+    """The text encoder of a config, with random weights; of encoder-decoders and multimodal models the text encoder."""
+    if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        encoder = AutoModelForTextEncoding.from_config(config)
+    else:
+        encoder = AutoModel.from_config(config)
+    return _text_encoder(encoder)
+
+
+def _text_encoder(model: PreTrainedModel) -> PreTrainedModel:
+    """Strips what a regression model does not read: a decoder, a vision tower, a pooler that nothing trains."""
+    if getattr(model.config, "is_encoder_decoder", False) and hasattr(model, "decoder"):
+        model = model.get_encoder()
+    model = getattr(model, "text_model", model)
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+class RLMAttention(nn.Module):
+    """Attention with grouped key/value heads. Keys and values come from `project`, so that callers decide when."""
+
+    def __init__(self, query_size: int, memory_size: int, num_heads: int, num_key_value_heads: int):
+        super().__init__()
+        self.head_dim = query_size // num_heads
+        self.num_heads, self.num_key_value_heads = num_heads, num_key_value_heads
+        self.q_proj = nn.Linear(query_size, query_size, bias=False)
+        self.k_proj = nn.Linear(memory_size, num_key_value_heads * self.head_dim, bias=False)
+        self.v_proj = nn.Linear(memory_size, num_key_value_heads * self.head_dim, bias=False)
+        self.o_proj = nn.Linear(query_size, query_size, bias=False)
+
+    def project(self, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values, each `(batch, kv_heads, length, head_dim)`, of a memory `(batch, length, memory_size)`."""
+        shape = (*memory.shape[:2], self.num_key_value_heads, self.head_dim)
+        return self.k_proj(memory).view(shape).transpose(1, 2), self.v_proj(memory).view(shape).transpose(1, 2)
+
+    def forward(
+        self, hidden: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, dropout: float
+    ) -> torch.Tensor:
+        """Attends from `(batch, queries, size)` to keys and values; the heads of a group share the query axis."""
+        batch, queries, size = hidden.shape
+        groups = self.num_heads // self.num_key_value_heads
+        q = self.q_proj(hidden).view(batch, queries, self.num_key_value_heads, groups, self.head_dim)
+        q = q.permute(0, 2, 3, 1, 4).reshape(batch, self.num_key_value_heads, groups * queries, self.head_dim)
+        if mask is not None and groups > 1 and mask.shape[-2] > 1:
+            mask = mask.repeat(1, 1, groups, 1)
+        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, dropout_p=dropout if self.training else 0.0)
+        out = out.view(batch, self.num_key_value_heads, groups, queries, self.head_dim).permute(0, 3, 1, 2, 4)
+        return self.o_proj(out.reshape(batch, queries, size))
+
+
+class RLMDecoderLayer(GradientCheckpointingLayer):
+    """Self-attention over the digits so far, cross-attention to the memory, gated feed-forward; norms come first."""
+
+    def __init__(self, config: RLMConfig):
+        super().__init__()
+        size, heads = config.decoder_hidden_size, config.decoder_num_attention_heads
+        self.self_attn = RLMAttention(size, size, heads, heads)
+        self.cross_attn = RLMAttention(size, config.encoder_hidden_size, heads, config.decoder_num_key_value_heads)
+        self.gate_proj = nn.Linear(size, config.decoder_intermediate_size, bias=False)
+        self.up_proj = nn.Linear(size, config.decoder_intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.decoder_intermediate_size, size, bias=False)
+        self.self_attn_norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
+        self.cross_attn_norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
+        self.mlp_norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
+        self.dropout = config.decoder_dropout
+
+    def forward(
+        self,
+        hidden: torch.Tensor,
+        memory_keys: torch.Tensor,
+        memory_values: torch.Tensor,
+        memory_mask: torch.Tensor | None,
+        self_mask: torch.Tensor | None,
+        past: Any = None,
+        index: int = 0,
+        pack: Any = None,
+    ) -> torch.Tensor:
+        """One layer over `(batch, length, size)`.
+
+        `past` gives and keeps the keys and values of earlier places (`update(keys, values, index)`). `pack`, if any, lays
+        rows that share an input on that input's query axis and takes them back, so that memory is never copied.
+        """
+        x = self.self_attn_norm(hidden)
+        keys, values = self.self_attn.project(x)
+        if past is not None:
+            keys, values = past.update(keys, values, index)
+        hidden = hidden + self._drop(self.self_attn(x, keys, values, self_mask, self.dropout))
+        x = self.cross_attn_norm(hidden)
+        if pack is None:
+            x = self.cross_attn(x, memory_keys, memory_values, memory_mask, self.dropout)
+        else:
+            x = pack.unpack(self.cross_attn(pack.pack(x), memory_keys, memory_values, memory_mask, self.dropout))
+        hidden = hidden + self._drop(x)
+        x = self.mlp_norm(hidden)
+        return hidden + self._drop(self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x)))
+
+    def _drop(self, x: torch.Tensor) -> torch.Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class RLMDecoder(nn.Module):
+    """Number tokens in, hidden states out; positions are learned, one per place in the answer."""
+
+    def __init__(self, config: RLMConfig, codec: NumberCodec):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(codec.vocab_size, config.decoder_hidden_size)
+        self.embed_positions = nn.Embedding(config.max_objectives * codec.length + 1, config.decoder_hidden_size)
+        self.layers = nn.ModuleList([RLMDecoderLayer(config) for _ in range(config.decoder_num_layers)])
+        self.norm = nn.RMSNorm(config.decoder_hidden_size, eps=config.rms_norm_eps)
+
+    def project_memory(self, memory: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Cross-attention keys and values of every layer, computed once per input."""
+        return [layer.cross_attn.project(memory) for layer in self.layers]
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        memory: list[tuple[torch.Tensor, torch.Tensor]],
+        memory_mask: torch.Tensor | None,
+        *,
+        start: int = 0,
+        past: Any = None,
+        pack: Any = None,
+    ) -> torch.Tensor:
+        """Hidden states `(batch, length, size)` of tokens `(batch, length)` at places `start, start + 1, ...`.
+
+        Args:
+            memory: Keys and values by layer, see `project_memory`.
+            memory_mask: bool `(batch, memory length)`, None when nothing is padded.
+            start: Place of the first token.
+            past: Keys and values of the places before `start`, kept by `update`.
+            pack: Lays several rows of tokens on one row of memory.
+        """
+        length = tokens.shape[1]
+        places = torch.arange(start, start + length, device=tokens.device)
+        hidden = self.embed_tokens(tokens) + self.embed_positions(places)
+        self_mask = None
+        if length > 1:
+            self_mask = torch.arange(start + length, device=tokens.device) <= places[:, None]
+            self_mask = self_mask[None, None]
+        if memory_mask is not None:
+            memory_mask = memory_mask[:, None, None, :].bool()
+        for index, (layer, (keys, values)) in enumerate(zip(self.layers, memory, strict=True)):
+            hidden = layer(hidden, keys, values, memory_mask, self_mask, past=past, index=index, pack=pack)
+        return self.norm(hidden)
+
+
+class RLMPreTrainedModel(PreTrainedModel):
+    """What transformers needs to know of the model as a whole."""
+
+    config: RLMConfig
+    config_class = RLMConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("RLMDecoderLayer",)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, RLMForConditionalGeneration):
+            if module.layer_mix is not None:
+                nn.init.zeros_(module.layer_mix)
+        elif isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.RMSNorm):
+            nn.init.ones_(module.weight)
+
+
+class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, GenerationMixin):
+    """Reads text, answers with numbers (arXiv 2509.26476, section 3).
+
+    Attributes:
+        codec: The `NumberCodec` of the config's number format.
+        encoder, decoder, number_head: The three parts.
+        layer_mix: Logits of the learned mix of encoder layers, None when the decoder reads the last one.
+    """
+
+    def __init__(self, config: RLMConfig):
+        super().__init__(config)
+        self.codec = NumberCodec(config.format)
+        self.grammar = NumberGrammar(self.codec)
+        self.encoder = build_encoder(config.encoder)
+        layers = config.encoder_layers
+        self.layer_mix = nn.Parameter(torch.zeros(len(layers))) if layers else None
+        self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps)
+        self.decoder = RLMDecoder(config, self.codec)
+        self.number_head = nn.Linear(config.decoder_hidden_size, self.codec.vocab_size, bias=False)
+        self.post_init()
+        if config.freeze_encoder:
+            self.encoder.requires_grad_(False)
+        # One number per objective and the end token.
+        self.generation_config.max_new_tokens = config.max_objectives * self.codec.length + 1
+
+    @classmethod
+    def from_encoder_pretrained(
+        cls, encoder: str, *, freeze_encoder: bool = False, dtype: torch.dtype | None = None, **kwargs
+    ) -> "RLMForConditionalGeneration":
+        """A new regression model around a pretrained encoder, as in the paper (section 3: a frozen T5Gemma encoder).
+
+        Args:
+            encoder: Hub id or folder of any text encoder or encoder-decoder of the library.
+            freeze_encoder: Leave the encoder out of training.
+            dtype: Type of the encoder's weights as loaded.
+            **kwargs: Fields of `RLMConfig`; `revision`, `token`, `cache_dir`, `local_files_only` go to the hub.
+
+        Raises:
+            CheckpointError: The checkpoint lacks some of the encoder's weights.
+        """
+        hub = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
+        config = RLMConfig.from_encoder(encoder, freeze_encoder=freeze_encoder, **kwargs)
+        model = cls(config)
+        wanted = set(model.encoder.state_dict())
+        if type(config.encoder) in MODEL_FOR_TEXT_ENCODING_MAPPING:
+            loader, own_config = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config.encoder)], config.encoder
+        else:
+            loader, own_config = AutoModel, None
+        loaded, info = loader.from_pretrained(
+            encoder, config=own_config, output_loading_info=True, dtype=dtype or torch.float32, **hub
+        )
+        loaded = _text_encoder(loaded)
+        missing = sorted(k for k in info["missing_keys"] if any(k.endswith(w) for w in wanted) and "pooler" not in k)
+        if missing or set(loaded.state_dict()) != wanted:
+            raise CheckpointError(
+                f"{encoder!r} does not hold the weights of a {type(model.encoder).__name__}; missing: {missing[:8]}."
+            )
+        model.encoder = loaded
+        if freeze_encoder:
+            model.encoder.requires_grad_(False)
+        return model
+
+    # ------------------------------------------------------------------------------------------------ parts
+
+    def get_encoder(self, *args, **kwargs) -> nn.Module:
+        """The text encoder."""
+        return self.encoder
+
+    def get_decoder(self, *args, **kwargs) -> nn.Module:
+        """The number decoder."""
+        return self.decoder
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The encoder's token embeddings."""
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the encoder's token embeddings."""
+        self.encoder.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The head over the numeric vocabulary."""
+        return self.number_head
+
+    def set_output_embeddings(self, value: nn.Module) -> None:
+        """Replaces the head over the numeric vocabulary."""
+        self.number_head = value
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
+        """Resizes the encoder's embeddings. The numeric vocabulary is the number format's and stays as it is."""
+        return self.encoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
+    def train(self, mode: bool = True) -> "RLMForConditionalGeneration":
+        """As in torch; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.config.freeze_encoder:
+            self.encoder.eval()
+        return self
+
+    # ------------------------------------------------------------------------------------------------ passes
+
+    def encode_memory(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The encoder's memory `(batch, length, encoder size)`: its last layer or the learned mix of several."""
+        layers = self.config.encoder_layers
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
+            output = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
+            )
+        if not layers:
+            return output.last_hidden_state
+        # The last of the hidden states is the normed one, so that all enter the mix at comparable scale.
+        states = [*output.hidden_states[:-1], output.last_hidden_state]
+        if max(layers) >= len(states) or min(layers) < -len(states):
+            raise CheckpointError(f"encoder_layers {layers} go beyond the encoder's {len(states)} hidden states.")
+        chosen = [F.rms_norm(states[i], states[i].shape[-1:]) for i in layers]
+        weights = self.layer_mix.softmax(0).to(chosen[0].dtype)
+        return sum(w * s for w, s in zip(weights, chosen, strict=True))
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        encoder_outputs: Any = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        num_items_in_batch: int | torch.Tensor | None = None,
+        **kwargs,
+    ) -> Seq2SeqLMOutput:
+        """Teacher-forced or step-by-step logits over the numeric vocabulary.
+
+        Args:
+            input_ids: Text tokens `(batch, length)`.
+            attention_mask: 1 for text, 0 for padding `(batch, length)`.
+            decoder_input_ids: Number tokens so far, the start token first `(batch, places)`; made from `labels` if absent.
+            labels: Number tokens `(batch, places)`, objective after objective, then the end token; -100 is ignored.
+            encoder_outputs: Memory from an earlier call, in place of `input_ids`.
+            past_key_values: Decoder cache of an earlier call.
+            use_cache: Keep a decoder cache.
+            num_items_in_batch: Divide the summed loss by this instead of by the number of labels.
+
+        Returns:
+            `logits` `(batch, places, numeric vocabulary)`, raw (the grammar is applied in the loss, in `generate` and in
+            the exact methods), and `loss` when labels are given.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = BaseModelOutput(last_hidden_state=self.encode_memory(input_ids, attention_mask))
+        memory = encoder_outputs[0]
+        if decoder_input_ids is None:
+            if labels is None:
+                raise ValueError("forward() needs decoder_input_ids or labels; for predictions use predict() or generate().")
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        use_cache = (not self.training and labels is None) if use_cache is None else use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        start = past_key_values.get_seq_length() if past_key_values is not None else 0
+        if past_key_values is not None:
+            memory_kv = self._cached_memory(memory, past_key_values)
+            past = past_key_values.self_attention_cache
+        else:
+            memory_kv, past = self.decoder.project_memory(self.memory_norm(memory)), None
+        hidden = self.decoder(decoder_input_ids, memory_kv, attention_mask, start=start, past=past)
+        logits = self.number_head(hidden)
+        loss = None
+        if labels is not None:
+            loss = self.grammar.loss(logits, labels, num_items_in_batch)
+        return Seq2SeqLMOutput(
+            loss=loss, logits=logits, past_key_values=past_key_values, encoder_last_hidden_state=memory
+        )
+
+    def _cached_memory(self, memory: torch.Tensor, cache: EncoderDecoderCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        cross, pairs = cache.cross_attention_cache, []
+        projected = None
+        for index in range(len(self.decoder.layers)):
+            if not cache.is_updated.get(index):
+                projected = self.decoder.project_memory(self.memory_norm(memory)) if projected is None else projected
+                pairs.append(cross.update(*projected[index], index))
+                cache.is_updated[index] = True
+            else:
+                pairs.append((cross.layers[index].keys, cross.layers[index].values))
+        return pairs
+
+    def generate(self, inputs: Any = None, *, num_objectives: int | None = None, **kwargs) -> Any:
+        """transformers' `generate()`; unless `config.constrain_numbers` is off it keeps to the number grammar.
+
+        For medians, intervals and samples `predict()` and `sample()` are exact and far faster.
+
+        Args:
+            num_objectives: Write exactly so many numbers. None: the model ends the answer, after at most
+                `config.max_objectives`.
+        """
+        if self.config.constrain_numbers:
+            processor = NumberLogitsProcessor(self.codec, num_objectives, max_objectives=self.config.max_objectives)
+            kwargs["logits_processor"] = [processor, *(kwargs.get("logits_processor") or [])]
+        elif num_objectives is not None:
+            raise ValueError("num_objectives needs the number grammar: set config.constrain_numbers = True.")
+        return super().generate(inputs, **kwargs)
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """Labels shifted right behind the start token."""
+        start = labels.new_full((len(labels), 1), self.config.decoder_start_token_id)
+        return torch.cat([start, labels[:, :-1].clamp_min(0)], 1)
+
+
+RLMForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
+
+__all__ = ["RLMForConditionalGeneration", "RLMPreTrainedModel"]

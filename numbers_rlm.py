@@ -1,0 +1,534 @@
+"""Numbers as token codes: formats, the exact codec and the grammar automaton.
+
+A number is a fixed-length code of tokens. Three layouts share one mechanism, a finite automaton whose states know which
+tokens may come next:
+
+- `ordered` (the default): sign, one exponent token, mantissa digits, most significant first. Token order is numeric
+  order, so a probability distribution over codes can be read like a sorted list. Zero and the special outcomes
+  (`nan`, `failed`, `-inf`, `+inf`) are first tokens of their own, followed by fill tokens up to the common length.
+- `p10` and `ieee`: the two layouts of published checkpoints (arXiv 2509.26476 and google-deepmind/regress-lm).
+
+Everything here is numpy, float64 and exact integers; the network's dtype never touches a number. The automaton lists only
+canonical codes (no leading zero, no minus zero, one zero), hence `encode(decode(ids)) == ids` for whatever it allows.
+"""
+
+import decimal
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from decimal import Decimal
+from functools import cached_property, lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from .errors_rlm import NumberCodeError, NumberRangeError
+
+PAD, FILL = "<pad>", "<.>"
+DIGITS = tuple(f"<{d}>" for d in range(10))
+SPECIALS = ("nan", "failed", "-inf", "+inf")
+
+# A program that did not finish is an outcome, not a missing value. In float64 arrays it travels as a quiet NaN whose
+# payload says so; numpy and Python keep the payload through copies, saves and loads.
+_FAILED_BITS = 0x7FF8_0000_0000_FA11
+FAILED: float = float(np.array(_FAILED_BITS, dtype=np.uint64).view(np.float64))
+
+
+def is_failed(values: Any) -> np.ndarray:
+    """Tells which values are the `failed` outcome (a NaN with its own payload); shape as given, bool."""
+    array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    return (array.view(np.uint64) == _FAILED_BITS).reshape(np.shape(values))
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """How a number is written in tokens; plain fields, kept in the checkpoint's config.
+
+    Attributes:
+        layout: `ordered`, `p10` or `ieee`.
+        mantissa_digits: Significant decimal digits, 1 to 15. The relative rounding error is at most half a unit in the
+            last of them, `0.5 * 10 ** (1 - mantissa_digits)`.
+        min_exponent, max_exponent: Range of the exponent: of `d.ddd * 10 ** e` for `ordered` and `ieee` (for `ieee` it
+            follows from `exponent_digits`), of `dddd * 10 ** e` for `p10`.
+        exponent_digits: Digits of the exponent in `ieee`; unused (0) elsewhere.
+        specials: Special outcomes that may stand in place of a number, a subset of `nan`, `failed`, `-inf`, `+inf`;
+            only in `ordered`.
+    """
+
+    layout: Literal["ordered", "p10", "ieee"] = "ordered"
+    mantissa_digits: int = 4
+    min_exponent: int = -20
+    max_exponent: int = 20
+    exponent_digits: int = 0
+    specials: tuple[str, ...] = SPECIALS
+
+    def __post_init__(self):
+        object.__setattr__(self, "specials", tuple(self.specials))
+        if self.layout not in ("ordered", "p10", "ieee"):
+            raise NumberCodeError(f"Unknown number layout {self.layout!r}. Use 'ordered', 'p10' or 'ieee'.")
+        if not 1 <= self.mantissa_digits <= 15:
+            raise NumberCodeError(f"mantissa_digits must be 1 to 15 (a float64 holds no more), got {self.mantissa_digits}.")
+        if self.min_exponent > self.max_exponent or self.min_exponent < -290 or self.max_exponent > 290:
+            raise NumberCodeError(
+                f"Exponent range {self.min_exponent} to {self.max_exponent} must ascend and lie within -290 to 290."
+            )
+        if unknown := set(self.specials) - set(SPECIALS):
+            raise NumberCodeError(f"Unknown special outcomes {sorted(unknown)}. Known: {', '.join(SPECIALS)}.")
+        if self.layout != "ordered" and self.specials:
+            raise NumberCodeError(f"The {self.layout!r} layout has no special outcomes; set specials=().")
+        if self.layout == "ieee" and not 1 <= self.exponent_digits <= 2:
+            raise NumberCodeError(f"'ieee' needs exponent_digits of 1 or 2, got {self.exponent_digits}.")
+
+    @classmethod
+    def p10(cls, num_digits: int = 6, exponent_range: int = 10) -> "NumberFormat":
+        """The P10 layout: sign, `num_digits` digits, exponent token; value = sign * integer * 10 ** exponent."""
+        return cls("p10", num_digits, -exponent_range, exponent_range, specials=())
+
+    @classmethod
+    def ieee(cls, exponent_digits: int = 1, mantissa_digits: int = 4) -> "NumberFormat":
+        """The IEEE-like layout: sign, exponent sign, exponent digits, digits; value = sign * d.ddd * 10 ** exponent."""
+        top = 10**exponent_digits - 1
+        return cls("ieee", mantissa_digits, -top, top, exponent_digits, specials=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready fields; `NumberFormat(**d)` gives the format back."""
+        return {**asdict(self), "specials": list(self.specials)}
+
+
+class _Grammar:
+    """Collects the automaton's states while a layout describes itself."""
+
+    def __init__(self, vocabulary: list[str]):
+        self.ids = {token: i for i, token in enumerate(vocabulary)}
+        self.rows: list[dict[int, int]] = []
+        self.smallest: list[int] = []
+        self.largest: list[int] = []
+
+    def state(self, steps: Iterable[tuple[str, int]], smallest: str | None = None, largest: str | None = None) -> int:
+        """Adds a state from (token, next state) steps; `smallest` and `largest` lead to the extreme magnitudes."""
+        row = {self.ids[token]: target for token, target in steps}
+        order = list(row)
+        self.rows.append(row)
+        self.smallest.append(self.ids[smallest] if smallest else order[0])
+        self.largest.append(self.ids[largest] if largest else order[-1])
+        return len(self.rows) - 1
+
+    def chain(self, token: str, length: int, end: int) -> int:
+        """A run of `length` forced tokens that leads to `end`; returns its first state (`end` itself for length 0)."""
+        for _ in range(length):
+            end = self.state([(token, end)])
+        return end
+
+    def digits(self, length: int, end: int) -> int:
+        """A run of `length` free digits that leads to `end`."""
+        for _ in range(length):
+            end = self.state([(d, end) for d in DIGITS])
+        return end
+
+
+class NumberCodec:
+    """Writes numbers as token ids, reads them back, and knows the grammar of the codes.
+
+    Attributes:
+        format: The `NumberFormat`.
+        vocabulary: Tokens by id. `<pad>` is 0; in `ordered` the end token is 1, in the published layouts it is also 0.
+        length: Tokens in one number.
+        transitions: int32 `(states, vocabulary)`: the state that follows a token, -1 where the token is not allowed.
+        START, END: The automaton's states before the first token of the first number, and after a whole number, where
+            another number or the end may follow. After the end only padding follows.
+
+    The methods are vectorised over any leading shape.
+    """
+
+    def __init__(self, format: NumberFormat | None = None):
+        self.format = f = format or NumberFormat()
+        m = f.mantissa_digits
+        if f.layout == "ordered":
+            self.exponents = [f"<E{e}>" for e in range(f.min_exponent, f.max_exponent + 1)]
+            firsts = [t for t in ("nan", "failed", "-inf", "-", "zero", "+", "+inf") if t in (*f.specials, "-", "zero", "+")]
+            self.vocabulary = [PAD, "<eos>", FILL, *(f"<{t}>" for t in firsts), *self.exponents, *DIGITS]
+            self.length = m + 2
+        elif f.layout == "p10":
+            # The published order: the strings sorted, "<E-10>" before "<E-1>".
+            self.exponents = sorted(f"<E{e}>" for e in range(f.min_exponent, f.max_exponent + 1))
+            self.vocabulary = [PAD, "<+>", "<->", *DIGITS, *self.exponents]
+            self.length = m + 2
+        else:
+            self.exponents = []
+            self.vocabulary = [PAD, "<+>", "<->", *DIGITS]
+            self.length = 2 + f.exponent_digits + m
+        self.ids = {token: i for i, token in enumerate(self.vocabulary)}
+        self.vocab_size = len(self.vocabulary)
+        self.pad_token_id = 0
+        self.eos_token_id = self.ids.get("<eos>", 0)
+        self.digit_zero = self.ids[DIGITS[0]]
+        # Range of the exponent of d.ddd * 10 ** e, whatever the layout writes.
+        shift = m - 1 if f.layout == "p10" else 0
+        self.min_exponent, self.max_exponent = f.min_exponent + shift, f.max_exponent + shift
+        self._build_automaton()
+
+    # ------------------------------------------------------------------------------------------------ grammar
+
+    def _build_automaton(self) -> None:
+        grammar = _Grammar(self.vocabulary)
+        eos = self.vocabulary[self.eos_token_id]
+        self.DONE = grammar.state([(PAD, 0)])
+        self.END = grammar.state([(eos, self.DONE)])
+        firsts = {"ordered": self._ordered, "p10": self._p10, "ieee": self._ieee}[self.format.layout](grammar)
+        self.START = grammar.state(firsts)
+        grammar.rows[self.END].update(grammar.rows[self.START])
+        self.transitions = np.full((len(grammar.rows), self.vocab_size), -1, dtype=np.int32)
+        for state, row in enumerate(grammar.rows):
+            self.transitions[state, list(row)] = list(row.values())
+        self._smallest, self._largest = np.array(grammar.smallest), np.array(grammar.largest)
+
+    def _ordered(self, grammar: _Grammar) -> list[tuple[str, int]]:
+        m = self.format.mantissa_digits
+        first_digit = grammar.state([(d, grammar.digits(m - 1, self.END)) for d in DIGITS[1:]])
+        exponent = grammar.state([(e, first_digit) for e in self.exponents])
+        filled = grammar.chain(FILL, self.length - 1, self.END)
+        numbers = {"<->", "<+>"}
+        return [(t, exponent if t in numbers else filled) for t in self.vocabulary[3 : self.ids[self.exponents[0]]]]
+
+    def _p10(self, grammar: _Grammar) -> list[tuple[str, int]]:
+        m = self.format.mantissa_digits
+        by_value = sorted(self.exponents, key=lambda t: int(t[2:-1]))
+        exponent = grammar.state([(e, self.END) for e in by_value])
+        rest = grammar.digits(m - 1, exponent)
+        zero = grammar.chain(DIGITS[0], m - 1, grammar.state([("<E0>", self.END)]))
+        positive = grammar.state([(DIGITS[0], zero), *((d, rest) for d in DIGITS[1:])])
+        negative = grammar.state([(d, rest) for d in DIGITS[1:]])
+        return [("<+>", positive), ("<->", negative)]
+
+    def _ieee(self, grammar: _Grammar) -> list[tuple[str, int]]:
+        m, n = self.format.mantissa_digits, self.format.exponent_digits
+        rest = grammar.digits(m - 1, self.END)
+        nonzero = grammar.state([(d, rest) for d in DIGITS[1:]])
+        maybe_zero = grammar.state([(DIGITS[0], grammar.chain(DIGITS[0], m - 1, self.END)), *((d, rest) for d in DIGITS[1:])])
+
+        def exponent(if_zero: int | None, falling: bool) -> int:
+            """Exponent digits; `if_zero` follows an exponent of zero (None: not allowed); falling: 9s are small."""
+            ends: Callable[[str], tuple[str, str]] = lambda low: (DIGITS[9], low) if falling else (low, DIGITS[9])
+            free, zeros = nonzero, if_zero
+            for _ in range(n):
+                low = DIGITS[0] if zeros is not None else DIGITS[1]
+                steps = [(d, free) for d in DIGITS[1:]]
+                new_zeros = grammar.state([(DIGITS[0], zeros), *steps] if zeros is not None else steps, *ends(low))
+                free = grammar.state([(d, free) for d in DIGITS], *ends(DIGITS[0]))
+                zeros = new_zeros
+            return zeros
+
+        below_one = exponent(None, falling=True)
+        positive = grammar.state([("<+>", exponent(maybe_zero, False)), ("<->", below_one)], "<+>", "<+>")
+        negative = grammar.state([("<->", below_one), ("<+>", exponent(nonzero, False))], "<->", "<+>")
+        return [("<+>", positive), ("<->", negative)]
+
+    @cached_property
+    def allowed(self) -> np.ndarray:
+        """Which tokens may come next, bool `(states, vocabulary)`."""
+        return self.transitions >= 0
+
+    @cached_property
+    def outcome_tokens(self) -> dict[str, int]:
+        """First-token ids of the special outcomes that this format has, by name."""
+        return {name: self.ids[f"<{name}>"] for name in self.format.specials}
+
+    @property
+    def ordered(self) -> bool:
+        """Whether digits come in order of significance, so that quantiles follow one path of the digit tree."""
+        return self.format.layout == "ordered"
+
+    def states(self, ids: np.ndarray, start: int | None = None) -> np.ndarray:
+        """The state before each token and after the last one.
+
+        Args:
+            ids: int `(..., tokens)`.
+
+        Returns:
+            int `(..., tokens + 1)`; -1 from the first token on that the grammar does not allow.
+        """
+        ids = np.asarray(ids)
+        states = np.empty((*ids.shape[:-1], ids.shape[-1] + 1), dtype=np.int64)
+        states[..., 0] = self.START if start is None else start
+        for t in range(ids.shape[-1]):
+            states[..., t + 1] = np.where(states[..., t] >= 0, self.transitions[states[..., t], ids[..., t]], -1)
+        return states
+
+    def bounds(self, prefixes: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The smallest and the largest value that finite prefixes can grow into.
+
+        Args:
+            prefixes: int `(n, t)`, at least the sign and no special outcome (infinities are their own bounds; NaNs give
+                NaN).
+            states: int `(n,)`, the automaton's state after each.
+
+        Returns:
+            Two float64 arrays `(n,)`, low and high.
+        """
+        ends = []
+        for extreme in (self._smallest, self._largest):
+            codes, state = np.empty((len(prefixes), self.length), dtype=np.int64), states
+            codes[:, : prefixes.shape[1]] = prefixes
+            for t in range(prefixes.shape[1], self.length):
+                codes[:, t] = extreme[state]
+                state = self.transitions[state, codes[:, t]]
+            ends.append(self._decode(codes))
+            if prefixes.shape[1] == self.length:
+                return ends[0], ends[0]
+        return np.minimum(*ends), np.maximum(*ends)
+
+    # ------------------------------------------------------------------------------------------------ numbers to codes
+
+    def encode(
+        self, values: Any, *, out_of_range: Literal["error", "saturate"] = "error", return_saturated: bool = False
+    ) -> Any:
+        """Writes numbers as token ids, correctly rounded (half to even on the decimal value that the number prints as).
+
+        Args:
+            values: A number or any nesting of numbers: int, float, Decimal, numpy scalars and arrays, torch tensors;
+                `"failed"` or `FAILED` for a program that did not finish. Not bool.
+            out_of_range: `"error"`, or `"saturate"`: the largest magnitude above the range; below it zero or the smallest
+                magnitude, whichever is nearer (`ieee` keeps the published habit of writing zero).
+            return_saturated: Also return which values were saturated.
+
+        Returns:
+            int64 `(..., length)`, and bool `(...)` when `return_saturated` is set.
+
+        Raises:
+            NumberCodeError: Not a number, or a special outcome that the format does not have.
+            NumberRangeError: Outside the range, unless `out_of_range="saturate"`.
+        """
+        if out_of_range not in ("error", "saturate"):
+            raise NumberCodeError(f"out_of_range must be 'error' or 'saturate', got {out_of_range!r}.")
+        array = _as_numbers(values)
+        flat = array.reshape(-1)
+        floats, mantissas, exponents = self._scientific(flat)
+        special = ~np.isfinite(floats)
+        zero = (mantissas == 0) & ~special
+        over = ~special & ~zero & (exponents > self.max_exponent)
+        under = ~special & ~zero & (exponents < self.min_exponent)
+        saturated = over | under
+        if saturated.any() and out_of_range == "error":
+            first = int(np.argmax(saturated))
+            raise NumberRangeError(
+                f"{int(saturated.sum())} of {len(flat)} values are outside the number format's range, "
+                f"{self.smallest_magnitude:g} to {self.largest_magnitude:g} in magnitude or zero; the first is "
+                f"{flat[first]} at position {first}. Change the metric's unit, widen the exponent range, or pass "
+                "out_of_range='saturate'."
+            )
+        top = 10**self.format.mantissa_digits - 1
+        mantissas = np.where(over, top, mantissas)
+        exponents = np.where(over, self.max_exponent, exponents)
+        if under.any():
+            up = under & (np.abs(floats) > self.smallest_magnitude / 2) & (self.format.layout != "ieee")
+            mantissas = np.where(up, 10 ** (self.format.mantissa_digits - 1), np.where(under, 0, mantissas))
+            exponents = np.where(up, self.min_exponent, exponents)
+            zero |= under & ~up
+        ids = self._write(floats, mantissas, exponents, zero, special, under).reshape(*array.shape, self.length)
+        return (ids, saturated.reshape(array.shape)) if return_saturated else ids
+
+    def _scientific(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """float64 values, int64 mantissas of `mantissa_digits` digits (0 for zero) and exponents of d.ddd * 10 ** e."""
+        digits = self.format.mantissa_digits
+        if flat.dtype == object:
+            floats = np.array([_to_float(v) for v in flat], dtype=np.float64)
+            exact = np.ones(len(flat), dtype=bool)
+        else:
+            floats = flat.astype(np.float64)
+            exact = np.zeros(len(flat), dtype=bool)
+            if flat.dtype.kind in "iu":
+                exact |= (flat > 2**53) | (flat < -(2**53) if flat.dtype.kind == "i" else False)
+        magnitude = np.abs(np.where(np.isfinite(floats), floats, 0.0))
+        mantissas, exponents = np.zeros(len(flat), dtype=np.int64), np.zeros(len(flat), dtype=np.int64)
+        # The fast way: scale by a power of ten. Its error is a few units of 2**-53, so only values whose scaled
+        # mantissa is near a tie or near a power of ten need the decimal way.
+        usable = (magnitude > 1e-280) & (magnitude < 1e280) & ~exact
+        if digits <= 9 and usable.any():
+            x = magnitude[usable]
+            e = np.floor(np.log10(x)).astype(np.int64)
+            scaled = x * _POWERS[digits - 1 - e + _POWER_ZERO]
+            low, high = 10.0 ** (digits - 1), 10.0**digits
+            e += (scaled >= high).astype(np.int64) - (scaled < low)
+            scaled = x * _POWERS[digits - 1 - e + _POWER_ZERO]
+            fraction = scaled - np.floor(scaled)
+            sure = (np.abs(fraction - 0.5) > 1e-5) & (scaled > low * (1 + 1e-12)) & (scaled < high - 1)
+            where = np.flatnonzero(usable)
+            mantissas[where], exponents[where] = np.rint(scaled).astype(np.int64), e
+            usable[where] = sure
+        else:
+            usable[:] = False
+        context = decimal.Context(prec=digits, rounding=decimal.ROUND_HALF_EVEN, Emin=-(10**6), Emax=10**6)
+        for i in np.flatnonzero(~usable & ((magnitude > 0) | exact) & np.isfinite(floats)):
+            value = flat[i]
+            number = context.plus(value if isinstance(value, Decimal) else Decimal(str(value)))
+            if number:
+                mantissas[i] = abs(int(number.scaleb(digits - 1 - number.adjusted(), decimal.Context(prec=digits + 2))))
+                exponents[i] = number.adjusted()
+        return floats, mantissas, exponents
+
+    def _write(self, floats, mantissas, exponents, zero, special, under) -> np.ndarray:
+        f, m = self.format, self.format.mantissa_digits
+        codes = np.zeros((len(floats), self.length), dtype=np.int64)
+        negative = floats < 0
+        powers = 10 ** np.arange(m - 1, -1, -1, dtype=np.int64)
+        digits = mantissas[:, None] // powers % 10 + self.digit_zero
+        sign = np.where(negative & ~zero, self.ids["<->"], self.ids["<+>"])
+        if f.layout == "ordered":
+            codes[:, 0], codes[:, 2:] = sign, digits
+            codes[:, 1] = self.ids[self.exponents[0]] + exponents - self.min_exponent
+            names = np.full(len(floats), -1)
+            names[zero] = self.ids["<zero>"]
+            if special.any():
+                kinds = np.select([is_failed(floats), np.isnan(floats), floats > 0], ["failed", "nan", "+inf"], "-inf")
+                for name in np.unique(kinds[special]):
+                    if name not in f.specials:
+                        raise NumberCodeError(
+                            f"This number format does not write {name!r} (special outcomes: {list(f.specials) or 'none'}). "
+                            "Drop those rows or add it to the format's specials."
+                        )
+                    names[special & (kinds == name)] = self.ids[f"<{name}>"]
+            filled = names >= 0
+            codes[filled, 0], codes[filled, 1:] = names[filled], self.ids[FILL]
+            return codes
+        if special.any():
+            raise NumberCodeError(f"The {f.layout!r} layout writes finite numbers only; {int(special.sum())} values are not.")
+        exponents = np.where(zero, 0, exponents)
+        if f.layout == "p10":
+            lookup = np.array([self.ids[f"<E{e}>"] for e in range(f.min_exponent, f.max_exponent + 1)])
+            exponents = np.where(zero, 0, exponents - (m - 1))
+            codes[:, 0], codes[:, 1:-1], codes[:, -1] = sign, digits, lookup[exponents - f.min_exponent]
+        else:
+            n = f.exponent_digits
+            codes[:, 0] = np.where(negative & (~zero | under), self.ids["<->"], self.ids["<+>"])
+            # The published code of an underflow keeps the exponent's minus sign: a zero that the grammar does not allow,
+            # written all the same so that the layout matches.
+            codes[:, 1] = np.where((exponents < 0) | (zero & under), self.ids["<->"], self.ids["<+>"])
+            places = 10 ** np.arange(n - 1, -1, -1, dtype=np.int64)
+            codes[:, 2 : 2 + n] = np.abs(exponents)[:, None] // places % 10 + self.digit_zero
+            codes[:, 2 + n :] = digits
+        return codes
+
+    # ------------------------------------------------------------------------------------------------ codes to numbers
+
+    def decode(self, ids: Any) -> np.ndarray:
+        """Reads token ids back as float64, each the nearest float64 to its decimal value.
+
+        Args:
+            ids: int `(..., length)`.
+
+        Returns:
+            float64 `(...)`; `failed` comes back as `FAILED`, see `is_failed`.
+
+        Raises:
+            NumberCodeError: A code that this layout cannot be read from.
+        """
+        ids = np.asarray(ids.detach().cpu() if hasattr(ids, "detach") else ids)
+        if ids.dtype.kind not in "iu" or ids.ndim == 0 or ids.shape[-1] != self.length:
+            raise NumberCodeError(f"Codes must be integers of shape (..., {self.length}), got {ids.dtype} {ids.shape}.")
+        flat = ids.reshape(-1, self.length).astype(np.int64)
+        wrong = ~self._readable(flat)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise NumberCodeError(
+                f"{int(wrong.sum())} of {len(flat)} codes are not numbers of the {self.format.layout!r} layout; the first is "
+                f"{[self.vocabulary[i] if 0 <= i < self.vocab_size else i for i in flat[row].tolist()]} at row {row}."
+            )
+        return self._decode(flat).reshape(ids.shape[:-1])
+
+    def _readable(self, flat: np.ndarray) -> np.ndarray:
+        """Whether each place holds a token of its kind: wider than the grammar, which admits canonical codes only."""
+        f, n = self.format, self.format.exponent_digits
+        inside = ((flat >= 0) & (flat < self.vocab_size)).all(1)
+        if f.layout == "ordered":
+            return inside & (self.states(np.where(inside[:, None], flat, 0))[:, -1] == self.END)
+        digit = (flat >= self.digit_zero) & (flat < self.digit_zero + 10)
+        sign = np.isin(flat, [self.ids["<+>"], self.ids["<->"]])
+        if f.layout == "p10":
+            return sign[:, 0] & digit[:, 1:-1].all(1) & np.isin(flat[:, -1], [self.ids[e] for e in self.exponents])
+        return sign[:, :2].all(1) & digit[:, 2:].all(1) & (n > 0)
+
+    def _decode(self, flat: np.ndarray) -> np.ndarray:
+        f, m, n = self.format, self.format.mantissa_digits, self.format.exponent_digits
+        weights = 10 ** np.arange(m - 1, -1, -1, dtype=np.int64)
+        if f.layout == "ordered":
+            first = flat[:, 0]
+            finite = (first == self.ids["<+>"]) | (first == self.ids["<->"])
+            mantissa = np.where(finite, (flat[:, 2:] - self.digit_zero) @ weights, 0)
+            power = np.where(finite, flat[:, 1] - self.ids[self.exponents[0]] + self.min_exponent - (m - 1), 0)
+        elif f.layout == "p10":
+            lookup = np.zeros(self.vocab_size, dtype=np.int64)
+            lookup[[self.ids[e] for e in self.exponents]] = [int(e[2:-1]) for e in self.exponents]
+            mantissa, power = (flat[:, 1:-1] - self.digit_zero) @ weights, lookup[flat[:, -1]]
+        else:
+            exponent = (flat[:, 2 : 2 + n] - self.digit_zero) @ (10 ** np.arange(n - 1, -1, -1, dtype=np.int64))
+            power = np.where(flat[:, 1] == self.ids["<->"], -exponent, exponent) - (m - 1)
+            mantissa = (flat[:, 2 + n :] - self.digit_zero) @ weights
+        values = _times_power_of_ten(mantissa, power)
+        values = np.where((flat[:, 0] == self.ids["<->"]) & (mantissa != 0), -values, values)
+        for name, token in self.outcome_tokens.items():
+            values[flat[:, 0] == token] = {"nan": math.nan, "failed": FAILED, "-inf": -math.inf, "+inf": math.inf}[name]
+        return values
+
+    @property
+    def largest_magnitude(self) -> float:
+        """The largest magnitude that the format writes."""
+        m = self.format.mantissa_digits
+        return float(f"{10**m - 1}e{self.max_exponent - m + 1}")
+
+    @property
+    def smallest_magnitude(self) -> float:
+        """The smallest magnitude above zero that the format writes."""
+        return float(f"1e{self.min_exponent}")
+
+
+# Powers of ten as the nearest float64 each; index _POWER_ZERO is 10 ** 0.
+_POWER_ZERO = 300
+_POWERS = np.array([float(f"1e{e}") for e in range(-_POWER_ZERO, _POWER_ZERO + 1)])
+
+
+def _times_power_of_ten(mantissa: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """mantissa * 10 ** power, correctly rounded: one exact operation up to 10 ** 22, the decimal parser beyond."""
+    values = mantissa.astype(np.float64)
+    small = np.abs(power) <= 22
+    scale = _POWERS[np.clip(np.abs(power), 0, 22) + _POWER_ZERO]
+    values = np.where(power < 0, values / scale, values * scale)
+    for i in np.flatnonzero(~small & (mantissa != 0)):
+        values[i] = _parse(int(mantissa[i]), int(power[i]))
+    return values
+
+
+@lru_cache(maxsize=65536)
+def _parse(mantissa: int, power: int) -> float:
+    return float(f"{mantissa}e{power}")
+
+
+def _as_numbers(values: Any) -> np.ndarray:
+    """Any nesting of numbers as a numeric or object array; refuses bools, which Python would count as ints."""
+    if hasattr(values, "detach"):  # a torch tensor, without importing torch for it
+        values = values.detach().cpu()
+        values = (values if not values.is_floating_point() else values.double()).numpy()
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+        return values
+    array = np.array(values, dtype=object)
+    kinds = {type(v) for v in array.reshape(-1)}
+    if any(issubclass(k, (bool, np.bool_)) for k in kinds):
+        raise NumberCodeError("A bool is not a measurement. Pass 0 or 1 if a number is meant.")
+    if kinds <= {float, np.float64, np.float32, np.float16}:
+        return array.astype(np.float64)
+    for v in array.reshape(-1):
+        _to_float(v)
+    return array
+
+
+def _to_float(value: Any) -> float:
+    if isinstance(value, str) and value == "failed":
+        return FAILED
+    if isinstance(value, (int, float, Decimal, np.integer, np.floating)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:  # an int beyond float64 is out of range, not infinite
+            return math.copysign(1.7976931348623157e308, value)
+    raise NumberCodeError(f"{value!r} ({type(value).__name__}) is not a number. Pass ints, floats, Decimals or arrays of them.")
+
+
+__all__ = ["FAILED", "SPECIALS", "NumberCodec", "NumberFormat", "is_failed"]

@@ -1,0 +1,490 @@
+"""ONNX text: canonical, folded, complete, and careful with what it reads."""
+
+import os
+import random
+import re
+import subprocess
+import sys
+
+import onnx
+import pytest
+from code_rlm.data.nas_graphs import GraphBuilder, build_graph
+from code_rlm.onnx_text_rlm import OnnxTextError, estimate_tokens, onnx_to_text
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+CELL_TEXT = """\
+def f
+v1 = relu-conv3x3-bn v0
+v0 + relu-conv3x3-bn v0 + avgpool3x3 v1 + relu-conv3x3-bn v1
+def g a
+v1 = avgpool2x2 s2 v0
+relu-conv3x3-bn a s2 v0
+conv1x1 a v1 + relu-conv3x3-bn
+in 1 3 32 32
+conv3x3-bn 16
+f x5
+g 32
+f x5
+g 64
+f x5
+bn-relu
+gap
+flatten
+fc 10 bias"""
+
+relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Graphs to test with
+
+
+def random_graph(plan):
+    """A graph from a list of (operator, first argument, second argument, number); arguments count back."""
+    g = GraphBuilder("random", (1, 8, 16, 16))
+    values = [g.input]
+    for op, first, second, number in plan:
+        a, b = values[-1 - first % len(values)], values[-1 - second % len(values)]
+        if op == "conv":
+            values.append(g.conv(a, 8, (1, 3, 5)[number % 3]))
+        elif op == "wide":
+            values.append(g.conv(g.conv(a, 8 * (2 + number % 3), 1), 8, 3))
+        elif op == "block":
+            values.append(g.sum([a, g.norm(g.conv(g.relu(a), 8, 3))]))
+        elif op == "norm":
+            values.append(g.relu(g.norm(g.conv(a, 8, 3))))
+        elif op == "relu":
+            values.append(g.relu(a))
+        elif op == "pool":
+            values.append(g.pool(a, "MaxPool", 3))
+        elif op == "mul":
+            values.append(g.add("Mul", [a, b], g.shapes[a]))
+        else:
+            values.append(g.sum([a, b]))
+    return g.build(values[-1])
+
+
+steps = st.tuples(
+    st.sampled_from(["conv", "wide", "block", "norm", "relu", "pool", "add", "add", "mul"]),
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.integers(0, 5),
+)
+plans = st.lists(steps, min_size=1, max_size=14)
+repeated = st.tuples(plans, st.integers(1, 4)).map(lambda p: p[0] * p[1])
+
+
+def shuffled(model, seed):
+    """The same graph with other names, another order of nodes and weights, and swapped operands of Add and Mul."""
+    rng = random.Random(seed)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    names = {}
+
+    def rename(name):
+        return names.setdefault(name, f"x{rng.randrange(10**9)}_{len(names)}")
+
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in copy.graph.node]
+    rng.shuffle(nodes)
+    for node in nodes:
+        inputs = list(node.input)
+        if node.op_type in ("Add", "Mul"):
+            rng.shuffle(inputs)
+        attributes = list(node.attribute)
+        rng.shuffle(attributes)
+        attributes = [onnx.AttributeProto.FromString(a.SerializeToString()) for a in attributes]
+        del node.attribute[:]
+        node.attribute.extend(attributes)
+        node.name = rename(node.output[0] + "/node")
+        node.input[:] = [rename(n) for n in inputs]
+        node.output[:] = [rename(n) for n in node.output]
+    weights = [onnx.TensorProto.FromString(t.SerializeToString()) for t in copy.graph.initializer]
+    rng.shuffle(weights)
+    for weight in weights:
+        weight.name = rename(weight.name)
+    del copy.graph.node[:], copy.graph.initializer[:]
+    copy.graph.node.extend(nodes)
+    copy.graph.initializer.extend(weights)
+    for value in (*copy.graph.input, *copy.graph.output):
+        value.name = rename(value.name)
+    return copy
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Two independent readings of what a graph computes: from its text and from its protobuf
+
+
+def apply_op(word, width, value, numbers, words):
+    """Formula of one operator; a value is (formula, channels)."""
+    if "conv" in word:
+        width = numbers.pop(0) if numbers else width
+        return (f"{word}[{width} {' '.join(words)}]({value[0]})", width)
+    return (f"{word}({value[0]})", width)
+
+
+def join_sum(terms):
+    inner = []
+    for formula, _ in terms:
+        inner.extend(formula[4:-1].split(" & ") if formula.startswith("sum{") else [formula])
+    return ("sum{" + " & ".join(sorted(inner)) + "}", terms[0][1])
+
+
+def safe(formula):
+    """Hide a sum's separators inside a larger formula."""
+    return re.sub(r"[{}&]", "|", formula)
+
+
+def formula_of_text(text):
+    """Run the text with formulas for values and return the formula of its last line or of ``out``."""
+    blocks, current = {}, None
+    main = []
+    for line in text.split("\n"):
+        words = line.split()
+        if words[0] == "def":
+            current = blocks[words[1]] = ([w for w in words[2:] if w[0] != "v"], [])
+        elif "in" in words[:3]:
+            current = None
+            main.append(line)
+        else:
+            (main if current is None else current[1]).append(line)
+
+    def run(lines, env, numbers, before):
+        for line in lines:
+            words = line.split()
+            if words[0] == "out":
+                return env[words[1]]
+            name = None
+            if "=" in words:
+                name, words = words[0], words[2:]
+            if words[0] == "in":
+                before = ("input", int(words[2]))
+            else:
+                terms = [term(t.split(), env, numbers, before) for t in " ".join(words).split(" + ")]
+                before = join_sum(terms) if len(terms) > 1 else terms[0]
+            if name:
+                env[name] = before
+        return before
+
+    def term(words, env, numbers, before):
+        if words[0] in env and len(words) == 1:
+            return env[words[0]]
+        count = 1
+        if words[-1][0] == "x" and words[-1][1:].isdigit():
+            count = int(words.pop()[1:])
+        args = [env[w] for w in words if w in env] or [before]
+        given = [numbers.get(w, w) for w in words[1:] if w not in env]
+        values = [int(w) for w in given if str(w).isdigit()]
+        rest = [w for w in given if not str(w).isdigit()]
+        for _ in range(count):
+            if words[0] in blocks:
+                names, body = blocks[words[0]]
+                inner = {f"v{k}": a for k, a in enumerate(args)}
+                args = [run(body, inner, dict(zip(names, map(str, values))), args[0])]
+            elif words[0] == "mul":
+                args = [("mul(" + ", ".join(sorted(safe(a[0]) for a in args)) + ")", args[0][1])]
+            else:
+                value = (safe(args[0][0]), args[0][1])
+                for op in words[0].split("-"):
+                    value = apply_op(op, value[1], value, list(values), rest)
+                args = [value]
+        return args[0]
+
+    return run(main, {}, {}, None)[0]
+
+
+def formula_of_model(model):
+    """The same formulas from nodes in file order."""
+    dims = {t.name: list(t.dims) for t in model.graph.initializer}
+    env = {model.graph.input[0].name: ("input", model.graph.input[0].type.tensor_type.shape.dim[1].dim_value)}
+    for node in model.graph.node:
+        args = [env[n] for n in node.input if n in env]
+        value = (safe(args[0][0]), args[0][1])
+        if node.op_type == "Conv":
+            out, _, kernel, _ = dims[node.input[1]]
+            value = apply_op(f"conv{kernel}x{kernel}", out, value, [out], [])
+        elif node.op_type == "Add":
+            value = join_sum(args)
+        elif node.op_type == "Mul":
+            value = ("mul(" + ", ".join(sorted(safe(a[0]) for a in args)) + ")", args[0][1])
+        else:
+            word = {"Relu": "relu", "BatchNormalization": "bn", "MaxPool": "maxpool3x3"}[node.op_type]
+            value = apply_op(word, value[1], value, [], [])
+        env[node.output[0]] = value
+    return env[model.graph.output[0].name][0]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Canonical and complete
+
+
+@relaxed
+@given(repeated, st.integers(0, 2**32))
+def test_when_tensors_are_renamed_and_nodes_reordered_then_the_text_is_the_same(plan, seed):
+    model = random_graph(plan)
+    assert onnx_to_text(shuffled(model, seed)) == onnx_to_text(model)
+
+
+@relaxed
+@given(st.lists(steps, min_size=1, max_size=6), st.integers(1, 3))
+def test_when_a_text_is_run_then_it_computes_what_the_graph_computes(plan, times):
+    plan = [(op, a % 3, b % 3, n) for op, a, b, n in plan][:5] * times
+    if sum(op in ("add", "mul", "block") for op, *_ in plan) > 9:
+        plan = plan[:9]
+    model = random_graph(plan)
+    expected = formula_of_model(model)
+    assert formula_of_text(onnx_to_text(model, fold=False)) == expected
+    assert formula_of_text(onnx_to_text(model)) == expected
+
+
+@relaxed
+@given(plans, st.data())
+def test_when_a_kernel_changes_then_the_text_changes(plan, data):
+    model = random_graph(plan + [("conv", 0, 0, 0)])
+    convs = [k for k, n in enumerate(model.graph.node) if n.op_type == "Conv"]
+    node = model.graph.node[data.draw(st.sampled_from(convs))]
+    before = onnx_to_text(model)
+    kernel = next(a for a in node.attribute if a.name == "kernel_shape")
+    kernel.ints[:] = [7, 7]
+    assert onnx_to_text(model) != before
+
+
+@relaxed
+@given(plans, st.data())
+def test_when_an_edge_moves_so_that_the_formula_changes_then_the_text_changes(plan, data):
+    plan = [(op, a % 3, b % 3, n) for op, a, b, n in plan][:8]
+    model = random_graph([("relu", 0, 0, 0), ("conv", 0, 0, 1), *plan])
+    before, formula = onnx_to_text(model), formula_of_model(model)
+    index = data.draw(st.integers(1, len(model.graph.node) - 1))
+    node = model.graph.node[index]
+    weights = {t.name: t.dims for t in model.graph.initializer}
+    wide = {n.output[0] for n in model.graph.node if n.op_type == "Conv" and weights[n.input[1]][0] != 8}
+    if node.input[0] in wide:
+        return
+    earlier = ["input"] + [n.output[0] for n in model.graph.node[:index] if n.output[0] not in wide]
+    node.input[0] = data.draw(st.sampled_from(earlier))
+    after = onnx_to_text(model)
+    if formula_of_model(model) != formula:
+        assert after != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(strides=[2, 2]),
+        dict(pads=[0, 0, 0, 0]),
+        dict(pads=[0, 1, 1, 1]),
+        dict(dilations=[2, 2]),
+        dict(group=2),
+        dict(auto_pad="SAME_UPPER"),
+        dict(auto_pad="SAME_LOWER"),
+    ],
+)
+def test_when_a_convolution_attribute_changes_then_the_text_changes(change):
+    def text(**attributes):
+        weight = TensorProto(name="w", data_type=1, dims=[8, 8, 3, 3])
+        node = helper.make_node("Conv", ["x", "w"], ["y"], **{"kernel_shape": [3, 3], "pads": [1] * 4, **attributes})
+        return onnx_to_text(model_of([node], [weight], [1, 8, 16, 16]))
+
+    assert text(**change) != text()
+
+
+def test_when_branches_are_copies_then_their_order_in_the_file_does_not_matter():
+    def ring(groups):
+        g = GraphBuilder("rings", (1, 8, 4, 4))
+        branches = [[g.conv(g.input, 8, 3) for _ in range(size)] for size in groups]
+        sums = [g.sum([b[k], b[k - 1]]) for b in branches for k in range(len(b))]
+        return g.build(g.sum([g.add("Relu", [s], g.shapes[s]) for s in sums]))
+
+    six, three = ring([6]), ring([3, 3])
+    assert onnx_to_text(six) != onnx_to_text(three)
+    for model in (six, three):
+        assert len({onnx_to_text(shuffled(model, seed)) for seed in range(6)}) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Short
+
+
+def test_when_a_nasbench201_network_is_read_then_its_cell_is_printed_once():
+    text = onnx_to_text(build_graph("nasbench201", CELL))
+    assert text == CELL_TEXT
+    assert estimate_tokens(text) < 150
+
+
+def resnet50():
+    g = GraphBuilder("resnet50", (1, 3, 224, 224))
+
+    def conv(x, wide, kernel, stride=1, relu=True):
+        x = g.norm(g.conv(x, wide, kernel, stride))
+        return g.relu(x) if relu else x
+
+    x = g.pool(conv(g.input, 64, 7, 2), "MaxPool", 3, 2)
+    for stage, blocks in enumerate((3, 4, 6, 3)):
+        for block in range(blocks):
+            wide, stride = 64 * 2**stage, 2 if stage and not block else 1
+            y = conv(conv(conv(x, wide, 1), wide, 3, stride), 4 * wide, 1, relu=False)
+            short = x if block else conv(x, 4 * wide, 1, stride, relu=False)
+            x = g.relu(g.sum([y, short]))
+    return g.build(g.classify(x, 1000))
+
+
+def test_when_a_resnet50_is_read_then_the_text_stays_under_400_tokens():
+    text = onnx_to_text(resnet50())
+    assert estimate_tokens(text) < 400
+    assert text.count("def ") >= 2 and "1000" in text
+
+
+def test_when_a_block_occurs_with_other_channels_then_it_becomes_a_call_with_numbers():
+    g = GraphBuilder("blocks", (1, 3, 32, 32))
+    x = g.conv(g.input, 16, 3)
+    for wide in (24, 40, 80):
+        x = g.relu(g.norm(g.conv(x, 4 * wide, 1)))
+        x = g.relu(g.norm(g.conv(x, 4 * wide, 3, groups=4 * wide)))
+        x = g.norm(g.conv(x, wide, 1))
+    lines = onnx_to_text(g.build(x)).split("\n")
+    assert lines == [
+        "def f a b",
+        "conv1x1-bn-relu a",
+        "dwconv3x3-bn-relu",
+        "conv1x1-bn b",
+        "in 1 3 32 32",
+        "conv3x3 16",
+        "f 96 24",
+        "f 160 40",
+        "f 320 80",
+    ]
+
+
+def test_when_folding_is_off_then_there_are_no_blocks():
+    assert "def" not in onnx_to_text(build_graph("nasbench201", CELL), fold=False)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is read, and what is refused
+
+
+def model_of(nodes, weights=(), shape=(1, 8), outputs=("y",), opsets=(("", 17),)):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        list(weights),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid(*o) for o in opsets])
+
+
+def test_when_weights_are_missing_then_path_bytes_and_proto_give_the_same_text(tmp_path):
+    model = build_graph("nasbench201", CELL)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert os.listdir(tmp_path) == ["model.onnx"]
+    assert onnx_to_text(path) == onnx_to_text(str(path)) == onnx_to_text(path.read_bytes()) == CELL_TEXT
+
+
+def test_when_the_text_is_made_then_the_model_is_not_changed():
+    model = build_graph("nasbench201", CELL)
+    before = model.SerializeToString(deterministic=True)
+    onnx_to_text(model)
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def test_when_the_hash_seed_changes_then_the_text_does_not():
+    code = (
+        "from code_rlm.data.nas_graphs import build_graph; from code_rlm.onnx_text_rlm import onnx_to_text; "
+        f"print(onnx_to_text(build_graph('nasbench201', {CELL!r})))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == CELL_TEXT
+
+
+@pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "a/../../b", "C:/w.bin", "..\\w.bin"])
+def test_when_external_data_lies_outside_the_folder_then_it_is_refused(location):
+    weight = TensorProto(name="w", data_type=1, dims=[8, 8], data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value=location)
+    with pytest.raises(OnnxTextError, match="outside the model's folder"):
+        onnx_to_text(model_of([helper.make_node("MatMul", ["x", "w"], ["y"])], [weight]))
+
+
+def branching():
+    body = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["z"])], "b", [], [helper.make_empty_tensor_value_info("z")]
+    )
+    return model_of([helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body)])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (b"not a model at all", "no ONNX model|no graph outputs"),
+        (b"", "no graph outputs"),
+        (3, "not int"),
+        ("no/such/file.onnx", "no such file"),
+        (
+            model_of(
+                [helper.make_node("Add", ["x", "b"], ["a"]), helper.make_node("Relu", ["a"], ["b"])], outputs=("b",)
+            ),
+            "cycle",
+        ),
+        (model_of([helper.make_node("Relu", ["y"], ["y"])]), "cycle"),
+        (model_of([helper.make_node("Identity", ["y"], ["y"])]), "cycle"),
+        (model_of([helper.make_node("Relu", ["nowhere"], ["y"])]), "'nowhere', read by Relu"),
+        (model_of([helper.make_node("Relu", ["x"], ["z"])]), "'y', read by a graph output"),
+        (model_of([helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Tanh", ["x"], ["y"])]), "made twice"),
+        (model_of([helper.make_node("Relu", ["x"], [])]), "no output"),
+        (branching(), "subgraph"),
+    ],
+)
+def test_when_a_model_is_broken_then_the_error_says_why(given, message):
+    with pytest.raises(OnnxTextError, match=message):
+        onnx_to_text(given)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_when_bytes_are_damaged_then_there_is_a_text_or_a_clear_error(data):
+    raw = bytearray(SMALL)
+    for _ in range(data.draw(st.integers(1, 4))):
+        raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        assert isinstance(onnx_to_text(bytes(raw)), str)
+    except OnnxTextError:
+        pass
+
+
+SMALL = random_graph([("block", 0, 0, 0), ("add", 0, 1, 0)]).SerializeToString()
+
+
+def test_when_an_operator_is_unknown_then_it_is_written_with_its_domain_and_attributes():
+    node = helper.make_node("Rotor", ["x"], ["y"], domain="my.lab", speed=3)
+    model = model_of([node], opsets=(("", 17), ("my.lab", 1)))
+    assert onnx_to_text(model) == "in 1 8\nmy.lab.rotor speed 3"
+
+
+def test_when_an_input_has_no_shape_or_free_axes_then_the_text_says_so():
+    assert onnx_to_text(model_of([helper.make_node("Relu", ["x"], ["y"])], shape=None)).startswith("in ?\n")
+    assert onnx_to_text(model_of([helper.make_node("Relu", ["x"], ["y"])], shape=["b", 8])).startswith("in n 8\n")
+
+
+def test_when_small_integers_are_arguments_then_they_are_printed_and_floats_are_not():
+    target = helper.make_tensor("t", TensorProto.INT64, [2], [0, -1])
+    scale = helper.make_tensor("s", TensorProto.FLOAT, [1], [123.0])
+    nodes = [helper.make_node("Reshape", ["x", "t"], ["a"]), helper.make_node("Mul", ["s", "a"], ["y"])]
+    assert onnx_to_text(model_of(nodes, [target, scale])) == "in 1 8\nreshape 0 -1\nmul w 1"
+
+
+def test_when_a_graph_has_several_outputs_then_they_are_listed_in_order():
+    nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Tanh", ["a"], ["b"])]
+    assert onnx_to_text(model_of(nodes, outputs=("a", "b"))) == "in 1 8\nv0 = relu\nv1 = tanh v0\nout v0 v1"
+    assert onnx_to_text(model_of(nodes, outputs=("b", "a"))).endswith("out v1 v0")
+
+
+def test_when_activations_are_spelled_out_then_they_become_one_operator():
+    gate = [helper.make_node("Sigmoid", ["x"], ["s"]), helper.make_node("Mul", ["s", "x"], ["y"])]
+    assert onnx_to_text(model_of(gate)) == "in 1 8\nsilu"
+    bounds = [helper.make_tensor(n, TensorProto.FLOAT, [], [v]) for n, v in (("lo", 0.0), ("hi", 6.0))]
+    assert onnx_to_text(model_of([helper.make_node("Clip", ["x", "lo", "hi"], ["y"])], bounds)) == "in 1 8\nrelu6"
