@@ -86,7 +86,9 @@ _LITERALS = (7, 9)  # TensorProto: int64 and bool
 _MAX_LITERAL = 64
 _MIN_GAIN = 6  # tokens a block must save
 _MAX_BLOCKS = 24
+_MAX_TRIES = 256  # candidate blocks looked at before folding ends
 _RADIUS = 8
+_BLOCK_SIZE = 6  # nodes
 _MAX_EFFORT = 400_000  # node visits spent on telling symmetric nodes apart
 _TOKEN = re.compile(r"[A-Za-z]+|\d|[^\sA-Za-z\d]")
 _BLOCK_NAMES = "fghjkmqrtuyz"
@@ -881,10 +883,18 @@ def _order(nodes, outputs):
     maker = {out: (index, slot) for index, node in enumerate(nodes) for slot, out in enumerate(node.outs)}
     order, readers = _topological(nodes, maker)
     height = [0] * len(nodes)
-    for index in order:
-        node = nodes[index]
-        if node.args:
-            height[index] = 1 + max(height[maker[a][0]] for a in node.args)
+    behind = [0] * len(nodes)  # how many nodes lie before each
+    above = [0] * len(nodes)  # which, one bit a node
+    for place, index in enumerate(order):
+        args = [maker[a][0] for a in nodes[index].args]
+        if args:
+            height[index] = 1 + max([height[a] for a in args])
+            bits = 0
+            for a in args:
+                bits |= above[a]
+            behind[index] = bits.bit_count()
+            above[index] = bits
+        above[index] |= 1 << place
     texts = {}
     start = []
     for index, node in enumerate(nodes):
@@ -1007,7 +1017,11 @@ def _order(nodes, outputs):
                         sink = first(ready)
                         ready.remove(sink)
                         walk(sink)
-            elif len(children) > 1 and node.kind in ("sum", "commutative"):
+                continue
+            if len(children) > 1:  # what needs a whole block more comes first, so that blocks stay in one piece
+                most = max([behind[c] for c in children])
+                children = [c for c in children if behind[c] > most - _BLOCK_SIZE]
+            if len(children) > 1 and node.kind in ("sum", "commutative"):
                 path.append(first(children))
             else:
                 path.append(children[0])
@@ -1294,7 +1308,7 @@ def _fold(lines, outputs):
         last = _last_uses(lines, outputs)
         text = _keys(lines, outputs, last)
         costs = [_cost(line) for line in lines]
-        for _, start, length in _candidates(text, costs)[:32]:
+        for _, start, length in _candidates(text, costs)[:_MAX_TRIES]:
             piece = text[start : start + length]
             places, wiring, arguments, results = [], None, [], []
             place = text.find(piece)

@@ -1,2 +1,241 @@
-class CodeRegressionPipeline:
-    pass
+"""CodeRegressionPipeline: code in, numbers with intervals out.
+
+    pipe = pipeline("code-regression")
+    pipe("def f(n): return [0] * n", metrics=["peak_memory_bytes"], interval=0.9)
+    # [{'metric': 'peak_memory_bytes', 'value': ..., 'unit': 'bytes', 'low': ..., 'high': ..., 'level': 0.9, ...}]
+"""
+
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Pipeline
+
+from .errors_rlm import CheckpointError, InputError, MetricError
+from .inputs_rlm import CodeInput, encode_inputs, read_input
+from .numbers_rlm import is_failed
+
+
+@dataclass
+class CallOptions:
+    """What a call can ask for.
+
+    Attributes:
+        metrics: Names in decoding order; None: those that the checkpoint predicts for the kind of input.
+        interval: Probability that the interval holds, inside (0, 1).
+        given: Known values by metric; the others are conditioned on them.
+        num_samples: Also return so many draws per metric.
+        seed: Of the draws.
+        conditioning: `median` or `marginal`: what later metrics are conditioned on, see `predict`.
+        language: Kind of input, where the input itself does not say.
+        context: Header lines for every input, a mapping or `key: value` strings.
+        batch_size: Inputs run together; they are sorted by length first.
+    """
+
+    metrics: Any = None
+    interval: float = 0.9
+    given: Any = None
+    num_samples: int | None = None
+    seed: int = 0
+    conditioning: str = "median"
+    language: str | None = None
+    context: Any = None
+    batch_size: int | None = None
+
+    def __post_init__(self):
+        if isinstance(self.metrics, str):
+            self.metrics = [self.metrics]
+        if self.metrics is not None:
+            self.metrics = list(self.metrics)
+            if not self.metrics:
+                raise MetricError("metrics is empty; name at least one, or leave it out.")
+        if isinstance(self.interval, bool) or not isinstance(self.interval, (int, float)) or not 0 < self.interval < 1:
+            raise MetricError(f"interval must be a probability strictly between 0 and 1, such as 0.9; got {self.interval!r}.")
+        if self.given is not None and not isinstance(self.given, Mapping):
+            raise MetricError(f"given must map metric names to values, got {type(self.given).__name__}.")
+        self.given = dict(self.given or {})
+        if self.num_samples is not None and (not isinstance(self.num_samples, int) or self.num_samples < 1):
+            raise MetricError(f"num_samples must be a positive int or None, got {self.num_samples!r}.")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size}.")
+
+
+@dataclass
+class _Prepared:
+    """One input ready to run: token ids, the metrics of its header, how many of those are given."""
+
+    input_ids: list[int]
+    metrics: tuple[str, ...]
+    truncated_tokens: int
+
+
+class CodeRegressionPipeline(Pipeline):
+    """Predicts numbers from code, with exact intervals.
+
+    Inputs: code as str; a dict with `text`, and optionally `language` and `context`; a path to a file; an
+    `onnx.ModelProto`; a list, a column of a data set, or a generator of these. A single input gives a list with one dict
+    per metric; several give a list of such lists, in input order; a generator gives a generator.
+
+    Each dict is JSON-ready: `metric`, `value` (the median), `unit`, `low`, `high`, `level`, `truncated_tokens`, `outcomes`
+    (probability of each special outcome, where the checkpoint knows them) and `samples` if asked for. `value`, `low` and
+    `high` are None where the model expects no finite number at all.
+    """
+
+    _load_tokenizer = True
+    _load_processor = False
+    _load_image_processor = False
+    _load_feature_extractor = False
+    _pipeline_calls_generate = False
+    default_batch_size = 16
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not hasattr(self.model, "codec") or self.tokenizer is None:
+            raise CheckpointError(
+                f"code-regression needs a Code-RLM model and its tokenizer, got {type(self.model).__name__} and "
+                f"{type(self.tokenizer).__name__}."
+            )
+
+    def _sanitize_parameters(self, **options):
+        known = {f.name for f in fields(CallOptions)}
+        if unknown := sorted(set(options) - known):
+            raise TypeError(f"Unknown options {unknown}. A code-regression pipeline takes {sorted(known)}.")
+        return options, {}, {}
+
+    def __call__(self, inputs: Any, **options) -> list[dict[str, Any]] | list[list[dict[str, Any]]] | Iterator:
+        """Predicts; see the class for inputs and answers and `CallOptions` for the options."""
+        given, _, _ = self._sanitize_parameters(**options)
+        call = CallOptions(**{**self._preprocess_params, **given})
+        if isinstance(inputs, (str, Mapping, CodeInput)) or not isinstance(inputs, Iterable):
+            return next(self._stream([inputs], call, numbered=False))
+        if isinstance(inputs, Sized):
+            if not len(inputs):
+                raise InputError("There are no inputs: the list is empty.")
+            return list(self._stream(inputs, call))
+        return self._stream(inputs, call)
+
+    def _stream(self, items: Iterable[Any], call: CallOptions, numbered: bool = True) -> Iterator[list[dict[str, Any]]]:
+        """Answers in input order; inputs are taken in chunks, and within a chunk batched by length."""
+        size = call.batch_size or self._batch_size or self.default_batch_size
+        items, start = iter(items), 0
+        while chunk := list(islice(items, 32 * size)):
+            read = []
+            for position, item in enumerate(chunk, start):
+                try:
+                    read.append(read_input(item, language=call.language, context=call.context))
+                except InputError as error:
+                    raise InputError(f"Input {position}: {error}" if numbered else str(error)) from None
+            prepared = self.preprocess(read, call)
+            answers: list[Any] = [None] * len(read)
+            order = sorted(range(len(read)), key=lambda i: (prepared[i].metrics, len(prepared[i].input_ids)))
+            while order:
+                group = [i for i in order[:size] if prepared[i].metrics == prepared[order[0]].metrics]
+                order = order[len(group) :]
+                batch = self._collate([prepared[i] for i in group])
+                found = self.forward({**batch, "metrics": prepared[group[0]].metrics, "call": call})
+                for i, answer in zip(group, self.postprocess(found), strict=True):
+                    for entry in answer:
+                        entry["truncated_tokens"] = prepared[i].truncated_tokens
+                    answers[i] = answer
+            yield from answers
+            start += len(chunk)
+
+    # The four steps of a pipeline, each over several inputs at once.
+
+    def preprocess(self, inputs: list[CodeInput], call: CallOptions) -> list[_Prepared]:
+        """Chooses each input's metrics and turns header and code into token ids."""
+        config = self.model.config
+        for name in [*call.given, *(call.metrics or ())]:
+            config.metric(name)
+        metrics = []
+        for item in inputs:
+            if call.metrics is None and item.language is None:
+                raise InputError(
+                    f"{item.source}: cannot tell what kind of code this is. Pass language=..., one of "
+                    f"{sorted({k for m in config.metrics for k in m['kinds']})}, or metrics=[...]."
+                )
+            asked = [m for m in (call.metrics or config.metrics_for(item.language)) if m not in call.given]
+            if not asked:
+                raise MetricError("Every metric asked for is given; name at least one other in metrics.")
+            if strange := [m for m in asked if item.language and item.language not in config.metric(m).kinds]:
+                warnings.warn(
+                    f"{', '.join(strange)}: this checkpoint has not seen {item.language!r} input with it; do not trust the "
+                    "answer.",
+                    stacklevel=4,
+                )
+            metrics.append((*call.given, *asked))
+        limit = config.max_input_tokens
+        encoded = encode_inputs(self.tokenizer, inputs, metrics, limit)
+        return [
+            _Prepared(ids, names, lost)
+            for ids, names, lost in zip(encoded.input_ids, metrics, encoded.truncated_tokens, strict=True)
+        ]
+
+    def _collate(self, prepared: list[_Prepared]) -> dict[str, torch.Tensor]:
+        width = max(len(p.input_ids) for p in prepared)
+        ids = torch.full((len(prepared), width), self.tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, p in enumerate(prepared):
+            ids[row, : len(p.input_ids)] = torch.tensor(p.input_ids)
+            mask[row, : len(p.input_ids)] = 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        call: CallOptions = batch["call"]
+        tail = (1 - call.interval) / 2
+        encoded = self.model.encode(batch)
+        prediction = self.model.predict(
+            encoded,
+            (tail, 0.5, 1 - tail),
+            metrics=batch["metrics"],
+            given=call.given,
+            conditioning=call.conditioning,
+        )
+        samples = None
+        if call.num_samples is not None:
+            samples = self.model.sample(
+                encoded, call.num_samples, seed=call.seed, metrics=batch["metrics"], given=call.given
+            )
+        return {"prediction": prediction, "samples": samples, "level": call.interval}
+
+    def postprocess(self, found: dict[str, Any]) -> list[list[dict[str, Any]]]:
+        """JSON-ready answers, one list per input."""
+        prediction, samples = found["prediction"], found["samples"]
+        answers = []
+        for row in range(len(prediction.quantiles)):
+            answer = []
+            for column, name in enumerate(prediction.metrics):
+                low, value, high = (_plain(v) for v in prediction.quantiles[row, column])
+                entry = {
+                    "metric": name,
+                    "value": value,
+                    "unit": self.model.config.metric(name).unit,
+                    "low": low,
+                    "high": high,
+                    "level": found["level"],
+                    "truncated_tokens": 0,
+                }
+                if prediction.outcomes:
+                    entry["outcomes"] = {k: float(p[row, column]) for k, p in prediction.outcomes.items()}
+                if samples is not None:
+                    draws = samples[row, :, column]
+                    entry["samples"] = [
+                        "failed" if failed else _plain(v) for v, failed in zip(draws, is_failed(draws), strict=True)
+                    ]
+                answer.append(entry)
+            answers.append(answer)
+        return answers
+
+
+def _plain(value: float) -> float | str | None:
+    """A float that JSON can hold: None for NaN, words for infinities."""
+    if np.isnan(value):
+        return None
+    return float(value) if np.isfinite(value) else ("+inf" if value > 0 else "-inf")
+
+
+__all__ = ["CallOptions", "CodeRegressionPipeline"]

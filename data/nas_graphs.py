@@ -675,7 +675,7 @@ def count_flops_params(model, *, norm_flops=2):
     """Count the multiply-adds of one inference and the trainable parameters of an ONNX graph.
 
     FLOPs follow the NAS-Bench-201 tables: a convolution or matrix product counts one per multiply-add, its bias
-    nothing; a batch norm that reads a convolution counts two per element; anything else counts nothing. Nodes that no output
+    nothing; a batch norm that reads a convolution counts two per element; all else counts nothing. Nodes that no output
     needs are counted. Parameters are the elements of the floating-point weights, without running means and variances.
     A free first dimension of an input counts as 1.
 

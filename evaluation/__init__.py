@@ -1,0 +1,1 @@
+"""Scores, simple regressors to compare with, and reports."""

@@ -9,7 +9,7 @@ They read the very texts that the model reads, header lines such as `# input_siz
 - `constant`: the median of the training values.
 - `length_only`: gradient boosting on three numbers, the logarithms of characters, lines and tokens.
 - `context_only`: gradient boosting on the numbers in the header lines; what the input sizes alone can tell.
-- `tfidf_ridge`: ridge regression on TF-IDF weights of tokens (1 and 2) and of characters inside words (2 to 4), the
+- `tfidf_ridge`: ridge regression on TF-IDF weights of tokens (1 and 2) and of characters inside words (3 and 4), the
   lengths and the header numbers; its penalty chosen on groups held out from the training rows.
 - `gradient_boosting`: gradient boosting on counts of the commonest tokens, the lengths and the header numbers.
 
@@ -145,22 +145,24 @@ def _tfidf_ridge(train: Sequence[str], values: np.ndarray, test: Sequence[str], 
     options = {"lowercase": False, "sublinear_tf": True, "max_features": TFIDF_FEATURES}
     weights = make_union(
         TfidfVectorizer(analyzer="word", token_pattern=TOKEN_PATTERN, ngram_range=(1, 2), **options),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), **options),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 4), **options),
     )
-    weights.fit([*train, "x"])
+    # A vocabulary must not be empty, texts may be: one text more for the fit alone.
+    train_weights = weights.fit_transform([*train, "x x"])[:-1]
     keys = _context_keys(train)
 
     def numbers(texts: Sequence[str]) -> np.ndarray:
         return np.hstack([_length_features(texts), _context_features(texts, keys)])
 
-    known = np.ma.masked_invalid(numbers(train))
+    train_numbers = numbers(train)
+    known = np.ma.masked_invalid(train_numbers)
     center, spread = known.mean(axis=0).data, np.maximum(known.std(axis=0).filled(0.0), 1e-9)
 
-    def features(texts: Sequence[str]) -> csr_matrix:
+    def joined(weights: Any, numbers: np.ndarray) -> csr_matrix:
         # An absent number counts as an average one.
-        return csr_matrix(hstack([weights.transform(texts), np.nan_to_num((numbers(texts) - center) / spread)]))
+        return csr_matrix(hstack([weights, np.nan_to_num((numbers - center) / spread)]))
 
-    x, x_test = features(train), features(test)
+    x, x_test = joined(train_weights, train_numbers), joined(weights.transform(test), numbers(test))
 
     def fit(rows: np.ndarray, penalty: float) -> Ridge:
         return Ridge(alpha=penalty, solver="sparse_cg", tol=1e-3, random_state=seed).fit(x[rows], values[rows])

@@ -124,8 +124,9 @@ def kendall(target: Any, prediction: Any) -> float:
     target, prediction = _pair(target, prediction)
     if target.size < 2:
         return math.nan
-    # The p-value is not used; its exact form is slow on few rows.
-    return float(stats.kendalltau(target, prediction, variant="b", method="asymptotic").statistic)
+    # The p-value is not used: its exact form is slow, its asymptotic one divides by zero on two rows.
+    method = "asymptotic" if target.size > 2 else "auto"
+    return float(stats.kendalltau(target, prediction, variant="b", method=method).statistic)
 
 
 def _relative_errors(target: Any, prediction: Any) -> np.ndarray | None:

@@ -8,6 +8,7 @@ import sys
 
 import onnx
 import pytest
+from code_rlm import onnx_text_rlm
 from code_rlm.data.nas_graphs import GraphBuilder, build_graph
 from code_rlm.onnx_text_rlm import OnnxTextError, estimate_tokens, onnx_to_text
 from hypothesis import HealthCheck, given, settings
@@ -392,13 +393,14 @@ def test_when_the_text_is_made_then_the_model_is_not_changed():
     assert model.SerializeToString(deterministic=True) == before
 
 
-def test_when_the_hash_seed_changes_then_the_text_does_not():
-    code = (
-        "from code_rlm.data.nas_graphs import build_graph; from code_rlm.onnx_text_rlm import onnx_to_text; "
-        f"print(onnx_to_text(build_graph('nasbench201', {CELL!r})))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+def test_when_the_hash_seed_changes_then_the_text_does_not(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(build_graph("nasbench201", CELL).SerializeToString())
+    code = "import sys; from onnx_text_rlm import onnx_to_text; print(onnx_to_text(sys.argv[1]))"
+    folder = os.path.dirname(onnx_text_rlm.__file__)  # the file works without its package
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": folder}
+    command = [sys.executable, "-c", code, str(path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == CELL_TEXT
 
 

@@ -1,0 +1,204 @@
+"""The command `code-rlm`: predict, train, evaluate.
+
+    code-rlm predict examples/                        # the weights that ship, offline
+    code-rlm predict model.onnx --metrics cifar10_valid_accuracy_percent --interval 0.8 --format json
+    code-rlm train --config configs/small.yaml --data_root DATA
+    code-rlm evaluate --task bhive_zen4 --data-root DATA --out report
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+# Only light imports here: `code-rlm --help` and wrong arguments answer at once.
+
+FORMATS = ("table", "json", "csv")
+COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "truncated_tokens")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser of `predict`; `train` and `evaluate` have their own, in their modules."""
+    parser = argparse.ArgumentParser(
+        "code-rlm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    predict = commands.add_parser("predict", help="predict numbers for files", description="Predict numbers for files.")
+    predict.add_argument("files", nargs="+", metavar="FILE", help="files, directories (walked), or - for standard input")
+    predict.add_argument("--metrics", nargs="+", help="metrics in decoding order; by default those of the file's kind")
+    predict.add_argument("--given", nargs="+", default=[], metavar="NAME=VALUE", help="known values to condition on")
+    predict.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
+    predict.add_argument("--interval", type=float, default=0.9, help="probability that the interval holds [0.9]")
+    predict.add_argument("--model", help="checkpoint folder or hub id; by default the weights that ship")
+    predict.add_argument("--language", help="kind of input, where the file's name does not tell")
+    predict.add_argument("--batch-size", type=int, help="inputs run together [16]")
+    predict.add_argument("--format", choices=FORMATS, help="output; by default a table on a terminal, JSON elsewhere")
+    commands.add_parser("train", help="train or fine-tune a model", add_help=False)
+    commands.add_parser("evaluate", help="measure a model against baselines", add_help=False)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, or 2 after one line on what is wrong."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["train"]:
+        from code_rlm.train import main as train
+
+        return train(argv[1:])
+    if argv[:1] == ["evaluate"]:
+        from code_rlm.evaluation.run import main as evaluate
+
+        return evaluate(argv[1:])
+    args = build_parser().parse_args(argv)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    try:
+        return predict(args, sys.stdout)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:  # RLMError is one; its import is not worth the wait for --help
+        print(f"code-rlm: {error}", file=sys.stderr)
+        return 2
+
+
+def predict(args: argparse.Namespace, out: TextIO) -> int:
+    """`code-rlm predict`."""
+    from code_rlm.errors_rlm import InputError
+
+    given, context = _pairs(args.given, "--given"), _pairs(args.context, "--context")
+    for name, value in given.items():
+        try:
+            given[name] = float(value)
+        except ValueError:
+            raise InputError(f"--given {name}={value}: the value must be a number.") from None
+    found = list(_find(args.files))  # missing files are told before anything heavy is loaded
+
+    from code_rlm.inputs_rlm import LANGUAGES, CodeInput, read_input
+    from code_rlm.loading import pipeline
+
+    pipe = pipeline(args.model)
+    inputs, skipped = [], []
+    for path, named in found:
+        if path == "-":
+            item = CodeInput(sys.stdin.buffer.read().decode("utf-8", "strict"), source="<stdin>")
+        else:
+            item = Path(path)
+        try:
+            read = read_input(item, language=args.language)
+            if not args.metrics and read.language:
+                pipe.model.config.metrics_for(read.language)
+        except ValueError as error:
+            if named:
+                raise
+            skipped.append(f"{path}: {error}")
+            continue
+        inputs.append(read)
+    if skipped:
+        print(f"code-rlm: {len(skipped)} files skipped, the first: {skipped[0]}", file=sys.stderr)
+    if not inputs:
+        raise InputError(f"There is nothing to predict for; known kinds of files: {' '.join(sorted(LANGUAGES))}.")
+    options = {"metrics": args.metrics, "given": given, "context": context, "interval": args.interval}
+    answers = pipe(_with_progress(inputs), batch_size=args.batch_size, **options)
+    rows = [{"file": item.source, **entry} for item, answer in zip(inputs, answers, strict=True) for entry in answer]
+    style = args.format or ("table" if out.isatty() else "json")
+    {"table": write_table, "json": write_json, "csv": write_csv}[style](rows, out)
+    return 0
+
+
+def _pairs(items: list[str], option: str) -> dict[str, str]:
+    from code_rlm.errors_rlm import InputError
+
+    pairs = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise InputError(f"{option} takes NAME=VALUE, got {item!r}.")
+        pairs[name] = value
+    return pairs
+
+
+def _find(names: list[str]) -> Iterator[tuple[str, bool]]:
+    """Files as (path, whether it was named itself); directories are walked for known suffixes, hidden ones left out."""
+    from code_rlm.errors_rlm import InputError
+    from code_rlm.inputs_rlm import LANGUAGES
+
+    for name in names:
+        if name == "-":
+            yield name, True
+        elif os.path.isdir(name):
+            inside = []
+            for folder, folders, files in os.walk(name):
+                folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__pycache__")
+                inside += [os.path.join(folder, f) for f in sorted(files) if Path(f).suffix.lower() in LANGUAGES]
+            if not inside:
+                raise InputError(f"{name} holds no file with a known suffix ({' '.join(sorted(LANGUAGES))}).")
+            yield from ((path, False) for path in inside)
+        elif os.path.exists(name):
+            yield name, True
+        else:
+            raise InputError(f"{name} does not exist.")
+
+
+def _with_progress(inputs: list[Any]) -> Iterator[Any]:
+    """The inputs one by one, with a progress bar on a terminal when there are many."""
+    if len(inputs) < 64 or not sys.stderr.isatty():
+        return iter(inputs)
+    from tqdm import tqdm
+
+    return iter(tqdm(inputs, unit="file"))
+
+
+# ---------------------------------------------------------------------------------------------------- output
+
+
+def write_json(rows: list[dict[str, Any]], out: TextIO) -> None:
+    """One list of objects."""
+    json.dump(rows, out, indent=1, allow_nan=False)
+    out.write("\n")
+
+
+def write_csv(rows: list[dict[str, Any]], out: TextIO) -> None:
+    """One line per file and metric, with a header."""
+    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(rows)
+
+
+def write_table(rows: list[dict[str, Any]], out: TextIO) -> None:
+    """A table for people, in human units."""
+    level = rows[0]["level"]
+    head = ("file", "metric", "value", f"{level:.0%} interval", "")
+    lines = []
+    for row in rows:
+        value, unit = human(row["value"], row["unit"])
+        low, high = (human(row[k], row["unit"]) for k in ("low", "high"))
+        note = f"{row['truncated_tokens']} tokens of the middle left out" if row["truncated_tokens"] else ""
+        lines.append((row["file"], row["metric"], f"{value} {unit}", f"{' '.join(low)} to {' '.join(high)}", note))
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    for line in [head, *lines]:
+        out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
+
+
+def human(value: float | None, unit: str) -> tuple[str, str]:
+    """A number and its unit as people write them: 1536 bytes as 1.5 KiB, 0.002 ms as 2 us."""
+    if value is None or isinstance(value, str):
+        return str(value), unit
+    size = abs(value)
+    if unit == "bytes" and size >= 1024:
+        power = min(int(math.log(size, 1024)), 5)
+        return f"{value / 1024**power:.3g}", ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")[power]
+    if unit == "ms" and size and not 1 <= size < 1000:
+        for scale, name in ((1e-3, "s"), (1.0, "ms"), (1e3, "us"), (1e6, "ns")):
+            if size * scale >= 1:
+                return f"{value * scale:.3g}", name
+    text = f"{value:.4g}"
+    return (f"{value:,.0f}" if "e+" in text and size < 1e15 else text), unit
+
+
+if __name__ == "__main__":
+    sys.exit(main())
