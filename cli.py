@@ -1,9 +1,9 @@
 """The command `code-rlm`: predict, train, evaluate.
 
-    code-rlm predict examples/                        # the weights that ship, offline
-    code-rlm predict model.onnx --metrics cifar10_valid_accuracy_percent --interval 0.8 --format json
-    code-rlm train --config configs/small.yaml --data_root DATA
-    code-rlm evaluate --task bhive_zen4 --data-root DATA --out report
+code-rlm predict examples/                        # the weights that ship, offline
+code-rlm predict model.onnx --metrics cifar10_valid_accuracy_percent --interval 0.8 --format json
+code-rlm train --config configs/small.yaml --data_root DATA
+code-rlm evaluate --task bhive_zen4 --data-root DATA --out report
 """
 
 import argparse
@@ -29,7 +29,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     predict = commands.add_parser("predict", help="predict numbers for files", description="Predict numbers for files.")
-    predict.add_argument("files", nargs="+", metavar="FILE", help="files, directories (walked), or - for standard input")
+    predict.add_argument(
+        "files", nargs="+", metavar="FILE", help="files, directories (walked), or - for standard input"
+    )
     predict.add_argument("--metrics", nargs="+", help="metrics in decoding order; by default those of the file's kind")
     predict.add_argument("--given", nargs="+", default=[], metavar="NAME=VALUE", help="known values to condition on")
     predict.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")

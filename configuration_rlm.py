@@ -20,7 +20,14 @@ AUTO_MAP = {
     "AutoModelForSeq2SeqLM": "modeling_rlm.RLMForConditionalGeneration",
 }
 # What an embedded encoder config may never carry into the model: code to run, kernels to load, where to fetch from.
-_FORBIDDEN_IN_ENCODER = ("auto_map", "trust_remote_code", "custom_pipelines", "name_or_path", "_name_or_path", "quantization_config")
+_FORBIDDEN_IN_ENCODER = (
+    "auto_map",
+    "trust_remote_code",
+    "custom_pipelines",
+    "name_or_path",
+    "_name_or_path",
+    "quantization_config",
+)
 _METRIC_NAME = re.compile(r"[^\s,@]+(@[^\s,@]+)?")
 
 
@@ -128,7 +135,9 @@ class RLMConfig(PreTrainedConfig):
         self.default_metrics = dict(self.default_metrics or {})
         for kind, wanted in self.default_metrics.items():
             if unknown := [n for n in wanted if n not in names]:
-                raise MetricError(f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}.")
+                raise MetricError(
+                    f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}."
+                )
         if self.decoder_hidden_size % self.decoder_num_attention_heads:
             raise CheckpointError(
                 f"decoder_hidden_size {self.decoder_hidden_size} is not a multiple of decoder_num_attention_heads "
@@ -161,7 +170,9 @@ class RLMConfig(PreTrainedConfig):
         if not isinstance(encoder, dict):
             raise CheckpointError(f"encoder must be a config or its dict, got {type(encoder).__name__}.")
         fields_ = {
-            k: v for k, v in encoder.items() if k not in _FORBIDDEN_IN_ENCODER and not k.startswith("_attn_implementation")
+            k: v
+            for k, v in encoder.items()
+            if k not in _FORBIDDEN_IN_ENCODER and not k.startswith("_attn_implementation")
         }
         fields_.pop("attn_implementation", None)
         model_type = fields_.pop("model_type", None)
@@ -215,7 +226,9 @@ class RLMConfig(PreTrainedConfig):
         for entry in self.metrics:
             if entry["name"] == name:
                 return Metric.from_dict(entry)
-        raise MetricError(f"This checkpoint does not predict {name!r}. It knows: {', '.join(self.metric_names()) or 'none'}.")
+        raise MetricError(
+            f"This checkpoint does not predict {name!r}. It knows: {', '.join(self.metric_names()) or 'none'}."
+        )
 
     def metric_names(self, kind: str | None = None) -> list[str]:
         """Names in the registry, of one kind of input or of all."""

@@ -50,7 +50,9 @@ class NumberGrammar:
             states.append(steps[states[-1], tokens[:, t]])
         return torch.stack(states, 1)
 
-    def loss(self, logits: torch.Tensor, labels: torch.Tensor, num_items: int | torch.Tensor | None = None) -> torch.Tensor:
+    def loss(
+        self, logits: torch.Tensor, labels: torch.Tensor, num_items: int | torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Cross-entropy over the tokens that the grammar allows at each place; forced tokens cost nothing.
 
         The label itself always counts as allowed, so that codes of published layouts that no canonical grammar lists still
@@ -122,7 +124,6 @@ class NumberLogitsProcessor(LogitsProcessor):
         elif scores.shape[1] > mask.shape[1]:
             mask = F.pad(mask, (0, scores.shape[1] - mask.shape[1]))
         return scores.masked_fill(~mask, float("-inf"))
-
 
 
 # ---------------------------------------------------------------------------------------------------- answers
@@ -290,7 +291,12 @@ class _Walk:
             return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
 
     def open_pieces(
-        self, nodes: _Nodes, owner: np.ndarray, weight: np.ndarray, owners: int, need: Callable[[_Pieces, int], np.ndarray]
+        self,
+        nodes: _Nodes,
+        owner: np.ndarray,
+        weight: np.ndarray,
+        owners: int,
+        need: Callable[[_Pieces, int], np.ndarray],
     ) -> tuple[_Pieces, np.ndarray]:
         """Opens the pieces of one number's distribution until none is needed further.
 
@@ -400,7 +406,9 @@ class ExactGenerationMixin:
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(ids) if mask is None else torch.as_tensor(mask).to(device)
         if ids.ndim != 2 or not ids.shape[0] or not ids.shape[1] or mask.shape != ids.shape:
-            raise ValueError(f"input_ids must be a non-empty (batch, length) with a mask of its shape, got {tuple(ids.shape)}.")
+            raise ValueError(
+                f"input_ids must be a non-empty (batch, length) with a mask of its shape, got {tuple(ids.shape)}."
+            )
         with self._answering():
             padded = not bool(mask.all())
             memory = self.encode_memory(ids, mask if padded else None)
@@ -428,7 +436,9 @@ class ExactGenerationMixin:
         walk = _Walk(self, self.encode(inputs))
         nodes = walk.root()
         for name in metrics[: len(given)]:
-            codes = self.codec.encode(np.array(given[name], dtype=object) if isinstance(given[name], str) else given[name])
+            codes = self.codec.encode(
+                np.array(given[name], dtype=object) if isinstance(given[name], str) else given[name]
+            )
             try:
                 codes = np.broadcast_to(codes, (len(walk.encoded), self.codec.length))
             except ValueError:
@@ -751,7 +761,9 @@ class ExactGenerationMixin:
             float64 `(batch, n, metrics asked for)`; NaN for `nan`, `FAILED` for `failed`.
         """
         if n < 1 or not temperature > 0 or not 0 < top_p <= 1:
-            raise MetricError(f"sample() needs n >= 1, temperature > 0 and top_p in (0, 1]; got {n}, {temperature}, {top_p}.")
+            raise MetricError(
+                f"sample() needs n >= 1, temperature > 0 and top_p in (0, 1]; got {n}, {temperature}, {top_p}."
+            )
         with self._answering():
             walk, nodes, asked = self._begin(inputs, metrics, given)
             codec, batch = self.codec, len(walk.encoded)

@@ -65,7 +65,9 @@ def read_input(item: Any, *, language: str | None = None, context: Any = ()) -> 
     """
     extra = context_lines(context)
     if isinstance(item, CodeInput):
-        return CodeInput(_checked(item.text, item.source), item.language or language, (*item.context, *extra), item.source)
+        return CodeInput(
+            _checked(item.text, item.source), item.language or language, (*item.context, *extra), item.source
+        )
     if isinstance(item, Mapping):
         if unknown := set(item) - {"text", "language", "context"}:
             raise InputError(f"Unknown keys {sorted(map(str, unknown))} in an input; use text, language, context.")
@@ -129,7 +131,9 @@ def _checked(text: Any, source: str) -> str:
             "file with its real encoding, or with errors='replace'."
         ) from None
     if len(text) > MAX_CHARACTERS:
-        raise InputError(f"{source}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are read. Pass the relevant part.")
+        raise InputError(
+            f"{source}: {len(text):,} characters; at most {MAX_CHARACTERS:,} are read. Pass the relevant part."
+        )
     return text
 
 
@@ -244,7 +248,9 @@ class InputLayout:
         end = tokenizer.eos_token_id
         return cls(max_tokens, () if end is None else (end,), () if cut is None else (cut,))
 
-    def join(self, head: Sequence[int], body: Sequence[int], *, source: str, always_cut: bool = False) -> tuple[list[int], int]:
+    def join(
+        self, head: Sequence[int], body: Sequence[int], *, source: str, always_cut: bool = False
+    ) -> tuple[list[int], int]:
         """Header, code (its middle left out where it is too long) and end; and how many code tokens were left out.
 
         Raises:

@@ -55,7 +55,9 @@ def load(
         raise CheckpointError(f"No Code-RLM checkpoint could be loaded from {where}: {reason}") from error
     if info["missing_keys"] or info["mismatched_keys"]:
         lacking = sorted([*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])])
-        raise CheckpointError(f"{where}: {len(lacking)} weights are missing or of another shape, the first {lacking[:4]}.")
+        raise CheckpointError(
+            f"{where}: {len(lacking)} weights are missing or of another shape, the first {lacking[:4]}."
+        )
     if tokenizer.codec.format != model.codec.format:
         raise CheckpointError(f"{where}: tokenizer and model write numbers in different formats.")
     return model, tokenizer

@@ -75,7 +75,9 @@ class RLMAttention(nn.Module):
         q = q.permute(0, 2, 3, 1, 4).reshape(batch, self.num_key_value_heads, groups * queries, self.head_dim)
         if mask is not None and groups > 1 and mask.shape[-2] > 1:
             mask = mask.repeat(1, 1, groups, 1)
-        out = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask, dropout_p=dropout if self.training else 0.0)
+        out = F.scaled_dot_product_attention(
+            q, keys, values, attn_mask=mask, dropout_p=dropout if self.training else 0.0
+        )
         out = out.view(batch, self.num_key_value_heads, groups, queries, self.head_dim).permute(0, 3, 1, 2, 4)
         return self.o_proj(out.reshape(batch, queries, size))
 
@@ -352,7 +354,9 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         memory = encoder_outputs[0]
         if decoder_input_ids is None:
             if labels is None:
-                raise ValueError("forward() needs decoder_input_ids or labels; for predictions use predict() or generate().")
+                raise ValueError(
+                    "forward() needs decoder_input_ids or labels; for predictions use predict() or generate()."
+                )
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         use_cache = (not self.training and labels is None) if use_cache is None else use_cache
         if use_cache and past_key_values is None:
@@ -372,7 +376,9 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             loss=loss, logits=logits, past_key_values=past_key_values, encoder_last_hidden_state=memory
         )
 
-    def _cached_memory(self, memory: torch.Tensor, cache: EncoderDecoderCache) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def _cached_memory(
+        self, memory: torch.Tensor, cache: EncoderDecoderCache
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         cross, pairs = cache.cross_attention_cache, []
         projected = None
         for index in range(len(self.decoder.layers)):

@@ -67,7 +67,9 @@ class NumberFormat:
         if self.layout not in ("ordered", "p10", "ieee"):
             raise NumberCodeError(f"Unknown number layout {self.layout!r}. Use 'ordered', 'p10' or 'ieee'.")
         if not 1 <= self.mantissa_digits <= 15:
-            raise NumberCodeError(f"mantissa_digits must be 1 to 15 (a float64 holds no more), got {self.mantissa_digits}.")
+            raise NumberCodeError(
+                f"mantissa_digits must be 1 to 15 (a float64 holds no more), got {self.mantissa_digits}."
+            )
         if self.min_exponent > self.max_exponent or self.min_exponent < -290 or self.max_exponent > 290:
             raise NumberCodeError(
                 f"Exponent range {self.min_exponent} to {self.max_exponent} must ascend and lie within -290 to 290."
@@ -76,8 +78,12 @@ class NumberFormat:
             raise NumberCodeError(f"Unknown special outcomes {sorted(unknown)}. Known: {', '.join(SPECIALS)}.")
         if self.layout != "ordered" and self.specials:
             raise NumberCodeError(f"The {self.layout!r} layout has no special outcomes; set specials=().")
-        if self.layout == "ieee" and not 1 <= self.exponent_digits <= 2:
-            raise NumberCodeError(f"'ieee' needs exponent_digits of 1 or 2, got {self.exponent_digits}.")
+        if self.layout == "ieee":
+            if not 1 <= self.exponent_digits <= 2:
+                raise NumberCodeError(f"'ieee' needs exponent_digits of 1 or 2, got {self.exponent_digits}.")
+            top = 10**self.exponent_digits - 1
+            object.__setattr__(self, "min_exponent", -top)
+            object.__setattr__(self, "max_exponent", top)
 
     @classmethod
     def p10(cls, num_digits: int = 6, exponent_range: int = 10) -> "NumberFormat":
@@ -87,8 +93,7 @@ class NumberFormat:
     @classmethod
     def ieee(cls, exponent_digits: int = 1, mantissa_digits: int = 4) -> "NumberFormat":
         """The IEEE-like layout: sign, exponent sign, exponent digits, digits; value = sign * d.ddd * 10 ** exponent."""
-        top = 10**exponent_digits - 1
-        return cls("ieee", mantissa_digits, -top, top, exponent_digits, specials=())
+        return cls("ieee", mantissa_digits, exponent_digits=exponent_digits, specials=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready fields; `NumberFormat(**d)` gives the format back."""
@@ -145,7 +150,9 @@ class NumberCodec:
         m = f.mantissa_digits
         if f.layout == "ordered":
             self.exponents = [f"<E{e}>" for e in range(f.min_exponent, f.max_exponent + 1)]
-            firsts = [t for t in ("nan", "failed", "-inf", "-", "zero", "+", "+inf") if t in (*f.specials, "-", "zero", "+")]
+            firsts = [
+                t for t in ("nan", "failed", "-inf", "-", "zero", "+", "+inf") if t in (*f.specials, "-", "zero", "+")
+            ]
             self.vocabulary = [PAD, "<eos>", FILL, *(f"<{t}>" for t in firsts), *self.exponents, *DIGITS]
             self.length = m + 2
         elif f.layout == "p10":
@@ -204,7 +211,9 @@ class NumberCodec:
         m, n = self.format.mantissa_digits, self.format.exponent_digits
         rest = grammar.digits(m - 1, self.END)
         nonzero = grammar.state([(d, rest) for d in DIGITS[1:]])
-        maybe_zero = grammar.state([(DIGITS[0], grammar.chain(DIGITS[0], m - 1, self.END)), *((d, rest) for d in DIGITS[1:])])
+        maybe_zero = grammar.state(
+            [(DIGITS[0], grammar.chain(DIGITS[0], m - 1, self.END)), *((d, rest) for d in DIGITS[1:])]
+        )
 
         def exponent(if_zero: int | None, falling: bool) -> int:
             """Exponent digits; `if_zero` follows an exponent of zero (None: not allowed); falling: 9s are small."""
@@ -391,7 +400,9 @@ class NumberCodec:
             codes[filled, 0], codes[filled, 1:] = names[filled], self.ids[FILL]
             return codes
         if special.any():
-            raise NumberCodeError(f"The {f.layout!r} layout writes finite numbers only; {int(special.sum())} values are not.")
+            raise NumberCodeError(
+                f"The {f.layout!r} layout writes finite numbers only; {int(special.sum())} values are not."
+            )
         exponents = np.where(zero, 0, exponents)
         if f.layout == "p10":
             lookup = np.array([self.ids[f"<E{e}>"] for e in range(f.min_exponent, f.max_exponent + 1)])
@@ -507,9 +518,14 @@ def _as_numbers(values: Any) -> np.ndarray:
     if hasattr(values, "detach"):  # a torch tensor, without importing torch for it
         values = values.detach().cpu()
         values = (values if not values.is_floating_point() else values.double()).numpy()
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iuf":
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iu":
         return values
+    if isinstance(values, np.ndarray) and values.dtype in (np.float64, np.float32, np.float16):
+        return values.astype(np.float64)
     array = np.array(values, dtype=object)
+    for i, v in enumerate(array.flat):
+        if hasattr(v, "detach") and v.ndim == 0:  # tensors of one number in a list
+            array.flat[i] = v.item()
     kinds = {type(v) for v in array.reshape(-1)}
     if any(issubclass(k, (bool, np.bool_)) for k in kinds):
         raise NumberCodeError("A bool is not a measurement. Pass 0 or 1 if a number is meant.")
@@ -525,10 +541,17 @@ def _to_float(value: Any) -> float:
         return FAILED
     if isinstance(value, (int, float, Decimal, np.integer, np.floating)) and not isinstance(value, bool):
         try:
-            return float(value)
-        except OverflowError:  # an int beyond float64 is out of range, not infinite
-            return math.copysign(1.7976931348623157e308, value)
-    raise NumberCodeError(f"{value!r} ({type(value).__name__}) is not a number. Pass ints, floats, Decimals or arrays of them.")
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        except ValueError:  # a signaling NaN
+            return math.nan
+        if math.isinf(number) and value not in (math.inf, -math.inf):  # beyond float64 is out of range, not infinite
+            return math.copysign(1.7976931348623157e308, -1 if value < 0 else 1)
+        return number
+    raise NumberCodeError(
+        f"{value!r} ({type(value).__name__}) is not a number. Pass ints, floats, Decimals or arrays of them."
+    )
 
 
 __all__ = ["FAILED", "SPECIALS", "NumberCodec", "NumberFormat", "is_failed"]

@@ -318,6 +318,7 @@ class _Reader:
         self.constants = {}  # name -> tuple of ints, or of one string
         self.shapes = {}
         self.dims_cache = {}
+        self.norms = {}
 
     def read(self):
         """Return (nodes, output value ids); inputs are nodes of kind ``input``."""
@@ -335,17 +336,20 @@ class _Reader:
         raw = []  # [op, inputs, outputs, proto, domain]
         for node in graph.node:
             op = node.op_type
-            words = [op, node.domain, *node.input, *node.output, *(a.name for a in node.attribute)]
-            if bytes in set(map(type, words)):
-                raise OnnxTextError(f"a name in node {node.name!r} ({op!r}) is no valid UTF-8; the file is damaged")
-            if not op or not node.output or not node.output[0]:
+            inputs, results = list(node.input), list(node.output)
+            try:  # protobuf hands out text that is no UTF-8 as bytes
+                "".join([op, node.domain, *inputs, *results, *[a.name for a in node.attribute]])
+            except TypeError:
+                message = f"a name in node {node.name!r} ({op!r}) is no valid UTF-8; the file is damaged"
+                raise OnnxTextError(message) from None
+            if not op or not results or not results[0]:
                 raise OnnxTextError(f"node {node.name!r} ({op or 'no operator'}) has no {'output' if op else 'type'}")
-            if op == "Identity" and node.domain in _DEFAULT_DOMAINS and len(node.input) == 1:
-                alias[node.output[0]] = node.input[0]
+            if op == "Identity" and node.domain in _DEFAULT_DOMAINS and len(inputs) == 1:
+                alias[results[0]] = inputs[0]
             elif op == "Constant" and node.domain in _DEFAULT_DOMAINS:
                 self._constant(node)
             else:
-                raw.append([op, list(node.input), list(node.output), node, node.domain])
+                raw.append([op, inputs, results, node, node.domain])
         outputs = [value.name for value in graph.output]
         if alias:
 
@@ -604,6 +608,12 @@ class _Reader:
 
     def _is_norm(self, entry):
         """Whether a raw node is a batch norm with stored statistics and one result of use."""
+        found = self.norms.get(id(entry[3]))
+        if found is None:
+            found = self.norms[id(entry[3])] = self._check_norm(entry)
+        return found
+
+    def _check_norm(self, entry):
         return (
             entry[0] == "BatchNormalization"
             and entry[4] in _DEFAULT_DOMAINS

@@ -1,8 +1,8 @@
 """CodeRegressionPipeline: code in, numbers with intervals out.
 
-    pipe = pipeline("code-regression")
-    pipe("def f(n): return [0] * n", metrics=["peak_memory_bytes"], interval=0.9)
-    # [{'metric': 'peak_memory_bytes', 'value': ..., 'unit': 'bytes', 'low': ..., 'high': ..., 'level': 0.9, ...}]
+pipe = pipeline("code-regression")
+pipe("def f(n): return [0] * n", metrics=["peak_memory_bytes"], interval=0.9)
+# [{'metric': 'peak_memory_bytes', 'value': ..., 'unit': 'bytes', 'low': ..., 'high': ..., 'level': 0.9, ...}]
 """
 
 import warnings
@@ -54,7 +54,9 @@ class CallOptions:
             if not self.metrics:
                 raise MetricError("metrics is empty; name at least one, or leave it out.")
         if isinstance(self.interval, bool) or not isinstance(self.interval, (int, float)) or not 0 < self.interval < 1:
-            raise MetricError(f"interval must be a probability strictly between 0 and 1, such as 0.9; got {self.interval!r}.")
+            raise MetricError(
+                f"interval must be a probability strictly between 0 and 1, such as 0.9; got {self.interval!r}."
+            )
         if self.given is not None and not isinstance(self.given, Mapping):
             raise MetricError(f"given must map metric names to values, got {type(self.given).__name__}.")
         self.given = dict(self.given or {})

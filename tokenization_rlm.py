@@ -26,7 +26,9 @@ class RLMTokenizer(PreTrainedTokenizerFast):
         """The number codec of this tokenizer's format."""
         cached = self.__dict__.get("_codec")
         if cached is None:
-            cached = self.__dict__["_codec"] = NumberCodec(NumberFormat(**(self.init_kwargs.get("number_format") or {})))
+            cached = self.__dict__["_codec"] = NumberCodec(
+                NumberFormat(**(self.init_kwargs.get("number_format") or {}))
+            )
         return cached
 
     def encode_numbers(

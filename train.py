@@ -26,16 +26,17 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from datasets import Dataset
+
 from code_rlm.configuration_rlm import RLMConfig
-from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.external import generic as read_generic
+from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.readers import read_task
 from code_rlm.data.schema import unit_of
 from code_rlm.data.splits import split_dataset
 from code_rlm.errors_rlm import RLMError
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
-from datasets import Dataset
 
 
 class TrainError(RLMError):
@@ -69,7 +70,9 @@ class TrainOptions:
     steps: int = _option(10_000, "optimiser steps")
     batch_tokens: int = _option(16_384, "input tokens in a batch of one process, padding included")
     max_tokens: int = _option(1024, "longest input in tokens; the code's middle is left out beyond")
-    max_objectives: int = _option(4, "most metrics asked for at once; which and in what order is drawn for each example")
+    max_objectives: int = _option(
+        4, "most metrics asked for at once; which and in what order is drawn for each example"
+    )
     learning_rate: float = _option(1e-3, "peak learning rate of AdamW")
     warmup: float = _option(0.05, "share of the steps over which the learning rate rises; it falls by a cosine after")
     final_learning_rate: float = _option(0.02, "learning rate at the end, as a share of the peak")
@@ -87,7 +90,16 @@ class TrainOptions:
     def __post_init__(self):
         for f in fields(self):
             self._check(f.name, typing.get_type_hints(TrainOptions)[f.name], getattr(self, f.name))
-        positive = ("steps", "batch_tokens", "max_tokens", "max_objectives", "learning_rate", "clip", "accumulate", "keep")
+        positive = (
+            "steps",
+            "batch_tokens",
+            "max_tokens",
+            "max_objectives",
+            "learning_rate",
+            "clip",
+            "accumulate",
+            "keep",
+        )
         for name in (*positive, "eval_every", "eval_rows", "save_every", "log_every"):
             if getattr(self, name) <= 0:
                 raise TrainError(f"{name} must be above zero, got {getattr(self, name)}.")
@@ -110,7 +122,9 @@ def parse_options(argv: list[str] | None = None) -> TrainOptions:
     Raises:
         TrainError: An unknown key in the file, or a value of the wrong type.
     """
-    parser = argparse.ArgumentParser("code-rlm train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "code-rlm train", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--config", help="YAML file with any of the options below")
     for f in fields(TrainOptions):
         default = f.default if f.default is not MISSING else f.default_factory()
@@ -169,7 +183,9 @@ def registry(options: TrainOptions, sources: list[tuple[Source, Dataset]]) -> li
             entry = entries.setdefault(metric, {"name": metric})
             entry.setdefault("unit", {"percent": "%"}.get(unit_of(metric), unit_of(metric)))
             entry.setdefault("smaller_is_better", not any(w in metric for w in ("accuracy", "per_s", "throughput")))
-            entry.setdefault("description", f"{source.name}" + (f", measured on {hardware[0]}" if len(hardware) == 1 else ""))
+            entry.setdefault(
+                "description", f"{source.name}" + (f", measured on {hardware[0]}" if len(hardware) == 1 else "")
+            )
             entry["kinds"] = sorted({*entry.get("kinds", ()), *kinds})
     return list(entries.values())
 
@@ -285,12 +301,16 @@ def train(options: TrainOptions) -> Path:
         weights.append(weight)
         if len(held_out):
             validation.append(Source.from_dataset(name, held_out, tokenizer, source.metrics))
-        log.say(f"{name}: {len(source)} training rows ({source.dropped} without any value dropped), {len(held_out)} to validate")
+        log.say(
+            f"{name}: {len(source)} training rows ({source.dropped} without any value dropped), {len(held_out)} to validate"
+        )
     model = build_model(options, tokenizer, registry(options, with_rows))
     parameters = sum(p.numel() for p in model.parameters())
     log.say(f"{parameters / 1e6:.2f}M parameters on {accelerator.num_processes} x {accelerator.device}, {precision=}")
 
-    optimizer = torch.optim.AdamW(parameter_groups(model, options.weight_decay), options.learning_rate, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, options.weight_decay), options.learning_rate, betas=(0.9, 0.98)
+    )
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(options, step))
     model, optimizer = accelerator.prepare(model, optimizer)
     start = 0
@@ -324,7 +344,9 @@ def train(options: TrainOptions) -> Path:
             total += accelerator.reduce(loss.detach(), "mean").item() / options.accumulate
         scheduler.step()
         if not math.isfinite(total):
-            raise TrainError(f"The loss is {total} at step {step + 1}; lower learning_rate. Checkpoints up to here are whole.")
+            raise TrainError(
+                f"The loss is {total} at step {step + 1}; lower learning_rate. Checkpoints up to here are whole."
+            )
         window.losses.append(total)
         done = step + 1
         if done % options.log_every == 0 or done == options.steps:
@@ -394,7 +416,9 @@ def save_checkpoint(accelerator, model, tokenizer, out: Path, step: int, options
 
 
 @torch.no_grad()
-def evaluate_loss(accelerator, model, sources: list[Source], mixture: Mixture, options: TrainOptions) -> dict[str, float]:
+def evaluate_loss(
+    accelerator, model, sources: list[Source], mixture: Mixture, options: TrainOptions
+) -> dict[str, float]:
     """Mean negative log-likelihood per number, in nats, of each source's validation rows, by the same rows every time."""
     model.eval()
     scores = {}

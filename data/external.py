@@ -26,9 +26,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from datasets import Dataset, IterableDataset, load_dataset
+
 from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset, validate
 from code_rlm.data.splits import SPLITS, split_of
-from datasets import Dataset, IterableDataset, load_dataset
 
 logger = logging.getLogger(__name__)
 

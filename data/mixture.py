@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
+
 from code_rlm.data.schema import DataError
 from code_rlm.inputs_rlm import InputLayout, format_header, tokenize
 from code_rlm.numbers_rlm import FAILED
 from code_rlm.tokenization_rlm import RLMTokenizer
-from datasets import Dataset
 
 IGNORE = -100
 
@@ -59,7 +60,9 @@ class Source:
         index = {m: i for i, m in enumerate(metrics)}
         values = np.full((len(dataset), len(metrics)), np.nan)
         present = np.zeros(values.shape, dtype=bool)
-        for i, (names, numbers, outcome) in enumerate(zip(rows["metrics"], rows["values"], rows["outcome"], strict=True)):
+        for i, (names, numbers, outcome) in enumerate(
+            zip(rows["metrics"], rows["values"], rows["outcome"], strict=True)
+        ):
             for metric, value in zip(names, numbers, strict=True):
                 if metric in index and (value is not None or outcome != "ok"):
                     values[i, index[metric]] = FAILED if value is None else value

@@ -37,10 +37,11 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from code_rlm.data.schema import DataError, Example, to_dataset, unit_of, validate
-from code_rlm.data.splits import SPLITS, split_labels
 from datasets import Dataset
 from tqdm.auto import tqdm
+
+from code_rlm.data.schema import DataError, Example, to_dataset, unit_of, validate
+from code_rlm.data.splits import SPLITS, split_labels
 
 logger = logging.getLogger(__name__)
 

@@ -26,8 +26,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-from code_rlm.errors_rlm import RLMError
 from datasets import Dataset, Features, List, Value
+
+from code_rlm.errors_rlm import RLMError
 
 OUTCOMES = ("ok", "timeout", "compile_error", "runtime_error", "wrong_answer")
 

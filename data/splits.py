@@ -19,8 +19,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from code_rlm.data.schema import DataError
 from datasets import Dataset, DatasetDict
+
+from code_rlm.data.schema import DataError
 
 SPLITS = ("train", "validation", "test")
 

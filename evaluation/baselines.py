@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
 from code_rlm.evaluation.metrics import EvaluationError
 
 try:

@@ -16,8 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from code_rlm.errors_rlm import RLMError
 from scipy import stats
+
+from code_rlm.errors_rlm import RLMError
 
 
 class EvaluationError(RLMError):

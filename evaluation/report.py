@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from code_rlm.evaluation.metrics import (
     EvaluationError,
     bootstrap_interval,

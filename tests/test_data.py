@@ -7,14 +7,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from datasets import Dataset, IterableDataset
+from hypothesis import given
+from hypothesis import strategies as st
+
 from code_rlm.data import readers
 from code_rlm.data.external import code_regression, generic, graph_arch_regression, parse_metadata
 from code_rlm.data.readers import TASKS, canonical_class, input_size, iter_task, read_task, timm_family
 from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset, unit_of, validate
 from code_rlm.data.splits import near_duplicates, split_dataset, split_labels, split_of
-from datasets import Dataset, IterableDataset
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def example(**changes):

@@ -9,12 +9,13 @@ import sys
 
 import numpy as np
 import pytest
-from code_rlm.errors_rlm import RLMError
-from code_rlm.evaluation import baselines, metrics, report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
+
+from code_rlm.errors_rlm import RLMError
+from code_rlm.evaluation import baselines, metrics, report
 
 RANK_SCORES = (metrics.spearman, metrics.kendall)
 PAIR_SCORES = (*RANK_SCORES, metrics.mape, metrics.median_ape, metrics.log_rmse, metrics.top_1, metrics.top_share)

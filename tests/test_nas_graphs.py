@@ -2,6 +2,8 @@
 
 import onnx
 import pytest
+from onnx import TensorProto, helper
+
 from code_rlm.data.nas_graphs import (
     SPACES,
     GraphBuilder,
@@ -13,7 +15,6 @@ from code_rlm.data.nas_graphs import (
     weight_bytes,
 )
 from code_rlm.onnx_text_rlm import estimate_tokens, onnx_to_text
-from onnx import TensorProto, helper
 
 # (cell, parameters, FLOPs) from the NAS-Bench-201 tables
 NB201 = [

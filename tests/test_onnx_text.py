@@ -8,12 +8,13 @@ import sys
 
 import onnx
 import pytest
-from code_rlm import onnx_text_rlm
-from code_rlm.data.nas_graphs import GraphBuilder, build_graph
-from code_rlm.onnx_text_rlm import OnnxTextError, estimate_tokens, onnx_to_text
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+
+from code_rlm import onnx_text_rlm
+from code_rlm.data.nas_graphs import GraphBuilder, build_graph
+from code_rlm.onnx_text_rlm import OnnxTextError, estimate_tokens, onnx_to_text
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
 CELL_TEXT = """\
