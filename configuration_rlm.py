@@ -28,6 +28,8 @@ _FORBIDDEN_IN_ENCODER = (
     "_name_or_path",
     "quantization_config",
 )
+# Nor its own dtype: a checkpoint has one, the whole model's.
+_NOT_EMBEDDED = (*_FORBIDDEN_IN_ENCODER, "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
 _METRIC_NAME = re.compile(r"[^\s,@]+(@[^\s,@]+)?")
 
 
@@ -50,6 +52,8 @@ class Metric:
     kinds: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if isinstance(self.kinds, str):
+            raise MetricError(f"kinds must be a list of kinds of input, got the text {self.kinds!r}. Write [{self.kinds!r}].")
         object.__setattr__(self, "kinds", tuple(self.kinds))
         if not isinstance(self.name, str) or not _METRIC_NAME.fullmatch(self.name):
             raise MetricError(
@@ -138,6 +142,9 @@ class RLMConfig(PreTrainedConfig):
                 raise MetricError(
                     f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}."
                 )
+        for name in ("hidden_size", "intermediate_size", "num_layers", "num_attention_heads", "num_key_value_heads"):
+            if (size := getattr(self, f"decoder_{name}")) < 1:
+                raise CheckpointError(f"decoder_{name} must be at least 1, got {size}.")
         if self.decoder_hidden_size % self.decoder_num_attention_heads:
             raise CheckpointError(
                 f"decoder_hidden_size {self.decoder_hidden_size} is not a multiple of decoder_num_attention_heads "
@@ -169,21 +176,13 @@ class RLMConfig(PreTrainedConfig):
             }  # fmt: skip
         if not isinstance(encoder, dict):
             raise CheckpointError(f"encoder must be a config or its dict, got {type(encoder).__name__}.")
-        fields_ = {
-            k: v
-            for k, v in encoder.items()
-            if k not in _FORBIDDEN_IN_ENCODER and not k.startswith("_attn_implementation")
-        }
-        fields_.pop("attn_implementation", None)
+        fields_ = _embeddable(encoder)
         model_type = fields_.pop("model_type", None)
         if model_type not in CONFIG_MAPPING:
             raise CheckpointError(
                 f"The encoder's model_type {model_type!r} is not one that this transformers knows. Encoders are built from "
                 "the library's own classes only, never from code in a repository."
             )
-        nested = [k for k, v in fields_.items() if isinstance(v, dict) and set(v) & set(_FORBIDDEN_IN_ENCODER)]
-        for key in nested:
-            fields_[key] = {k: v for k, v in fields_[key].items() if k not in _FORBIDDEN_IN_ENCODER}
         return CONFIG_MAPPING[model_type](**fields_)
 
     @classmethod
@@ -253,9 +252,18 @@ class RLMConfig(PreTrainedConfig):
         """JSON-ready fields; the embedded encoder carries no code references."""
         output = super().to_dict()
         output["custom_pipelines"], output["auto_map"] = copy.deepcopy(CUSTOM_PIPELINES), dict(AUTO_MAP)
-        for key in _FORBIDDEN_IN_ENCODER:
-            output.get("encoder", {}).pop(key, None)
+        if "encoder" in output:
+            output["encoder"] = _embeddable(output["encoder"])
         return output
+
+
+def _embeddable(config: dict[str, Any]) -> dict[str, Any]:
+    """A copy of an encoder config's dict without what may not come along, at any depth."""
+    return {
+        key: _embeddable(value) if isinstance(value, dict) else copy.deepcopy(value)
+        for key, value in config.items()
+        if key not in _NOT_EMBEDDED and not str(key).startswith(("_attn_impl", "_experts_impl"))
+    }
 
 
 RLMConfig.register_for_auto_class()

@@ -232,7 +232,7 @@ class _Pack:
         self.places = None if even else torch.from_numpy(places).to(device)
 
     def pack(self, x: torch.Tensor) -> torch.Tensor:
-        nodes, length, size = x.shape
+        length, size = x.shape[1:]
         if self.places is not None:
             x = x.new_zeros(self.batch * self.width, length, size).index_copy_(0, self.places, x)
         return x.reshape(self.batch, self.width * length, size)
@@ -402,7 +402,7 @@ class ExactGenerationMixin:
         if isinstance(inputs, EncodedInputs):
             return inputs
         device = self.number_head.weight.device
-        ids = torch.as_tensor(inputs["input_ids"]).to(device)
+        ids = torch.as_tensor(inputs["input_ids"]).to(device, torch.long)
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(ids) if mask is None else torch.as_tensor(mask).to(device)
         if ids.ndim != 2 or not ids.shape[0] or not ids.shape[1] or mask.shape != ids.shape:
@@ -418,6 +418,8 @@ class ExactGenerationMixin:
 
     def _begin(self, inputs, metrics, given) -> tuple[_Walk, _Nodes, tuple[str, ...]]:
         """The walk, its nodes behind the given values, and the metrics that are still asked for."""
+        if isinstance(metrics, str):
+            raise MetricError(f"metrics must be a list of names, got the text {metrics!r}. Write metrics=[{metrics!r}].")
         metrics = ("value",) if metrics is None else tuple(metrics)
         given = dict(given or {})
         limit = self.config.max_objectives
@@ -545,7 +547,8 @@ class ExactGenerationMixin:
             levels = np.broadcast_to(middles, (count, paths))
         else:
             order = np.random.default_rng(0).permutation(paths)
-            levels = middles[order[np.arange(count) % paths]][:, None]
+            within = np.arange(count) - np.searchsorted(nodes.row, nodes.row)  # the same in any batch
+            levels = middles[order[within % paths]][:, None]
         values, masses = self._quantiles(walk, nodes, np.arange(count), np.ones(count), count, levels)
         finite = np.maximum(0.0, 1 - masses.sum(1))
         parents, numbers, weights = [], [], []
@@ -626,7 +629,8 @@ class ExactGenerationMixin:
             walk, nodes, asked = self._begin(inputs, metrics, given)
             batch = len(walk.encoded)
             codes = self.codec.encode(values)
-            if codes.size != batch * len(asked) * self.codec.length:
+            shape = (batch,) if codes.ndim == 2 and len(asked) == 1 else (batch, len(asked))
+            if codes.shape[:-1] != shape:
                 raise MetricError(f"values must have shape ({batch}, {len(asked)}), got {codes.shape[:-1]}.")
             codes = codes.reshape(batch, len(asked), self.codec.length)
             result = np.empty((batch, len(asked)))

@@ -163,7 +163,7 @@ def context_lines(context: Any) -> tuple[str, ...]:
     if isinstance(context, str):
         context = [context]
     for line in context:
-        if not isinstance(line, str) or "\n" in line or ":" not in line:
+        if not isinstance(line, str) or "\n" in line or not all(line.partition(":")[:2]):
             raise InputError(f"A context line must read 'key: value' on one line, got {line!r}.")
     return tuple(context)
 

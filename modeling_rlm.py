@@ -312,14 +312,14 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
                 input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
             )
         if not layers:
-            return output.last_hidden_state
+            return output.last_hidden_state.to(self.memory_norm.weight.dtype)
         # The last of the hidden states is the normed one, so that all enter the mix at comparable scale.
         states = [*output.hidden_states[:-1], output.last_hidden_state]
         if max(layers) >= len(states) or min(layers) < -len(states):
             raise CheckpointError(f"encoder_layers {layers} go beyond the encoder's {len(states)} hidden states.")
         chosen = [F.rms_norm(states[i], states[i].shape[-1:]) for i in layers]
         weights = self.layer_mix.softmax(0).to(chosen[0].dtype)
-        return sum(w * s for w, s in zip(weights, chosen, strict=True))
+        return sum(w * s for w, s in zip(weights, chosen, strict=True)).to(self.memory_norm.weight.dtype)
 
     def forward(
         self,
@@ -399,6 +399,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             num_objectives: Write exactly so many numbers. None: the model ends the answer, after at most
                 `config.max_objectives`.
         """
+        kwargs.setdefault("eos_token_id", self.codec.eos_token_id)  # published layouts end with padding
         if self.config.constrain_numbers:
             processor = NumberLogitsProcessor(self.codec, num_objectives, max_objectives=self.config.max_objectives)
             kwargs["logits_processor"] = [processor, *(kwargs.get("logits_processor") or [])]

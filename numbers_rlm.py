@@ -14,7 +14,7 @@ canonical codes (no leading zero, no minus zero, one zero), hence `encode(decode
 
 import decimal
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from functools import cached_property, lru_cache
@@ -217,7 +217,10 @@ class NumberCodec:
 
         def exponent(if_zero: int | None, falling: bool) -> int:
             """Exponent digits; `if_zero` follows an exponent of zero (None: not allowed); falling: 9s are small."""
-            ends: Callable[[str], tuple[str, str]] = lambda low: (DIGITS[9], low) if falling else (low, DIGITS[9])
+
+            def ends(low: str) -> tuple[str, str]:
+                return (DIGITS[9], low) if falling else (low, DIGITS[9])
+
             free, zeros = nonzero, if_zero
             for _ in range(n):
                 low = DIGITS[0] if zeros is not None else DIGITS[1]

@@ -44,8 +44,8 @@ class TrainError(RLMError):
 
 
 def _option(default: Any, text: str) -> Any:
-    if isinstance(default, (list, dict)):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": text})
+    if callable(default):
+        return field(default_factory=default, metadata={"help": text})
     return field(default=default, metadata={"help": text})
 
 
@@ -55,7 +55,7 @@ class TrainOptions:
 
     out: str = _option("runs/rlm", "folder of the run: checkpoints, log.jsonl, options.yaml, and at the end `final/`")
     data: list[dict] = _option(
-        [],
+        list,
         "sources, each {task: NAME} or {file: PATH, text_column:, target_columns: [...], group_column:}; further keys: "
         "weight (share of the examples, by default the root of the rows), metrics, mask_tokens (share of code tokens hidden)",
     )
@@ -64,9 +64,9 @@ class TrainOptions:
     encoder: str | None = _option(None, "pretrained encoder (folder or hub id) for a new model")
     freeze_encoder: bool = _option(False, "leave the encoder out of training")
     tokenizer: str | None = _option(None, "folder or hub id of the tokenizer; by default that of init")
-    model: dict = _option({}, "fields of RLMConfig for a new model")
-    metrics: list[dict] = _option([], "registry entries (name, unit, smaller_is_better, description, kinds)")
-    default_metrics: dict = _option({}, "kind of input to the metrics predicted where none is asked for")
+    model: dict = _option(dict, "fields of RLMConfig for a new model")
+    metrics: list[dict] = _option(list, "registry entries (name, unit, smaller_is_better, description, kinds)")
+    default_metrics: dict = _option(dict, "kind of input to the metrics predicted where none is asked for")
     steps: int = _option(10_000, "optimiser steps")
     batch_tokens: int = _option(16_384, "input tokens in a batch of one process, padding included")
     max_tokens: int = _option(1024, "longest input in tokens; the code's middle is left out beyond")

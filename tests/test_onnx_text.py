@@ -480,6 +480,12 @@ def test_when_small_integers_are_arguments_then_they_are_printed_and_floats_are_
     assert onnx_to_text(model_of(nodes, [target, scale])) == "in 1 8\nreshape 0 -1\nmul w 1"
 
 
+def test_when_an_operator_reads_only_weights_then_their_shapes_are_printed():
+    weights = [TensorProto(name=n, data_type=1, dims=d) for n, d in (("a", [1, 3, 4, 4]), ("b", [8, 3, 1, 1]))]
+    nodes = [helper.make_node("Conv", ["a", "b"], ["c"]), helper.make_node("Sub", ["x", "c"], ["y"])]
+    assert onnx_to_text(model_of(nodes, weights)) == "v0 = in 1 8\nv1 = conv1x1 8 w 1 3 4 4\nsub v0 v1"
+
+
 def test_when_a_graph_has_several_outputs_then_they_are_listed_in_order():
     nodes = [helper.make_node("Relu", ["x"], ["a"]), helper.make_node("Tanh", ["a"], ["b"])]
     assert onnx_to_text(model_of(nodes, outputs=("a", "b"))) == "in 1 8\nv0 = relu\nv1 = tanh v0\nout v0 v1"
