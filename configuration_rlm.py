@@ -53,7 +53,9 @@ class Metric:
 
     def __post_init__(self):
         if isinstance(self.kinds, str):
-            raise MetricError(f"kinds must be a list of kinds of input, got the text {self.kinds!r}. Write [{self.kinds!r}].")
+            raise MetricError(
+                f"kinds must be a list of kinds of input, got the text {self.kinds!r}. Write [{self.kinds!r}]."
+            )
         object.__setattr__(self, "kinds", tuple(self.kinds))
         if not isinstance(self.name, str) or not _METRIC_NAME.fullmatch(self.name):
             raise MetricError(

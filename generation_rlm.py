@@ -389,13 +389,16 @@ class ExactGenerationMixin:
 
     @contextmanager
     def _answering(self):
+        # Walking through all modules costs as much as a decoder step: only where dropout is on.
         was_training = self.training
-        self.eval()
+        if was_training:
+            self.eval()
         try:
             with torch.inference_mode():
                 yield
         finally:
-            self.train(was_training)
+            if was_training:
+                self.train()
 
     def encode(self, inputs: Mapping[str, torch.Tensor] | EncodedInputs) -> EncodedInputs:
         """Runs the encoder once, for any number of questions."""
@@ -419,7 +422,9 @@ class ExactGenerationMixin:
     def _begin(self, inputs, metrics, given) -> tuple[_Walk, _Nodes, tuple[str, ...]]:
         """The walk, its nodes behind the given values, and the metrics that are still asked for."""
         if isinstance(metrics, str):
-            raise MetricError(f"metrics must be a list of names, got the text {metrics!r}. Write metrics=[{metrics!r}].")
+            raise MetricError(
+                f"metrics must be a list of names, got the text {metrics!r}. Write metrics=[{metrics!r}]."
+            )
         metrics = ("value",) if metrics is None else tuple(metrics)
         given = dict(given or {})
         limit = self.config.max_objectives

@@ -12,14 +12,18 @@ metric names into token ids. Code longer than the limit keeps its head and its t
 back with it.
 """
 
+import ast
 import io
 import os
+import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors_rlm import InputError, MetricError
+from .onnx_text_rlm import OnnxTextError, onnx_to_text
 
 # Suffix to kind of input. Kinds are what the metrics registry and the header's language line name.
 LANGUAGES = {
@@ -137,17 +141,34 @@ def _checked(text: Any, source: str) -> str:
     return text
 
 
+# An instruction in Intel syntax: a mnemonic, then nothing or a register, a memory operand or a number.
+_INSTRUCTION = re.compile(
+    r"\s*(lock |rep[nez]* )?[a-z][a-z0-9.]{1,15}(\s+([re]?[a-ds][ixlhp]l?|[re][a-z]{2}|r\d+[dwb]?|[xyzk]m?m?\d+|"
+    r"([xyzdqtf]?[xyzmw]*(byte|word)) ptr .*|\[.*|-?\d.*)(\s*,.*)?)?\s*(;.*)?"
+)
+
+
 def _guess(text: str) -> str | None:
     """The kind of a text that came without one, where its own words leave no doubt."""
     if "@triton.jit" in text or "import triton.language" in text:
         return "triton"
-    return None
+    lines = [line for line in re.split(r"[\n;]", text[:20_000]) if line.strip()]
+    if len(lines) and all(_INSTRUCTION.fullmatch(line) for line in lines) and any(" " in s.strip() for s in lines):
+        return "x86asm"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text[:200_000])
+        return "python"
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def _onnx_text(model: Any) -> str:
-    from .onnx_text_rlm import onnx_to_text
-
-    return onnx_to_text(model)
+    try:
+        return onnx_to_text(model)
+    except OnnxTextError as error:
+        raise InputError(str(error)) from None
 
 
 def context_lines(context: Any) -> tuple[str, ...]:
@@ -223,8 +244,8 @@ def encode_inputs(
 
 
 def tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids of texts, without the tokenizer's own special tokens."""
-    return tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+    """Token ids of texts, without the tokenizer's own special tokens: `<eos>` or `</s>` in code is text like any other."""
+    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
 
 
 @dataclass(frozen=True)

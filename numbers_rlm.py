@@ -392,7 +392,7 @@ class NumberCodec:
             names[zero] = self.ids["<zero>"]
             if special.any():
                 kinds = np.select([is_failed(floats), np.isnan(floats), floats > 0], ["failed", "nan", "+inf"], "-inf")
-                for name in np.unique(kinds[special]):
+                for name in np.unique(kinds[special]).tolist():
                     if name not in f.specials:
                         raise NumberCodeError(
                             f"This number format does not write {name!r} (special outcomes: {list(f.specials) or 'none'}). "

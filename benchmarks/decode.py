@@ -41,7 +41,13 @@ def build(size: str | None, checkpoint: str | None) -> RLMForConditionalGenerati
     if size is None:
         return load(checkpoint)[0].eval()
     torch.manual_seed(0)
-    encoder = {"model_type": "modernbert", "vocab_size": 8192, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None}
+    encoder = {
+        "model_type": "modernbert",
+        "vocab_size": 8192,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+    }
     encoder |= {"cls_token_id": None, "sep_token_id": None, "max_position_embeddings": 8192, **SIZES[size]}
     return RLMForConditionalGeneration(RLMConfig(encoder=encoder)).eval()
 

@@ -1,0 +1,116 @@
+"""Shared by all tests: a tiny random model, a tiny tokenizer, one thread."""
+
+import os
+
+# Before anything imports a hub client: no test reaches the network by accident. The loopback hub lifts it for itself.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from code_rlm.configuration_rlm import RLMConfig
+from code_rlm.data.train_tokenizer import train_tokenizer
+from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.numbers_rlm import NumberFormat
+
+torch.set_num_threads(1)
+
+TINY_ENCODER = {
+    "model_type": "modernbert",
+    "vocab_size": 300,
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "global_attn_every_n_layers": 2,
+    "local_attention": 8,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": None,
+    "cls_token_id": None,
+    "sep_token_id": None,
+    # Far wider than in training, so that a random model has opinions of its own on each input.
+    "initializer_range": 0.4,
+    "initializer_cutoff_factor": 2.0,
+}
+TEXTS = [
+    "def f(x):\n    return x + 1\n",
+    "for i in range(100):\n\tprint(i, end=' ')\n",
+    "# predict: latency_ms\n# language: python\nimport torch\n\n\nclass Net(torch.nn.Module):\n    pass\n",
+    "mov eax, dword ptr [rsp + 8]\nvaddps ymm0, ymm1, ymm2\n",
+]
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    """Builds a tiny config; fields can be replaced by keyword."""
+
+    def make(**changes) -> RLMConfig:
+        fields = {
+            "encoder": dict(TINY_ENCODER),
+            "decoder_hidden_size": 32,
+            "decoder_intermediate_size": 32,
+            "decoder_num_layers": 2,
+            "decoder_num_attention_heads": 4,
+            "decoder_num_key_value_heads": 2,
+            "initializer_range": 0.25,
+            "max_objectives": 3,
+            "max_input_tokens": 64,
+        }
+        return RLMConfig(**{**fields, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model(make_config):
+    """Builds a tiny random model in evaluation mode; same arguments, same weights."""
+
+    def make(seed: int = 0, **changes) -> RLMForConditionalGeneration:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return RLMForConditionalGeneration(make_config(**changes)).eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(make_model):
+    """The tiny model in the default number format. Not to be changed by tests."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def small_format() -> NumberFormat:
+    """A format of 56 codes, few enough to enumerate: one digit, three exponents, `failed`."""
+    return NumberFormat(mantissa_digits=1, min_exponent=-1, max_exponent=1, specials=("failed",))
+
+
+@pytest.fixture(scope="session")
+def small_model(make_model, small_format):
+    """A tiny model that writes `small_format`. Not to be changed by tests."""
+    return make_model(number_format=small_format.to_dict())
+
+
+@pytest.fixture(scope="session")
+def batch():
+    """Three inputs of different length, padded, as a tokenizer returns them."""
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.randint(4, 300, (3, 12), generator=generator)
+    mask = torch.ones_like(ids)
+    for row, length in enumerate((12, 7, 9)):
+        ids[row, length:], mask[row, length:] = 0, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@pytest.fixture(scope="session")
+def alone(batch):
+    """The rows of `batch`, each alone and unpadded."""
+    lengths = batch["attention_mask"].sum(1).tolist()
+    return [{"input_ids": batch["input_ids"][i : i + 1, :n]} for i, n in enumerate(lengths)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """A tiny tokenizer: special tokens, 256 bytes and a few merges. Not to be changed by tests."""
+    return train_tokenizer(iter(TEXTS * 4), 300)
