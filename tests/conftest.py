@@ -1,6 +1,9 @@
 """Shared by all tests: a tiny random model, a tiny tokenizer, one thread."""
 
+import json
 import os
+import subprocess
+import sys
 
 # Before anything imports a hub client: no test reaches the network by accident. The loopback hub lifts it for itself.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -114,3 +117,89 @@ def alone(batch):
 def tokenizer():
     """A tiny tokenizer: special tokens, 256 bytes and a few merges. Not to be changed by tests."""
     return train_tokenizer(iter(TEXTS * 4), 300)
+
+
+FRESH_PROCESS = """
+import json, sys
+sys.modules["code_rlm"] = None  # remote code must stand on its own
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+folder, texts, values, batch = json.loads(sys.stdin.read())
+batch = {name: torch.tensor(rows) for name, rows in batch.items()}
+
+
+def answers(tokenizer, model):
+    return {
+        "class": f"{type(model).__module__.split('.')[0]}.{type(model).__name__}",
+        "ids": tokenizer(texts)["input_ids"],
+        "decoded": [tokenizer.decode(ids) for ids in tokenizer(texts)["input_ids"]],
+        "special": [tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.mask_token_id],
+        "format": tokenizer.codec.format.to_dict(),
+        "codes": tokenizer.encode_numbers(values).tolist(),
+        "quantiles": model.predict(batch).quantiles.tolist(),
+        "generated": model.generate(**batch, num_objectives=2).tolist(),
+    }
+
+
+trust = {"trust_remote_code": True}
+remote = answers(AutoTokenizer.from_pretrained(folder, **trust), AutoModelForSeq2SeqLM.from_pretrained(folder, **trust))
+del sys.modules["code_rlm"]
+import code_rlm
+own = answers(code_rlm.RLMTokenizer.from_pretrained(folder), code_rlm.RLMForConditionalGeneration.from_pretrained(folder))
+print(json.dumps({"remote": remote, "own": own}))
+"""
+ODD_TEXTS = [
+    "def f(x):\n    return x+1\n",
+    "  leading and trailing  \n\n",
+    "\ttabs\t\there\n\t\tand there",
+    "one\r\ntwo\r\n\r\n   three\r",
+    "naïve 日本語 😀 ½ ẞ \u00a0\u2003wide\u200b",
+    "1234567890 3.14e-10 0xFF ١٢٣",
+    "a" * 100 + " " * 100 + "\n" * 20,
+    "<eos><pad><mask><cut><.><E3>",
+    "",
+]
+
+
+@pytest.fixture(scope="session")
+def odd_texts():
+    """Texts on which careless tokenizers lose something."""
+    return ODD_TEXTS
+
+
+@pytest.fixture(scope="session")
+def saved_elsewhere():
+    """Values of a number format that is not the default."""
+    return NumberFormat(mantissa_digits=3, min_exponent=-5, max_exponent=9, specials=("failed",))
+
+
+@pytest.fixture(scope="session")
+def reloaded(make_model, saved_elsewhere, batch, tmp_path_factory):
+    """What a checkpoint answers here, and in a fresh process by remote code and by the package."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    model = make_model(number_format=saved_elsewhere.to_dict())
+    tokenizer = train_tokenizer(iter(TEXTS * 4), 300, saved_elsewhere)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    values = [1.5, -27.3, 0.0, "failed"]
+    asked = [str(folder), ODD_TEXTS, values, {name: rows.tolist() for name, rows in batch.items()}]
+    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path_factory.mktemp("modules")), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.run(
+        [sys.executable, "-c", FRESH_PROCESS],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=folder,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    here = {
+        "ids": tokenizer(ODD_TEXTS)["input_ids"],
+        "decoded": ODD_TEXTS,
+        "special": [0, 1, 2],
+        "format": saved_elsewhere.to_dict(),
+        "codes": tokenizer.encode_numbers(values).tolist(),
+        "quantiles": model.predict(batch).quantiles.tolist(),
+        "generated": model.generate(**batch, num_objectives=2).tolist(),
+    }
+    return {"here": here, **json.loads(process.stdout.splitlines()[-1])}
