@@ -80,14 +80,17 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
             raise InputError(f"--given {name}={value}: the value must be a number.") from None
     found = list(_find(args.files))  # missing files are told before anything heavy is loaded
 
+    from transformers.utils import logging
+
     from code_rlm.inputs_rlm import LANGUAGES, CodeInput, read_input
     from code_rlm.loading import pipeline
 
+    logging.disable_progress_bar()
     pipe = pipeline(args.model)
     inputs, skipped = [], []
     for path, named in found:
         if path == "-":
-            item = CodeInput(sys.stdin.buffer.read().decode("utf-8", "strict"), source="<stdin>")
+            item = CodeInput(_standard_input(), source="<stdin>")
         else:
             item = Path(path)
         try:
@@ -110,6 +113,15 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
     style = args.format or ("table" if out.isatty() else "json")
     {"table": write_table, "json": write_json, "csv": write_csv}[style](rows, out)
     return 0
+
+
+def _standard_input() -> str:
+    from code_rlm.errors_rlm import InputError
+
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"<stdin>: not UTF-8 text (byte {error.start}); is it binary?") from None
 
 
 def _pairs(items: list[str], option: str) -> dict[str, str]:

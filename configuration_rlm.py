@@ -145,8 +145,9 @@ class RLMConfig(PreTrainedConfig):
                     f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}."
                 )
         for name in ("hidden_size", "intermediate_size", "num_layers", "num_attention_heads", "num_key_value_heads"):
-            if (size := getattr(self, f"decoder_{name}")) < 1:
-                raise CheckpointError(f"decoder_{name} must be at least 1, got {size}.")
+            size = getattr(self, f"decoder_{name}")
+            if not isinstance(size, int) or size < 1:
+                raise CheckpointError(f"decoder_{name} must be a whole number of at least 1, got {size!r}.")
         if self.decoder_hidden_size % self.decoder_num_attention_heads:
             raise CheckpointError(
                 f"decoder_hidden_size {self.decoder_hidden_size} is not a multiple of decoder_num_attention_heads "

@@ -67,17 +67,22 @@ def read_input(item: Any, *, language: str | None = None, context: Any = ()) -> 
     Raises:
         InputError: Not readable as code; the message says what was given and what is accepted.
     """
-    extra = context_lines(context)
+    read = _read(item, language, context_lines(context))
+    if read.language == "x86asm":
+        return replace(read, text=assembly_listing(read.text, read.source))
+    return read
+
+
+def _read(item: Any, language: str | None, extra: tuple[str, ...]) -> CodeInput:
     if isinstance(item, CodeInput):
-        return CodeInput(
-            _checked(item.text, item.source), item.language or language, (*item.context, *extra), item.source
-        )
+        kind = item.language or language or _guess(item.text)
+        return CodeInput(_checked(item.text, item.source), kind, (*item.context, *extra), item.source)
     if isinstance(item, Mapping):
         if unknown := set(item) - {"text", "language", "context"}:
             raise InputError(f"Unknown keys {sorted(map(str, unknown))} in an input; use text, language, context.")
         if "text" not in item:
             raise InputError("An input given as a dict needs a 'text' key.")
-        inner = read_input(item["text"], language=item.get("language") or language)
+        inner = _read(item["text"], item.get("language") or language, ())
         return CodeInput(inner.text, inner.language, (*context_lines(item.get("context")), *extra), inner.source)
     if isinstance(item, os.PathLike) or (isinstance(item, str) and _names_a_file(item)):
         return _read_file(Path(item), language, extra)
@@ -146,6 +151,7 @@ _INSTRUCTION = re.compile(
     r"\s*(lock |rep[nez]* )?[a-z][a-z0-9.]{1,15}(\s+([re]?[a-ds][ixlhp]l?|[re][a-z]{2}|r\d+[dwb]?|[xyzk]m?m?\d+|"
     r"([xyzdqtf]?[xyzmw]*(byte|word)) ptr .*|\[.*|-?\d.*)(\s*,.*)?)?\s*(;.*)?"
 )
+_MEMORY = re.compile(r"\[[^\]]*\]")
 
 
 def _guess(text: str) -> str | None:
@@ -162,6 +168,27 @@ def _guess(text: str) -> str | None:
         return "python"
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
+
+
+def assembly_listing(text: str, source: str = "<text>") -> str:
+    """x86 assembly in Intel syntax as the one form that the model is trained on: an instruction a line, in lower case.
+
+    Instructions may be separated by semicolons. Comments, labels and directives are left out: they take no cycles. Spacing
+    inside memory operands is made even (`[rsi+rcx*4]` becomes `[rsi + rcx*4]`).
+
+    Raises:
+        InputError: Nothing is left.
+    """
+    instructions = []
+    for line in text.lower().splitlines():
+        for index, part in enumerate(line.partition("#")[0].split(";")):
+            part = re.sub(r"\s*,\s*", ", ", " ".join(part.split()))
+            comment = index and not _INSTRUCTION.fullmatch(part)
+            if part and not comment and not part.startswith(".") and not part.endswith(":"):
+                instructions.append(_MEMORY.sub(lambda m: re.sub(r"\s*([+-])\s*", r" \1 ", m.group(0)), part))
+    if not instructions:
+        raise InputError(f"{source}: there are no instructions in it, only comments, labels or directives.")
+    return "\n".join(instructions)
 
 
 def _onnx_text(model: Any) -> str:
@@ -298,6 +325,7 @@ __all__ = [
     "CodeInput",
     "EncodedTexts",
     "InputLayout",
+    "assembly_listing",
     "context_lines",
     "encode_inputs",
     "format_header",

@@ -10,6 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.data.train_tokenizer import train_tokenizer
 from code_rlm.modeling_rlm import RLMForConditionalGeneration

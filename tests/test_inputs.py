@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from code_rlm import inputs_rlm
 from code_rlm.errors_rlm import InputError, MetricError
 from code_rlm.inputs_rlm import CodeInput, context_lines, encode_inputs, format_header, read_input, tokenize
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CODE = "def f(x):\n    return x + 1\n"
 
@@ -86,7 +87,9 @@ def test_when_a_code_input_is_passed_then_it_gains_the_common_context():
     assert read_input(CodeInput(CODE, "python"), language="c").language == "python"
 
 
-@pytest.mark.parametrize(("name", "language"), [("a.py", "python"), ("a.S", "x86asm"), ("a.cc", "cpp"), ("a.f90", "fortran")])
+@pytest.mark.parametrize(
+    ("name", "language"), [("a.py", "python"), ("a.S", "x86asm"), ("a.cc", "cpp"), ("a.f90", "fortran")]
+)
 def test_when_a_path_is_passed_then_its_suffix_names_the_kind(tmp_path, name, language):
     path = tmp_path / name
     path.write_text(CODE)
@@ -263,7 +266,7 @@ def test_when_inputs_are_encoded_together_then_each_is_as_alone(tokenizer):
     assert encode_inputs(tokenizer, [], [], 64).input_ids == []
 
 
-@pytest.mark.parametrize("unit", ["ab, ", "1", "x" * 24 + " "])
+@pytest.mark.parametrize("unit", ["ab, ", "x" * 24 + " "])
 def test_when_a_megabyte_stands_on_one_line_then_its_ends_are_read_and_the_loss_is_counted(tokenizer, unit):
     text = "begin(" + unit * (1_000_000 // len(unit)) + ")end"
     head, body = parts(tokenizer, text)

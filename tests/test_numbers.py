@@ -10,10 +10,11 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 import numpy as np
 import pytest
 import torch
-from code_rlm.errors_rlm import NumberCodeError, NumberRangeError, RLMError
-from code_rlm.numbers_rlm import FAILED, SPECIALS, NumberCodec, NumberFormat, is_failed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from code_rlm.errors_rlm import NumberCodeError, NumberRangeError, RLMError
+from code_rlm.numbers_rlm import FAILED, SPECIALS, NumberCodec, NumberFormat, is_failed
 
 DEFAULT = NumberCodec()
 WIDE = NumberCodec(NumberFormat(mantissa_digits=15, min_exponent=-290, max_exponent=290))

@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
 from code_rlm.data.train_tokenizer import main, read_texts, train_tokenizer
 from code_rlm.errors_rlm import NumberCodeError, NumberRangeError
 from code_rlm.numbers_rlm import NumberFormat, is_failed
 from code_rlm.tokenization_rlm import RLMTokenizer
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from transformers import AutoTokenizer
 
 # Text
 
