@@ -447,7 +447,7 @@ class ExactGenerationMixin:
                 np.array(given[name], dtype=object) if isinstance(given[name], str) else given[name]
             )
             try:
-                codes = np.broadcast_to(codes, (len(walk.encoded), self.codec.length))
+                codes = np.broadcast_to(codes, (len(walk.encoded), self.codec.length)).copy()
             except ValueError:
                 raise MetricError(
                     f"given[{name!r}] must be one value or one for each of the {len(walk.encoded)} inputs."

@@ -18,7 +18,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,8 @@ def read_input(item: Any, *, language: str | None = None, context: Any = ()) -> 
 
 def _read(item: Any, language: str | None, extra: tuple[str, ...]) -> CodeInput:
     if isinstance(item, CodeInput):
-        kind = item.language or language or _guess(item.text)
-        return CodeInput(_checked(item.text, item.source), kind, (*item.context, *extra), item.source)
+        text = _checked(item.text, item.source)
+        return CodeInput(text, item.language or language or _guess(text), (*item.context, *extra), item.source)
     if isinstance(item, Mapping):
         if unknown := set(item) - {"text", "language", "context"}:
             raise InputError(f"Unknown keys {sorted(map(str, unknown))} in an input; use text, language, context.")
@@ -210,9 +210,10 @@ def context_lines(context: Any) -> tuple[str, ...]:
         context = [f"{key}: {value}" for key, value in context.items()]
     if isinstance(context, str):
         context = [context]
-    for line in context:
+    for line in context if isinstance(context, Iterable) else [context]:
         if not isinstance(line, str) or "\n" in line or not all(line.partition(":")[:2]):
             raise InputError(f"A context line must read 'key: value' on one line, got {line!r}.")
+        _checked(line, "context")
     return tuple(context)
 
 

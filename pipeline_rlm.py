@@ -60,10 +60,14 @@ class CallOptions:
         if self.given is not None and not isinstance(self.given, Mapping):
             raise MetricError(f"given must map metric names to values, got {type(self.given).__name__}.")
         self.given = dict(self.given or {})
-        if self.num_samples is not None and (not isinstance(self.num_samples, int) or self.num_samples < 1):
+        if self.num_samples is not None and not _is_count(self.num_samples):
             raise MetricError(f"num_samples must be a positive int or None, got {self.num_samples!r}.")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {self.batch_size}.")
+        if self.batch_size is not None and not _is_count(self.batch_size):
+            raise InputError(f"batch_size must be at least 1, got {self.batch_size!r}.")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
 
 
 @dataclass
@@ -112,7 +116,7 @@ class CodeRegressionPipeline(Pipeline):
         """Predicts; see the class for inputs and answers and `CallOptions` for the options."""
         given, _, _ = self._sanitize_parameters(**options)
         call = CallOptions(**{**self._preprocess_params, **given})
-        if isinstance(inputs, (str, Mapping, CodeInput)) or not isinstance(inputs, Iterable):
+        if isinstance(inputs, (str, bytes, Mapping, CodeInput)) or not isinstance(inputs, Iterable):
             return next(self._stream([inputs], call, numbered=False))
         if isinstance(inputs, Sized):
             if not len(inputs):

@@ -92,8 +92,9 @@ def test_when_a_code_input_is_passed_then_it_gains_the_common_context():
 )
 def test_when_a_path_is_passed_then_its_suffix_names_the_kind(tmp_path, name, language):
     path = tmp_path / name
-    path.write_text(CODE)
-    assert read_input(path) == CodeInput(CODE, language, (), str(path))
+    code = "add rax, 1" if language == "x86asm" else CODE
+    path.write_text(code)
+    assert read_input(path) == CodeInput(code, language, (), str(path))
     assert read_input(path, language="lua").language == "lua"
     assert read_input({"text": path}).source == str(path)
 
@@ -298,3 +299,35 @@ def test_when_the_header_fills_the_limit_then_the_sizes_are_named(tokenizer):
 def test_when_inputs_and_metrics_differ_in_number_then_it_is_an_error(tokenizer):
     with pytest.raises(ValueError):
         encode_inputs(tokenizer, [CodeInput(CODE)], [["a"], ["b"]], 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "listing"),
+    [
+        ("mov rax, rbx; add rax, 1", "mov rax, rbx\nadd rax, 1"),
+        ("\tMOV\tRAX,[RSI+RCX*4-0x10]", "mov rax, [rsi + rcx*4 - 0x10]"),
+        ("main:\n\t.cfi_startproc\n\tret # done\n", "ret"),
+        ("add rax, 1 ; count up", "add rax, 1"),
+    ],
+)
+def test_when_assembly_comes_in_any_layout_then_it_reads_as_one_instruction_a_line(text, listing):
+    assert read_input({"text": text, "language": "x86asm"}).text == listing
+    assert read_input({"text": listing, "language": "x86asm"}).text == listing
+
+
+def test_when_assembly_has_no_instruction_then_the_error_says_so():
+    with pytest.raises(InputError, match="no instructions"):
+        read_input({"text": ".text\nmain:\n# nothing", "language": "x86asm"})
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("def f(x):\n    return x\n", "python"),
+        ("vaddps ymm0, ymm1, ymmword ptr [rdi]\nret", "x86asm"),
+        ("import triton\n@triton.jit\ndef k(x): pass", "triton"),
+        ("int main(void) { return 0; }", None),
+    ],
+)
+def test_when_no_name_tells_the_kind_then_the_text_does_or_nothing_is_guessed(text, language):
+    assert read_input(text).language == language
