@@ -9,7 +9,6 @@ code-rlm evaluate --task bhive_zen4 --data-root DATA --out report
 import argparse
 import csv
 import json
-import math
 import os
 import sys
 from collections.abc import Iterator
@@ -57,7 +56,6 @@ def main(argv: list[str] | None = None) -> int:
 
         return evaluate(argv[1:])
     args = build_parser().parse_args(argv)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         return predict(args, sys.stdout)
     except BrokenPipeError:
@@ -85,6 +83,7 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
     from code_rlm.inputs_rlm import LANGUAGES, CodeInput, read_input
     from code_rlm.loading import pipeline
 
+    logging.set_verbosity_error()
     logging.disable_progress_bar()
     pipe = pipeline(args.model)
     inputs, skipped = [], []
@@ -203,15 +202,16 @@ def human(value: float | None, unit: str) -> tuple[str, str]:
     if value is None or isinstance(value, str):
         return str(value), unit
     size = abs(value)
-    if unit == "bytes" and size >= 1024:
-        power = min(int(math.log(size, 1024)), 5)
-        return f"{value / 1024**power:.3g}", ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")[power]
-    if unit == "ms" and size and not 1 <= size < 1000:
-        for scale, name in ((1e-3, "s"), (1.0, "ms"), (1e3, "us"), (1e6, "ns")):
-            if size * scale >= 1:
-                return f"{value * scale:.3g}", name
-    text = f"{value:.4g}"
-    return (f"{value:,.0f}" if "e+" in text and size < 1e15 else text), unit
+    scales = [(1.0, unit)]
+    if unit == "bytes":
+        scales = [(1024.0**-k, name) for k, name in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"))]
+    elif unit == "ms" and size:
+        scales = [(1e6, "ns"), (1e3, "us"), (1.0, "ms"), (1e-3, "s")]
+    scale, name = next(((s, n) for s, n in reversed(scales) if size * s >= 1), scales[0])
+    value *= scale
+    text = f"{value:.4g}" if scale == 1 else f"{value:.3g}"
+    # Thousands are written out: 1,000 KiB, 2,500 s.
+    return (f"{value:,.0f}" if "e+" in text and abs(value) < 1e15 else text), name
 
 
 if __name__ == "__main__":

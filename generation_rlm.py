@@ -482,7 +482,7 @@ class ExactGenerationMixin:
         """
         levels = np.array([quantiles] if np.ndim(quantiles) == 0 else list(quantiles), dtype=np.float64)
         if not len(levels) or not ((levels > 0) & (levels < 1)).all():
-            raise MetricError(f"Quantile levels must lie strictly between 0 and 1, got {list(np.ravel(quantiles))}.")
+            raise MetricError(f"Quantile levels must lie strictly between 0 and 1, got {np.ravel(quantiles).tolist()}.")
         if conditioning not in ("median", "marginal"):
             raise MetricError(f"conditioning must be 'median' or 'marginal', got {conditioning!r}.")
         with self._answering():

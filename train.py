@@ -10,6 +10,8 @@ stands when the same command is given again. Checkpoints appear whole or not at 
 """
 
 import argparse
+import contextlib
+import inspect
 import json
 import math
 import os
@@ -28,13 +30,14 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
 
-from code_rlm.configuration_rlm import RLMConfig
+from code_rlm.configuration_rlm import Metric, RLMConfig
 from code_rlm.data.external import generic as read_generic
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.readers import read_task
 from code_rlm.data.schema import unit_of
 from code_rlm.data.splits import split_dataset
 from code_rlm.errors_rlm import RLMError
+from code_rlm.loading import load
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
 
@@ -90,6 +93,9 @@ class TrainOptions:
     def __post_init__(self):
         for f in fields(self):
             self._check(f.name, typing.get_type_hints(TrainOptions)[f.name], getattr(self, f.name))
+        for name in ("data", "metrics"):
+            if strange := [entry for entry in getattr(self, name) if not isinstance(entry, dict)]:
+                raise TrainError(f"{name} must be a list of mappings, got {strange[0]!r} in it.")
         positive = (
             "steps",
             "batch_tokens",
@@ -133,21 +139,24 @@ def parse_options(argv: list[str] | None = None) -> TrainOptions:
     options: dict[str, Any] = {}
     if path := given.pop("config"):
         try:
-            options = yaml.safe_load(Path(path).read_text()) or {}
-        except (OSError, yaml.YAMLError) as error:
-            raise TrainError(f"{path} cannot be read as YAML: {error}") from None
+            options = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise TrainError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(options, dict):
+            raise TrainError(f"{path} must hold options by name, such as `steps: 100`; got a {type(options).__name__}.")
         known = {f.name for f in fields(TrainOptions)}
-        if unknown := sorted(set(options) - known):
+        if unknown := sorted(map(str, set(options) - known)):
             raise TrainError(f"{path} has unknown options {unknown}. Known: {', '.join(sorted(known))}.")
     for name, text in given.items():
         if text is not None:
-            value = yaml.safe_load(text)
-            if isinstance(value, str) and "float" in str(typing.get_type_hints(TrainOptions)[name]):
-                value = float(value)  # YAML 1.1 reads 1e-3 as a word
-            options[name] = value
+            try:
+                options[name] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise TrainError(f"--{name} cannot be read as YAML: {text!r}.") from None
     for name, value in options.items():
         if isinstance(value, str) and typing.get_type_hints(TrainOptions)[name] is float:
-            options[name] = float(value)
+            with contextlib.suppress(ValueError):
+                options[name] = float(value)  # YAML 1.1 reads 1e-3 as a word
     return TrainOptions(**options)
 
 
@@ -157,25 +166,38 @@ def parse_options(argv: list[str] | None = None) -> TrainOptions:
 def load_source(entry: dict[str, Any], options: TrainOptions) -> tuple[str, Dataset, Dataset, float]:
     """One entry of `options.data` as (name, training rows, validation rows, weight); weight defaults to sqrt(rows)."""
     entry = {k: v for k, v in entry.items() if k != "mask_tokens"}
-    weight, metrics = entry.pop("weight", None), entry.pop("metrics", None)
+    weight = entry.pop("weight", None)
     if "task" in entry:
-        name = entry.pop("task")
+        name, metrics = entry.pop("task"), entry.pop("metrics", None)
+        _check_keys(entry, read_task, name)
         parts = [
             read_task(name, options.data_root, split, metrics=metrics, seed=options.seed, **entry)
             for split in ("train", "validation")
         ]
     elif "file" in entry:
-        name = entry.pop("file")
-        parts_by_name = split_dataset(read_generic(name, **entry), seed=options.seed)
+        path = entry.pop("file")
+        name = Path(path).name  # it goes into the registry, and from there to the hub
+        _check_keys(entry, read_generic, name)
+        if "target_columns" not in entry:
+            raise TrainError(
+                f"The data source {name} needs target_columns, a list of columns named as the metrics are."
+            )
+        parts_by_name = split_dataset(read_generic(path, **entry), seed=options.seed)
         parts = [parts_by_name["train"], parts_by_name["validation"]]
     else:
         raise TrainError(f"A data source needs 'task' or 'file', got keys {sorted(entry)}.")
     return name, parts[0], parts[1], float(weight if weight is not None else math.sqrt(len(parts[0])))
 
 
+def _check_keys(entry: dict[str, Any], reader: typing.Callable, name: str) -> None:
+    known = [k for k in inspect.signature(reader).parameters if k not in ("name", "path", "data_root", "split", "seed")]
+    if unknown := sorted(set(entry) - set(known)):
+        raise TrainError(f"The data source {name} has unknown keys {unknown}. Known: {', '.join(known)}.")
+
+
 def registry(options: TrainOptions, sources: list[tuple[Source, Dataset]]) -> list[dict[str, Any]]:
     """The metrics registry: entries given in the options, the others from what the data says of unit and kind."""
-    entries = {m["name"]: dict(m) for m in options.metrics}
+    entries = {Metric.from_dict({"name": None, **entry}).name: dict(entry) for entry in options.metrics}
     for source, rows in sources:
         kinds = sorted(set(source.languages))
         hardware = sorted({h for h in rows["hardware"] if h}) if "hardware" in rows.column_names else []
@@ -193,15 +215,30 @@ def registry(options: TrainOptions, sources: list[tuple[Source, Dataset]]) -> li
 def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
     """A new model, or the checkpoint to go on from with its registry widened."""
     if options.init:
-        model = RLMForConditionalGeneration.from_pretrained(options.init)
+        model, own = load(options.init)
+        if tokenizer.codec.format != own.codec.format:
+            raise TrainError(f"{options.tokenizer} writes numbers in another format than {options.init}.")
+        if options.max_objectives > model.config.max_objectives:
+            raise TrainError(
+                f"max_objectives is {options.max_objectives}, but {options.init} answers at most "
+                f"{model.config.max_objectives} metrics at once. Pass --max_objectives {model.config.max_objectives}."
+            )
         known = {m["name"]: m for m in model.config.metrics}
+        given = {m["name"]: m for m in options.metrics}
         for entry in metrics:
-            merged = {**known.get(entry["name"], {}), **entry}
-            merged["kinds"] = sorted({*known.get(entry["name"], {}).get("kinds", ()), *entry["kinds"]})
+            # What the data suggests gives way to what the checkpoint knows, and that to what the options say.
+            earlier = known.get(entry["name"], {})
+            merged = {**entry, **earlier, **given.get(entry["name"], {})}
+            merged["kinds"] = sorted({*earlier.get("kinds", ()), *entry["kinds"]})
             known[entry["name"]] = merged
-        model.config.metrics = list(known.values())
+        model.config.metrics = [Metric.from_dict(entry).to_dict() for entry in known.values()]
         model.config.default_metrics = {**model.config.default_metrics, **options.default_metrics}
+        if options.freeze_encoder:
+            model.config.freeze_encoder = True
+            model.encoder.requires_grad_(False)
         return model
+    if unknown := sorted(set(options.model) - set(RLMConfig.__annotations__)):
+        raise TrainError(f"model has unknown fields {unknown}. Known: {', '.join(RLMConfig.__annotations__)}.")
     settings = {
         "metrics": metrics,
         "default_metrics": options.default_metrics,
@@ -274,7 +311,7 @@ def train(options: TrainOptions) -> Path:
     """Runs training to its end and returns the folder of the final checkpoint.
 
     Raises:
-        TrainError: No data, or a run folder whose options differ in more than `steps`.
+        TrainError: No data, or a run folder that holds a run with other options.
     """
     if not options.data:
         raise TrainError("There is no data: give `data:` in the YAML file, for example [{task: bhive_zen4}].")
@@ -290,7 +327,10 @@ def train(options: TrainOptions) -> Path:
     tokenizer_from = options.tokenizer or options.init
     if not tokenizer_from:
         raise TrainError("A new model needs `tokenizer:`, a folder or hub id (see data/train_tokenizer.py).")
-    tokenizer = RLMTokenizer.from_pretrained(tokenizer_from)
+    try:
+        tokenizer = RLMTokenizer.from_pretrained(tokenizer_from)
+    except OSError as error:
+        raise TrainError(f"No tokenizer could be loaded from {tokenizer_from}: {str(error).splitlines()[0]}") from error
     sources, validation, weights, with_rows = [], [], [], []
     for entry in options.data:
         name, rows, held_out, weight = load_source(entry, options)
@@ -385,7 +425,9 @@ def claim_folder(out: Path, options: TrainOptions) -> None:
     path, resolved = out / "options.yaml", asdict(options)
     if checkpoints(out) and path.exists():
         earlier = yaml.safe_load(path.read_text())
-        differing = sorted(k for k in resolved if resolved[k] != earlier.get(k) and k not in ("log_every", "keep"))
+        differing = sorted(
+            k for k in resolved if resolved[k] != earlier.get(k) and k not in ("out", "log_every", "keep")
+        )
         if differing:
             raise TrainError(f"{out} holds a run with other options ({', '.join(differing)}). Choose another --out.")
     path.write_text(yaml.safe_dump(resolved, sort_keys=False))

@@ -80,6 +80,15 @@ def evaluate(args: argparse.Namespace) -> Path:
         wanted = args.metrics or [m for m in model.config.metric_names() if m in present]
         if missing := [m for m in wanted if m not in present]:
             raise EvaluationError(f"{name} has no {', '.join(missing)}; it has {', '.join(present)}.")
+        for metric in wanted:
+            model.config.metric(metric)
+            if not len(measured(test, metric)[0]):
+                raise EvaluationError(f"{name}: no row of the {args.split} split has a value of {metric}.")
+            if not len(measured(train, metric)[0]) and args.baselines:
+                raise EvaluationError(
+                    f"{name}: no row of the train split has a value of {metric} to fit baselines on; pass --baselines with "
+                    "no name for none."
+                )
         if not wanted:
             raise EvaluationError(f"The model predicts none of the metrics of {name}: {', '.join(present)}.")
         tasks[Path(name).name] = {m: score(model, tokenizer, train, test, m, args) for m in wanted}

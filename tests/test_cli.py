@@ -1,0 +1,346 @@
+"""The command line: what it prints, in which units, and one line and status 2 for what it cannot use."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import transformers
+from transformers.utils import logging
+
+import code_rlm
+from code_rlm.cli import COLUMNS, human, main
+from code_rlm.data.nas_graphs import build_graph
+
+CELL = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_model, tokenizer, tmp_path_factory) -> Path:
+    return tiny.save(make_model, tokenizer, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def pipe(checkpoint):
+    return code_rlm.pipeline(checkpoint)
+
+
+@pytest.fixture
+def damaged(checkpoint, tmp_path) -> Path:
+    """A copy of the checkpoint, to be spoiled."""
+    return shutil.copytree(checkpoint, tmp_path / "damaged")
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A project with code of all four kinds and files of other kinds."""
+    folder = tmp_path / "project"
+    (folder / "deep").mkdir(parents=True)
+    (folder / ".hidden").mkdir()
+    (folder / "deep" / "__pycache__").mkdir()
+    (folder / "a.py").write_text(tiny.PYTHON)
+    (folder / "deep" / "b.s").write_text(tiny.ASSEMBLY)
+    (folder / "deep" / "kernel.py").write_text(tiny.TRITON)
+    (folder / "net.onnx").write_bytes(build_graph("nasbench201", CELL).SerializeToString())
+    (folder / "notes.txt").write_text("x = 1\n")
+    (folder / "c.py").write_text("")
+    (folder / "d.rb").write_text("puts 1\n")
+    (folder / ".hidden" / "e.py").write_text("x = 1\n")
+    (folder / "deep" / "__pycache__" / "f.py").write_text("x = 1\n")
+    return folder
+
+
+@pytest.fixture
+def cli(checkpoint, capfd, monkeypatch):
+    """Runs `code-rlm predict` with the tiny checkpoint; returns status, standard output, standard error."""
+    verbosity = logging.get_verbosity()
+
+    def run(*argv, stdin: bytes = b"", model=checkpoint):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        capfd.readouterr()
+        status = main(["predict", *map(str, argv), *(["--model", str(model)] if model else [])])
+        return status, *capfd.readouterr()
+
+    yield run
+    logging.set_verbosity(verbosity)
+    logging.enable_progress_bar()
+
+
+def refused(found: tuple[int, str, str], message: str) -> None:
+    """Status 2, nothing on standard output, exactly one line on standard error that holds the message."""
+    status, out, err = found
+    assert (status, out) == (2, "")
+    assert err.startswith("code-rlm: ") and err.endswith("\n") and err.count("\n") == 1, err
+    assert re.search(message, err), err
+
+
+# ---------------------------------------------------------------------------------------------------- output
+
+
+def test_when_output_is_no_terminal_then_it_is_json_with_what_the_pipeline_says(cli, folder, pipe):
+    status, out, err = cli(folder / "a.py", folder / "net.onnx")
+    assert (status, err) == (0, "")
+    expected = [{"file": str(path), **entry} for path in (folder / "a.py", folder / "net.onnx") for entry in pipe(path)]
+    assert json.loads(out) == expected
+
+
+def test_when_csv_is_asked_for_then_each_file_and_metric_is_a_line(cli, folder, pipe):
+    status, out, _ = cli(folder / "a.py", folder / "deep" / "b.s", "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert status == 0 and tuple(rows[0]) == COLUMNS
+    assert [row["metric"] for row in rows] == ["peak_memory_bytes", "cpu_time_ms", "cycles"]
+    expected = [*pipe(folder / "a.py"), *pipe(folder / "deep" / "b.s")]
+    assert [float(row["value"]) for row in rows] == [entry["value"] for entry in expected]
+
+
+def test_when_a_table_is_asked_for_then_columns_line_up_and_cuts_are_told(cli, folder, pipe):
+    (folder / "long.py").write_text("x = 1\n" * 200)
+    status, out, _ = cli(folder / "a.py", folder / "long.py", "--format", "table", "--interval", "0.8")
+    head, *lines = out.splitlines()
+    assert status == 0 and re.fullmatch(r"file +metric +value +80% interval", head)
+    assert len(lines) == 4
+    for line, entry in zip(lines, [*pipe(folder / "a.py", interval=0.8)], strict=False):
+        value = " ".join(human(entry["value"], entry["unit"]))
+        assert line[head.index("metric") :].startswith(entry["metric"])
+        assert line[head.index("value") :].startswith(value)
+        assert " to " in line[head.index("80%") :]
+    lost = pipe(folder / "long.py")[0]["truncated_tokens"]
+    assert lines[2].endswith(f"{lost} tokens of the middle left out") and "left out" not in lines[1]
+
+
+def test_when_output_is_a_terminal_then_it_is_a_table(cli, folder, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert cli(folder / "a.py")[1].startswith("file ")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0, "bytes", "0 bytes"),
+        (1023, "bytes", "1023 bytes"),
+        (1536, "bytes", "1.5 KiB"),
+        (1000 * 1024, "bytes", "1,000 KiB"),
+        (1024**2, "bytes", "1 MiB"),
+        (1024**3, "bytes", "1 GiB"),
+        (1024**5 * 3, "bytes", "3 PiB"),
+        (-2048, "bytes", "-2 KiB"),
+        (0, "ms", "0 ms"),
+        (2e-6, "ms", "2 ns"),
+        (0.002, "ms", "2 us"),
+        (0.9999, "ms", "1,000 us"),
+        (1, "ms", "1 ms"),
+        (999.7, "ms", "999.7 ms"),
+        (1500, "ms", "1.5 s"),
+        (2_500_000, "ms", "2,500 s"),
+        (12.3456, "%", "12.35 %"),
+        (1234567, "cycles", "1,234,567 cycles"),
+        (1e20, "cycles", "1e+20 cycles"),
+        (None, "ms", "None ms"),
+        ("+inf", "bytes", "+inf bytes"),
+    ],
+)
+def test_when_a_number_is_for_people_then_its_unit_fits_its_size(value, unit, text):
+    assert " ".join(human(value, unit)) == text
+
+
+# ---------------------------------------------------------------------------------------------------- inputs and options
+
+
+def test_when_the_file_is_a_dash_then_standard_input_is_read(cli, pipe):
+    status, out, _ = cli("-", stdin=tiny.PYTHON.encode())
+    assert status == 0
+    assert json.loads(out) == [{"file": "<stdin>", **entry} for entry in pipe(tiny.PYTHON)]
+    status, out, _ = cli("-", "--language", "x86asm", stdin=tiny.ASSEMBLY.encode())
+    assert status == 0 and [row["metric"] for row in json.loads(out)] == ["cycles"]
+
+
+def test_when_a_directory_is_named_then_it_is_walked_and_what_is_skipped_is_counted(cli, folder):
+    status, out, err = cli(folder)
+    assert status == 0
+    files = list(dict.fromkeys(os.path.relpath(row["file"], folder) for row in json.loads(out)))
+    assert files == ["a.py", "net.onnx", os.path.join("deep", "b.s"), os.path.join("deep", "kernel.py")]
+    assert err.count("\n") == 1
+    assert re.match(r"code-rlm: 2 files skipped, the first: .*c\.py: .*empty or only whitespace", err)
+
+
+def test_when_options_are_given_then_they_reach_the_pipeline(cli, folder, pipe):
+    path = folder / "a.py"
+    options = {"given": {"peak_memory_bytes": 5000.0}, "context": {"input_size": "64", "mode": "a b"}, "interval": 0.5}
+    found = cli(
+        *(path, "--given", "peak_memory_bytes=5e3", "--context", "input_size=64", "mode=a b", "--interval", "0.5")
+    )
+    assert [{k: v for k, v in row.items() if k != "file"} for row in json.loads(found[1])] == pipe(path, **options)
+    turned = cli(path, "--metrics", "cpu_time_ms", "peak_memory_bytes", "--batch-size", "1")
+    assert [row["metric"] for row in json.loads(turned[1])] == ["cpu_time_ms", "peak_memory_bytes"]
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["missing.py"], r"missing\.py does not exist"),
+        (["a.py", "--metrics", "speed"], "does not predict 'speed'. It knows: peak_memory_bytes, cpu_time_ms, cycles"),
+        (["c.py"], r"c\.py: the text is empty or only whitespace"),
+        (["d.rb"], "no metric for 'ruby' input"),
+        (["prose"], "prose: cannot tell what kind of code this is. Pass language="),
+        (["junk.py"], r"junk\.py is not UTF-8 text \(byte 0\); is it a binary file"),
+        (["junk.onnx"], r"junk\.onnx"),
+        (["nul.py"], r"nul\.py: the text holds NUL bytes"),
+        (["nothing"], r"nothing holds no file with a known suffix \(\.asm"),
+        (["a.py", "--interval", "1.5"], "strictly between 0 and 1, such as 0.9; got 1.5"),
+        (["a.py", "--given", "cpu_time_ms"], "--given takes NAME=VALUE, got 'cpu_time_ms'"),
+        (["a.py", "--given", "cpu_time_ms=fast"], "--given cpu_time_ms=fast: the value must be a number"),
+        (["a.py", "--given", "speed=3"], "does not predict 'speed'"),
+        (["a.py", "--context", "=3"], "--context takes NAME=VALUE, got '=3'"),
+        (["a.py", "--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["-"], "<stdin>: the text is empty"),
+    ],
+)
+def test_when_something_is_unusable_then_one_line_says_what(cli, folder, monkeypatch, argv, message):
+    monkeypatch.chdir(folder)
+    (folder / "junk.py").write_bytes(bytes(range(255, 0, -1)))
+    (folder / "junk.onnx").write_bytes(b"\x08\xff\xff" * 40)
+    (folder / "nul.py").write_bytes(b"x = 1\0")
+    (folder / "prose").write_text("Hier steht nichts als Prosa.\n")
+    (folder / "nothing").mkdir()
+    refused(cli(*argv), message)
+
+
+def test_when_standard_input_is_binary_then_one_line_says_so(cli):
+    refused(cli("-", stdin=b"\xff\xfe"), r"<stdin>.*not UTF-8 text \(byte 0\)")
+
+
+def test_when_a_directory_holds_nothing_usable_then_that_is_an_error(cli, tmp_path):
+    (tmp_path / "a.rb").write_text("puts 1\n")
+    status, out, err = cli(tmp_path)
+    assert (status, out) == (2, "")
+    assert "1 files skipped" in err.splitlines()[0] and "nothing to predict for" in err.splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/such/folder", "There is no checkpoint folder no/such/folder"),
+        ("./here", r"There is no checkpoint folder \./here"),
+        ("nobody/nothing", "No Code-RLM checkpoint could be loaded from nobody/nothing"),
+        ("two words", "No Code-RLM checkpoint could be loaded from two words"),
+        ("project/a.py", "is a file; a checkpoint is a folder or a hub id"),
+        ("project/deep", "is not a whole checkpoint; missing: config.json, tokenizer.json"),
+    ],
+)
+def test_when_there_is_no_checkpoint_then_one_line_says_so(cli, folder, monkeypatch, name, message):
+    monkeypatch.chdir(folder.parent)
+    refused(cli("project/a.py", model=name), message)
+
+
+def test_when_the_checkpoint_is_another_models_then_one_line_says_so(cli, folder, tmp_path, tokenizer):
+    bert = transformers.BertConfig(hidden_size=8, num_attention_heads=1, num_hidden_layers=1, intermediate_size=8)
+    transformers.BertModel(bert).save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    refused(cli(folder / "a.py", model=tmp_path / "bert"), "holds a 'bert' model, not a 'code-rlm' one")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"])
+@pytest.mark.parametrize("how", ["missing", "empty", "cut", "foreign"])
+def test_when_a_file_of_the_checkpoint_is_spoiled_then_one_line_says_so(cli, folder, damaged, name, how):
+    path = damaged / name
+    whole = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "foreign": b'["something else"]'}[how])
+    refused(cli(folder / "a.py", model=damaged), f"missing: {name}" if how == "missing" else str(damaged))
+
+
+def test_when_a_file_is_missing_that_only_remote_code_needs_then_nothing_is_lost(cli, folder, damaged):
+    expected = cli(folder / "a.py")
+    needed = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
+    for path in damaged.iterdir():
+        if path.name not in needed:
+            path.unlink()
+    assert cli(folder / "a.py", model=damaged) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decoder_num_layers": 3}, r"weights are missing or of another shape, the first \['decoder.layers.2"),
+        ({"decoder_intermediate_size": 64}, r"6 weights .* another shape, the first \['decoder.layers.0.down_proj"),
+        ({"decoder_hidden_size": "wide"}, "wide"),
+        ({"number_format": {"colour": 1}}, "colour"),
+        ({"metrics": [{"name": "a b"}]}, "'a b' is not a metric name"),
+        ({"metrics": [3]}, "No Code-RLM checkpoint could be loaded"),
+        ({"encoder": {"model_type": "unheard-of"}}, "model_type 'unheard-of' is not one that this transformers knows"),
+    ],
+)
+def test_when_the_config_does_not_fit_then_one_line_says_so(cli, folder, damaged, changes, message):
+    path = damaged / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    refused(cli(folder / "a.py", model=damaged), message)
+
+
+def test_when_tokenizer_and_model_write_numbers_differently_then_one_line_says_so(cli, folder, damaged):
+    path = damaged / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings["number_format"] = {**settings["number_format"], "min_exponent": -19, "max_exponent": 21}
+    path.write_text(json.dumps(settings))
+    refused(cli(folder / "a.py", model=damaged), "write numbers in different formats")
+
+
+def test_when_arguments_are_wrong_then_the_parser_says_what_is_known(capsys):
+    for argv, message in (
+        (["predict"], "FILE"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["predict", "a", "--fast"], "--fast"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        assert stop.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------------- true processes
+
+
+def run_command(*argv, cwd: Path, stdin: str | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "code_rlm.cli", *map(str, argv)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+@pytest.mark.slow
+def test_when_the_command_fails_then_its_status_is_2_and_one_line_is_on_standard_error(checkpoint, folder):
+    done = run_command("predict", "a.py", "--metrics", "speed", "--model", checkpoint, cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("code-rlm: This checkpoint does not predict 'speed'")
+
+
+@pytest.mark.slow
+def test_when_nothing_is_named_then_the_weights_that_ship_read_the_examples_offline(tmp_path):
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    (tmp_path / "examples" / "empty.py").write_text("")
+    done = run_command("predict", "-", "examples/", cwd=tmp_path, stdin=tiny.PYTHON)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"code-rlm: 1 files skipped, the first: examples/empty.py: .*\n", done.stderr)
+    rows = json.loads(done.stdout)
+    names = {f"examples/{path.name}" for path in (ROOT / "examples").iterdir()}
+    assert {row["file"] for row in rows} == {"<stdin>", *names}
+    assert all(row["low"] <= row["value"] <= row["high"] for row in rows)
