@@ -296,10 +296,10 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         return self.encoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
 
     def train(self, mode: bool = True) -> "RLMForConditionalGeneration":
-        """As in torch; a frozen encoder stays in evaluation mode."""
+        """As in torch; a frozen encoder stays in evaluation mode and without gradients, also after loading."""
         super().train(mode)
         if self.config.freeze_encoder:
-            self.encoder.eval()
+            self.encoder.eval().requires_grad_(False)
         return self
 
     # ------------------------------------------------------------------------------------------------ passes

@@ -45,6 +45,8 @@ import os
 import re
 from hashlib import blake2b
 
+from .errors_rlm import RLMError
+
 try:
     import onnx
     from onnx import numpy_helper
@@ -101,7 +103,7 @@ _BLOCK_NAMES = "fghjkmqrtuyz"
 _NUMBER_NAMES = "abceilo"
 
 
-class OnnxTextError(ValueError):
+class OnnxTextError(RLMError):
     """The model cannot be written as text; the message says why and what to do."""
 
 

@@ -29,6 +29,7 @@ import yaml
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from datasets import Dataset
+from transformers.utils import logging
 
 from code_rlm.configuration_rlm import Metric, RLMConfig
 from code_rlm.data.external import generic as read_generic
@@ -237,8 +238,9 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
             model.config.freeze_encoder = True
             model.encoder.requires_grad_(False)
         return model
-    if unknown := sorted(set(options.model) - set(RLMConfig.__annotations__)):
-        raise TrainError(f"model has unknown fields {unknown}. Known: {', '.join(RLMConfig.__annotations__)}.")
+    fields_ = [k for k, kind in RLMConfig.__annotations__.items() if typing.get_origin(kind) is not typing.ClassVar]
+    if unknown := sorted(set(options.model) - set(fields_)):
+        raise TrainError(f"model has unknown fields {unknown}. Known: {', '.join(fields_)}.")
     settings = {
         "metrics": metrics,
         "default_metrics": options.default_metrics,
@@ -351,15 +353,15 @@ def train(options: TrainOptions) -> Path:
     optimizer = torch.optim.AdamW(
         parameter_groups(model, options.weight_decay), options.learning_rate, betas=(0.9, 0.98)
     )
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(options, step))
     model, optimizer = accelerator.prepare(model, optimizer)
     start = 0
     if found := checkpoints(out):
         accelerator.load_state(str(found[-1] / "state"))
         start = json.loads((found[-1] / "progress.json").read_text())["step"]
-        scheduler.last_epoch = start - 1
-        scheduler.step()
         log.say(f"going on from step {start}")
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] = options.learning_rate
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(options, start + step))
 
     mixture = Mixture(
         sources, weights, tokenizer, options.max_tokens, options.batch_tokens, options.max_objectives, options.seed
@@ -530,6 +532,7 @@ class RunLog:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; 2 and one line on unusable options or data."""
+    logging.disable_progress_bar()
     try:
         final = train(parse_options(argv))
     except RLMError as error:

@@ -24,10 +24,12 @@ import math
 import onnx
 from onnx import TensorProto, helper
 
+from code_rlm.errors_rlm import RLMError
+
 WEIGHTS_FILE = "weights.bin"
 
 
-class GraphSpaceError(ValueError):
+class GraphSpaceError(RLMError):
     """An architecture string does not describe a network of its space."""
 
 

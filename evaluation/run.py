@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from transformers.utils import logging
 
 from code_rlm.data.external import generic
 from code_rlm.data.readers import read_task
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Command line; 2 and one line on unusable arguments or data."""
     args = build_parser().parse_args(argv)
+    logging.disable_progress_bar()
     try:
         evaluate(args)
     except (RLMError, ImportError) as error:

@@ -5,9 +5,6 @@ import os
 import subprocess
 import sys
 
-# Before anything imports a hub client: no test reaches the network by accident. The loopback hub lifts it for itself.
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import pytest
 import torch
 

@@ -5,11 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForSeq2SeqLM
+from transformers.modeling_outputs import BaseModelOutput
+
 from code_rlm.errors_rlm import CheckpointError
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
-from transformers import AutoModelForSeq2SeqLM
-from transformers.modeling_outputs import BaseModelOutput
 
 
 def labels_of(codec: NumberCodec, values) -> torch.Tensor:

@@ -397,9 +397,8 @@ def test_when_the_text_is_made_then_the_model_is_not_changed():
 def test_when_the_hash_seed_changes_then_the_text_does_not(tmp_path):
     path = tmp_path / "model.onnx"
     path.write_bytes(build_graph("nasbench201", CELL).SerializeToString())
-    code = "import sys; from onnx_text_rlm import onnx_to_text; print(onnx_to_text(sys.argv[1]))"
-    folder = os.path.dirname(onnx_text_rlm.__file__)  # the file works without its package
-    environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": folder}
+    code = "import sys; from code_rlm.onnx_text_rlm import onnx_to_text; print(onnx_to_text(sys.argv[1]))"
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
     command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == CELL_TEXT

@@ -1,0 +1,651 @@
+"""Training on a toy table: it learns, goes on after a kill as if nothing had happened, and refuses what it cannot use."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from transformers.utils import logging
+
+import code_rlm
+from code_rlm import train as training
+from code_rlm.configuration_rlm import RLMConfig
+from code_rlm.data.external import generic
+from code_rlm.data.mixture import Mixture, Source
+from code_rlm.data.readers import TASKS
+from code_rlm.data.schema import DataError, Example, to_dataset
+from code_rlm.errors_rlm import RLMError
+from code_rlm.evaluation.predictions import predict_rows
+from code_rlm.evaluation.run import main as evaluate
+from code_rlm.inputs_rlm import CodeInput, encode_inputs
+from code_rlm.numbers_rlm import is_failed
+from code_rlm.train import TrainError, TrainOptions, main, parse_options, train
+
+ROOT = Path(__file__).parents[1]
+STEPS, SAVE_EVERY = 24, 8
+MODEL = {
+    "encoder": {
+        "model_type": "modernbert",
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+    },
+    "decoder_hidden_size": 32,
+    "decoder_intermediate_size": 32,
+    "decoder_num_layers": 1,
+    "decoder_num_attention_heads": 2,
+    "decoder_num_key_value_heads": 1,
+    "decoder_dropout": 0.1,  # so that a run that goes on needs the state of the random numbers, too
+    "max_input_tokens": 128,
+}
+
+
+@pytest.fixture(autouse=True)
+def progress_bars_as_before():
+    yield
+    logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="module")
+def toy(tokenizer, tmp_path_factory) -> Path:
+    """A folder with a table of toy programs, a tokenizer, and a YAML file that trains on them."""
+    folder = tmp_path_factory.mktemp("toy")
+    rows = [
+        {
+            "code": f"x = [{i}] * {10**power}\n",
+            "problem": f"p{i}-{power}",
+            "machine": "small",
+            "peak_memory_bytes": 8.0 * 10**power + i,
+            "cpu_time_ms": None if (i + power) % 4 == 0 else 10.0 ** (power - 3),
+        }
+        for i in range(30)
+        for power in range(1, 6)
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "toy.parquet")
+    tokenizer.save_pretrained(folder / "tokenizer")
+    source = {
+        "file": str(folder / "toy.parquet"),
+        "text_column": "code",
+        "target_columns": ["peak_memory_bytes", "cpu_time_ms"],
+        "group_column": "problem",
+        "context_columns": ["machine"],
+        "language": "python",
+    }
+    options = {
+        "data": [source],
+        "tokenizer": str(folder / "tokenizer"),
+        "model": MODEL,
+        "default_metrics": {"python": ["peak_memory_bytes", "cpu_time_ms"]},
+        "steps": STEPS,
+        "save_every": SAVE_EVERY,
+        "eval_every": SAVE_EVERY,
+        "log_every": 1,
+        "max_tokens": 128,
+        "max_objectives": 2,
+        "batch_tokens": 1500,
+        "learning_rate": 3e-3,
+        "keep": 2,
+    }
+    (folder / "toy.yaml").write_text(yaml.safe_dump(options))
+    return folder
+
+
+def options_of(toy: Path, out: Path, *flags: Any) -> TrainOptions:
+    return parse_options(["--config", str(toy / "toy.yaml"), "--out", str(out), *map(str, flags)])
+
+
+def log_of(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(toy, tmp_path_factory) -> Path:
+    """The folder of a run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert train(options_of(toy, out)) == out / "final"
+    return out
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+# ---------------------------------------------------------------------------------------------------- a run
+
+
+def test_when_a_model_is_trained_then_its_loss_falls(finished):
+    entries = log_of(finished)
+    losses = [entry["loss"] for entry in entries if "loss" in entry]
+    assert len(losses) == STEPS
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:3])
+    scores = [entry["validation"]["toy.parquet"] for entry in entries if "validation" in entry]
+    assert len(scores) == STEPS // SAVE_EVERY and scores[-1] < scores[0]
+    rates = [entry["lr"] for entry in entries if "lr" in entry]
+    assert max(rates) <= 3e-3 and rates[-1] == pytest.approx(0.02 * 3e-3)
+
+
+def test_when_a_run_ends_then_its_folder_holds_what_the_documentation_says(finished, toy):
+    assert {p.name for p in finished.iterdir()} == {"log.jsonl", "options.yaml", "final", "step-16", "step-24"}
+    assert yaml.safe_load((finished / "options.yaml").read_text())["steps"] == STEPS
+    resolved = yaml.safe_load((finished / "final" / "training_options.yaml").read_text())
+    assert resolved["seed"] == 0 and resolved["learning_rate"] == 3e-3 and "out" not in resolved
+    assert weights(finished / "final") == weights(finished / "step-24")
+    assert str(toy) not in (finished / "final" / "config.json").read_text()
+
+
+def test_when_a_run_ends_then_the_pipeline_loads_it(finished):
+    pipe = code_rlm.pipeline(finished / "final")
+    registry = {m["name"]: m for m in pipe.model.config.metrics}
+    assert list(registry) == ["peak_memory_bytes", "cpu_time_ms"]
+    assert registry["cpu_time_ms"] == {
+        "name": "cpu_time_ms",
+        "unit": "ms",
+        "smaller_is_better": True,
+        "description": "toy.parquet",
+        "kinds": ["python"],
+    }
+    answer = pipe("x = [3] * 1000\n", context={"machine": "small"})
+    assert [entry["metric"] for entry in answer] == ["peak_memory_bytes", "cpu_time_ms"]
+    assert all(entry["low"] <= entry["value"] <= entry["high"] for entry in answer)
+
+
+# ---------------------------------------------------------------------------------------------------- kills
+
+
+class Killed(BaseException):
+    """What no `except Exception` catches, as no kill can be caught."""
+
+
+def test_when_a_run_dies_while_it_saves_then_it_goes_on_bit_by_bit(toy, finished, tmp_path, monkeypatch):
+    save = training.save_model
+
+    def dies(model, tokenizer, folder, options):
+        save(model, tokenizer, folder, options)
+        if folder.name == "step-16.partial":
+            raise Killed
+
+    monkeypatch.setattr(training, "save_model", dies)
+    with pytest.raises(Killed):
+        train(options_of(toy, tmp_path / "run"))
+    monkeypatch.undo()
+    assert {p.name for p in (tmp_path / "run").glob("step-*")} == {"step-8", "step-16.partial"}
+    code_rlm.load(tmp_path / "run" / "step-8")
+
+    moved = (tmp_path / "run").rename(tmp_path / "elsewhere")
+    final = train(options_of(toy, moved, "--log_every", 2))
+    assert weights(final) == weights(finished / "final")
+    assert {p.name for p in moved.glob("step-*")} == {"step-16", "step-24"}
+    expected = {e["step"]: e for e in log_of(finished) if "validation" in e}
+    assert {e["step"]: e for e in log_of(moved) if "validation" in e} == expected
+
+
+SUICIDE = """
+import os, signal, sys
+from code_rlm import train
+save, folder = train.save_model, sys.argv.pop()
+def dies(model, tokenizer, where, options):
+    if where.name == folder:
+        (where / "config.json").write_text("{")
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(model, tokenizer, where, options)
+train.save_model = dies
+train.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_when_a_process_is_killed_then_the_same_command_goes_on_bit_by_bit(toy, finished, tmp_path):
+    argv = ["--config", str(toy / "toy.yaml"), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-c", SUICIDE, *argv, "step-16.partial"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
+    assert main(argv) == 0
+    assert weights(tmp_path / "run" / "final") == weights(finished / "final")
+
+
+def test_when_a_run_is_complete_then_the_same_command_changes_nothing(toy, finished, tmp_path, capsys):
+    out = shutil.copytree(finished, tmp_path / "run")
+    argv = ["--config", str(toy / "toy.yaml"), "--out", str(out)]
+    assert main(argv) == 0
+    assert capsys.readouterr().out == f"{out / 'final'}\n"
+    assert weights(out / "final") == weights(finished / "final")
+
+
+@pytest.mark.parametrize("moment", ["write", "flush"])
+def test_when_saving_dies_then_the_folder_that_was_there_stays_whole(finished, tmp_path, monkeypatch, moment):
+    folder = shutil.copytree(finished / "final", tmp_path / "final")
+
+    def write(partial: Path) -> None:
+        assert partial != folder and partial.parent == folder.parent
+        (partial / "config.json").write_text("{")
+        if moment == "write":
+            raise Killed
+
+    def dies(*_):
+        raise Killed
+
+    if moment == "flush":
+        monkeypatch.setattr(training.os, "fsync", dies)
+    with pytest.raises(Killed):
+        training.save_whole(folder, write)
+    monkeypatch.undo()
+    code_rlm.load(folder)
+    assert weights(folder) == weights(finished / "final")
+
+    training.save_whole(folder, lambda partial: (partial / "new").write_text("new"))
+    assert [p.name for p in folder.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["final"]
+
+
+def test_when_folders_are_partial_then_they_are_no_checkpoints(tmp_path):
+    for name in ("step-10", "step-9", "step-100.partial", "step-x", "step-5.old"):
+        (tmp_path / name).mkdir()
+    assert [p.name for p in training.checkpoints(tmp_path)] == ["step-9", "step-10"]
+
+
+# ---------------------------------------------------------------------------------------------------- options
+
+
+def test_when_flags_and_file_disagree_then_flags_win_and_types_are_kept(toy, tmp_path):
+    options = options_of(toy, tmp_path, "--steps", 7, "--learning_rate", "1e-4", "--freeze_encoder", "true")
+    assert (options.steps, options.learning_rate, options.freeze_encoder) == (7, 1e-4, True)
+    assert options.batch_tokens == 1500 and options.model == MODEL
+    assert options_of(toy, tmp_path, "--data", "[{task: bhive_zen4}]").data == [{"task": "bhive_zen4"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("step: 10", r"has unknown options \['step'\]. Known: accumulate, batch_tokens"),
+        ("1: 10", r"has unknown options \['1'\]"),
+        ("steps: many", "steps must be int, got 'many'"),
+        ("steps: 1.5", "steps must be int, got 1.5"),
+        ("steps: true", "steps must be .*, got True"),
+        ("steps: 0", "steps must be above zero, got 0"),
+        ("learning_rate: fast", "learning_rate must be float, got 'fast'"),
+        ("learning_rate: -1", "learning_rate must be above zero, got -1"),
+        ("data: bhive", "data must be list"),
+        ("data: [bhive]", "data must be a list of mappings, got 'bhive' in it"),
+        ("metrics: [cycles]", "metrics must be a list of mappings, got 'cycles' in it"),
+        ("model: [1]", r"model must be dict, got \[1\]"),
+        ("out: 3", "out must be str, got 3"),
+        ("init: 3", "init must be .*, got 3"),
+        ("freeze_encoder: 1", "freeze_encoder must be bool, got 1"),
+        ("mixed_precision: fp8", "mixed_precision must be no, bf16 or fp16, got 'fp8'"),
+        ("- 3", "must hold options by name, such as `steps: 100`; got a list"),
+        ("a: [", "cannot be read as YAML"),
+    ],
+)
+def test_when_an_option_is_unusable_then_one_line_says_what_is_allowed(tmp_path, capsys, text, message):
+    path = tmp_path / "options.yaml"
+    path.write_text(text)
+    with pytest.raises(TrainError, match=message):
+        parse_options(["--config", str(path)])
+    assert main(["--config", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("code-rlm train: ") and err.count("\n") == 1
+
+
+def test_when_a_flag_is_unusable_then_it_is_a_train_error():
+    for argv, message in (
+        (["--learning_rate", "fast"], "learning_rate must be float, got 'fast'"),
+        (["--data", "[{"], "--data cannot be read as YAML"),
+        (["--config", "no/such.yaml"], "no/such.yaml cannot be read"),
+    ):
+        with pytest.raises(TrainError, match=message):
+            parse_options(argv)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data": []}, "There is no data"),
+        ({"data": [{"table": "x"}]}, "needs 'task' or 'file', got keys"),
+        ({"data": [{"task": "no_such_task"}]}, "unknown task 'no_such_task'; known are"),
+        (
+            {"data": [{"task": "bhive_zen4", "colour": 1}]},
+            r"bhive_zen4 has unknown keys \['colour'\]. Known: metrics, limit",
+        ),
+        ({"data": [{"file": "x.csv"}]}, "x.csv needs target_columns"),
+        ({"data": [{"file": "x.csv", "metrics": ["a"]}]}, r"x.csv has unknown keys \['metrics'\]. Known: text_column"),
+        ({"data": [{"file": "x.csv", "target_columns": ["a"], "language": "python"}]}, "no file x.csv"),
+        ({"tokenizer": None}, "A new model needs `tokenizer:`"),
+        ({"tokenizer": "no/such/folder"}, "No tokenizer could be loaded from no/such/folder"),
+        ({"init": "no/such/folder"}, "There is no checkpoint folder no/such/folder"),
+        ({"model": {"decoder_layers": 2}}, r"model has unknown fields \['decoder_layers'\]. Known: encoder, "),
+        ({"model": {"decoder_hidden_size": 33}}, "33"),
+        ({"metrics": [{"name": "cpu_time_ms", "colour": 1}]}, r"unknown keys \['colour'\]"),
+        ({"metrics": [{"unit": "ms"}]}, "None is not a metric name"),
+    ],
+)
+def test_when_data_or_model_is_unusable_then_one_line_says_what_is_known(toy, tmp_path, capsys, changes, message):
+    options = {**yaml.safe_load((toy / "toy.yaml").read_text()), **changes, "out": str(tmp_path / "run")}
+    with pytest.raises(RLMError, match=message):
+        train(TrainOptions(**options))
+    assert not training.checkpoints(tmp_path / "run")
+
+
+def test_when_the_folder_holds_another_run_then_it_is_left_alone(toy, finished):
+    before = (finished / "log.jsonl").read_bytes()
+    for flag, value in (("--learning_rate", 1e-3), ("--steps", 100), ("--seed", 1)):
+        with pytest.raises(TrainError, match=rf"holds a run with other options \({flag[2:]}\). Choose another --out"):
+            train(options_of(toy, finished, flag, value))
+    assert (finished / "log.jsonl").read_bytes() == before
+    assert yaml.safe_load((finished / "options.yaml").read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda p: p.name)
+def test_when_a_config_ships_then_its_options_and_its_model_are_valid(path):
+    options = parse_options(["--config", str(path)])
+    assert all(entry["task"] in TASKS for entry in options.data if "task" in entry)
+    assert all({"task", "file"} & set(entry) for entry in options.data)
+    fields = {k: v for k, v in options.model.items() if k in RLMConfig.__annotations__}
+    assert fields == options.model
+    config = RLMConfig(**fields)
+    known = {m for entry in options.data if "task" in entry for m in TASKS[entry["task"]].metrics}
+    known |= {m["name"] for m in options.metrics}
+    assert {m for names in options.default_metrics.values() for m in names} <= known or not known
+    assert config.max_input_tokens >= 16
+
+
+# ---------------------------------------------------------------------------------------------------- fine-tuning
+
+
+@pytest.fixture(scope="module")
+def assembly(toy) -> dict[str, Any]:
+    """A source of another kind of input that shares one metric's name with the toy table."""
+    path = toy / "assembly.csv"
+    rows = [{"text": f"add rax, {i}\nmov rbx, rax", "cycles": 1.0 + i % 3, "cpu_time_ms": 2.0} for i in range(40)]
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return {"file": str(path), "target_columns": ["cycles", "cpu_time_ms"], "language": "x86asm"}
+
+
+def test_when_a_checkpoint_is_tuned_then_its_registry_is_widened_and_keeps_what_it_knew(finished, assembly, tmp_path):
+    start = shutil.copytree(finished / "final", tmp_path / "start")
+    config = json.loads((start / "config.json").read_text())
+    for entry in config["metrics"]:
+        entry.update(description="as measured", smaller_is_better=False)
+    (start / "config.json").write_text(json.dumps(config))
+    options = TrainOptions(
+        out=str(tmp_path / "run"),
+        init=str(start),
+        data=[assembly],
+        metrics=[{"name": "cycles", "unit": "cycles", "description": "by hand"}],
+        default_metrics={"x86asm": ["cycles"]},
+        steps=2,
+        max_objectives=2,
+        max_tokens=128,
+        batch_tokens=600,
+        freeze_encoder=True,
+    )
+    pipe = code_rlm.pipeline(train(options))
+    registry = {m["name"]: m for m in pipe.model.config.metrics}
+    assert list(registry) == ["peak_memory_bytes", "cpu_time_ms", "cycles"]
+    assert registry["peak_memory_bytes"]["kinds"] == ["python"]
+    assert registry["cpu_time_ms"]["kinds"] == ["python", "x86asm"]
+    assert registry["cpu_time_ms"]["description"] == "as measured" and not registry["cpu_time_ms"]["smaller_is_better"]
+    assert registry["cycles"]["description"] == "by hand" and registry["cycles"]["kinds"] == ["x86asm"]
+    assert [e["metric"] for e in pipe("add rax, 1\nmov rbx, rax")] == ["cycles"]
+    assert [e["metric"] for e in pipe("x = 1")] == ["peak_memory_bytes", "cpu_time_ms"]
+    before, after = code_rlm.load(start)[0].state_dict(), pipe.model.state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"decoder", "memory_norm", "number_head"}
+
+
+def test_when_more_is_asked_than_the_checkpoint_answers_then_the_error_says_what_to_pass(finished, assembly, tmp_path):
+    options = {"out": str(tmp_path / "run"), "init": str(finished / "final"), "data": [assembly]}
+    with pytest.raises(TrainError, match="answers at most 2 metrics at once"):
+        train(TrainOptions(**options, max_objectives=3))
+
+
+# ---------------------------------------------------------------------------------------------------- batches
+
+
+def rows_of(count: int = 60) -> Any:
+    """Rows with missing values, with failures, and with nothing at all."""
+    examples = []
+    for i in range(count):
+        text, outcome, values = f"x = [{i}] * 2" + " + [1]" * (i % 13), "ok", [float(i + 1), 2.0 * i + 1]
+        if i % 4 == 1:
+            values[1] = None
+        if i % 10 == 2:
+            outcome, values = "timeout", [None, None]
+        if i % 20 == 3:
+            values = [None, None]
+        examples.append(
+            Example(text, "python", ["latency_ms", "cycles"], values, None, [f"size: {i}"], f"g{i}", "toy", outcome)
+        )
+    return to_dataset(examples)
+
+
+@pytest.fixture(scope="module")
+def source(tokenizer) -> Source:
+    return Source.from_dataset("toy", rows_of(), tokenizer)
+
+
+def mixture_of(sources: list[Source], tokenizer, **changes) -> Mixture:
+    settings = {"max_tokens": 160, "batch_tokens": 900, "max_objectives": 2, "pool": 64}
+    return Mixture(sources, changes.pop("weights", [1.0] * len(sources)), tokenizer, **{**settings, **changes})
+
+
+def plain(batches: Any) -> list[dict[str, list]]:
+    return [{name: tensor.tolist() for name, tensor in batch.items()} for batch in batches]
+
+
+def test_when_the_seed_is_the_same_then_the_batches_are(source, tokenizer):
+    first, again, other = (
+        plain(islice(mixture_of([source], tokenizer, seed=seed).batches(), 40)) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert len({str(batch) for batch in first}) == 40
+    # A run that goes on takes up the stream where it stood, also inside a later pool.
+    assert plain(islice(mixture_of([source], tokenizer, seed=1).batches(33), 7)) == first[33:]
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_when_processes_share_the_stream_then_each_batch_goes_to_exactly_one(source, tokenizer, processes):
+    whole = plain(islice(mixture_of([source], tokenizer).batches(), 30))
+    parts = [
+        plain(islice(mixture_of([source], tokenizer).batches(rank, processes), 30 // processes))
+        for rank in range(processes)
+    ]
+    assert [parts[i % processes][i // processes] for i in range(30)] == whole
+
+
+@pytest.mark.parametrize("batch_tokens", [160, 400, 3000])
+def test_when_batches_are_made_then_they_fit_the_budget_and_pad_no_further_than_they_must(
+    source, tokenizer, batch_tokens
+):
+    mixture = mixture_of([source], tokenizer, batch_tokens=batch_tokens)
+    batches = list(islice(mixture.batches(), 60))
+    for batch in batches:
+        mask = batch["attention_mask"]
+        assert mask.numel() <= batch_tokens
+        assert mask.shape[1] == mask.sum(1).max() <= 160
+        assert ((batch["input_ids"] == tokenizer.pad_token_id) == (mask == 0)).all()
+    tokens, places = (sum(int(f(b["attention_mask"])) for b in batches) for f in (torch.sum, torch.numel))
+    assert tokens > 0.8 * places
+
+
+def test_when_batches_are_read_back_then_header_and_labels_are_those_of_a_row(source, tokenizer):
+    rows = {row["text"]: row for row in rows_of()}
+    seen, asked = set(), set()
+    for batch in islice(mixture_of([source], tokenizer).batches(), 40):
+        for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"], strict=True):
+            text = tokenizer.decode(ids[mask.bool()][:-1].tolist())
+            predict, language, context, body = text.split("\n", 3)
+            row = rows[body]
+            assert (language, context) == ("# language: python", f"# {row['context'][0]}")
+            assert ids[mask.bool()][-1] == tokenizer.eos_token_id
+            names = predict.removeprefix("# predict: ").split(", ")
+            labels = labels[labels != -100]
+            assert labels[-1] == tokenizer.codec.eos_token_id
+            found = tokenizer.decode_numbers(labels[:-1].numpy().reshape(len(names), -1))
+            for name, value in zip(names, found, strict=True):
+                target = row["values"][row["metrics"].index(name)]
+                if row["outcome"] == "ok":
+                    assert value == target
+                else:
+                    assert target is None and is_failed(value)
+            seen.add(body)
+            asked.add(tuple(names))
+    assert asked == {("latency_ms",), ("cycles",), ("latency_ms", "cycles"), ("cycles", "latency_ms")}
+    # Rows that finished without any value are not there; all others are.
+    assert seen == {text for i, text in enumerate(rows) if i % 20 != 3}
+    assert source.dropped == 3
+
+
+def test_when_a_row_is_trained_on_then_it_reads_as_in_prediction(source, tokenizer):
+    mixture = mixture_of([source], tokenizer, max_tokens=90)
+    chosen = [row for row in range(len(source)) if source.present[row].all()]
+    by_text = {row["text"]: row for row in rows_of()}
+    for row in chosen:
+        ids, _ = mixture.build(source, row, [1, 0])
+        text = tokenizer.decode(source.bodies[row].tolist())
+        item = CodeInput(text, "python", tuple(by_text[text]["context"]))
+        expected = encode_inputs(tokenizer, [item], [("cycles", "latency_ms")], 90)
+        assert ids == expected.input_ids[0] and len(ids) <= 90
+    assert 0 < mixture.truncated < mixture.drawn == len(chosen)
+
+
+def test_when_sources_have_weights_then_they_are_drawn_by_them_and_masks_spare_the_header(source, tokenizer):
+    other = Source.from_dataset("other", to_dataset([Example("y" * 60, "c", ["cycles"], [7.0], group="g")]), tokenizer)
+    other.mask_tokens = 0.5
+    mixture = mixture_of([source, other], tokenizer, weights=[3, 1], pool=400)
+    examples, _ = mixture._pool(0)
+    masked = [ids for ids, _ in examples if tokenizer.mask_token_id in ids]
+    assert 60 < len(masked) < 140
+    header = mixture._header(("cycles",), "c", ())
+    assert all(ids[: len(header)] == header for ids in masked)
+    share = np.mean([np.mean(np.array(ids[len(header) : -1]) == tokenizer.mask_token_id) for ids in masked])
+    assert 0.4 < share < 0.6
+    assert len({tuple(ids) for ids in masked}) == len(masked)
+
+
+def test_when_no_row_has_a_value_then_the_source_is_refused(tokenizer):
+    with pytest.raises(DataError, match=r"empty: none of the 1 rows has a value for \['cycles'\]"):
+        Source.from_dataset("empty", to_dataset([Example("x", "c", ["cycles"], [None], group="g")]), tokenizer)
+
+
+# ---------------------------------------------------------------------------------------------------- evaluation
+
+
+@pytest.fixture(scope="module")
+def table(toy) -> list[str]:
+    columns = ["--text-column", "code", "--group-column", "problem", "--context-columns", "machine"]
+    return [
+        *("--data", str(toy / "toy.parquet"), "--target-columns", "peak_memory_bytes", "cpu_time_ms"),
+        *(*columns, "--language", "python"),
+    ]
+
+
+def test_when_a_checkpoint_is_evaluated_then_the_report_has_the_documented_form(finished, table, toy, tmp_path, capsys):
+    argv = [
+        *table,
+        "--model",
+        str(finished / "final"),
+        "--out",
+        str(tmp_path),
+        "--baselines",
+        "constant",
+        "context_only",
+    ]
+    assert evaluate(argv) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert set(report) == {"tasks", "model", "versions", "hardware", "date", "level", "resamples", "seed"}
+    assert list(report["tasks"]) == ["toy.parquet"]
+    scores = report["tasks"]["toy.parquet"]
+    assert list(scores) == ["peak_memory_bytes", "cpu_time_ms"]
+    test = generic(
+        toy / "toy.parquet",
+        text_column="code",
+        target_columns=["cpu_time_ms"],
+        group_column="problem",
+        language="python",
+        split="test",
+    )
+    assert scores["peak_memory_bytes"]["n"] == len(test)
+    assert scores["cpu_time_ms"]["n"] == sum(row["values"][0] is not None for row in test) < len(test)
+    for entry in scores.values():
+        assert {"spearman", "kendall", "mape", "median_ape", "log_rmse", "nll", "crps", "truncated_share"} <= set(entry)
+        assert set(entry["spearman"]) == {"value", "low", "high"}
+        assert set(entry["coverage"]) == set(entry["width"]) == {"0.5", "0.8", "0.9", "0.95"}
+        assert entry["coverage"]["0.5"] <= entry["coverage"]["0.95"]
+        assert set(entry["baselines"]) == {"constant", "context_only"}
+    readable = (tmp_path / "report.md").read_text()
+    assert readable.startswith("# Evaluation of ") and readable in capsys.readouterr().out
+
+
+def test_when_rows_are_predicted_then_the_pipeline_says_the_same(finished, toy):
+    model, tokenizer = code_rlm.load(finished / "final")
+    rows = generic(
+        toy / "toy.parquet",
+        text_column="code",
+        target_columns=["cpu_time_ms"],
+        group_column="problem",
+        context_columns=["machine"],
+        language="python",
+        split="test",
+    )
+    found = predict_rows(model, tokenizer, rows, "cpu_time_ms", batch_size=5)
+    kept = [row for row in rows if row["values"][0] is not None]
+    assert found.target.tolist() == [row["values"][0] for row in kept]
+    asked = [{"text": row["text"], "language": row["language"], "context": row["context"]} for row in kept]
+    answers = code_rlm.pipeline(model, tokenizer)(asked, metrics=["cpu_time_ms"], interval=0.9)
+    for level, key in ((0.05, "low"), (0.5, "value"), (0.95, "high")):
+        expected = [entry[key] for [entry] in answers]
+        np.testing.assert_allclose(found.quantiles[level], expected, rtol=2e-3, atol=1e-9)
+    assert (found.log_probs < 0).all() and not found.truncated.any()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--task", "bhive_zen4"], "Give either --task NAMES with --data-root, or --data FILE"),
+        (["--metrics", "speed"], "has no speed; it has cpu_time_ms, peak_memory_bytes"),
+        (["--model", "no/such/folder"], "There is no checkpoint folder no/such/folder"),
+        (["--target-columns", "weight_grams"], r"toy.parquet.*weight_grams"),
+        (["--split", "tests"], "tests"),
+    ],
+)
+def test_when_an_evaluation_is_unusable_then_one_line_says_why(finished, table, tmp_path, capsys, flags, message):
+    status = evaluate([*table, "--model", str(finished / "final"), "--out", str(tmp_path), *flags])
+    out, err = capsys.readouterr()
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("code-rlm evaluate: ")
+    assert re.search(message, err), err
+    assert not list(tmp_path.iterdir())
+
+
+def test_when_the_model_or_the_rows_lack_a_metric_then_the_evaluation_says_which(finished, tmp_path, capsys):
+    rows = [{"text": f"x = {i}", "cycles": float(i), "cpu_time_ms": None, "g": f"g{i}"} for i in range(40)]
+    pd.DataFrame(rows).to_json(tmp_path / "rows.jsonl", orient="records", lines=True)
+    argv = ["--data", str(tmp_path / "rows.jsonl"), "--group-column", "g", "--language", "python"]
+    argv += ["--model", str(finished / "final"), "--out", str(tmp_path / "report")]
+    assert evaluate([*argv, "--target-columns", "cycles"]) == 2
+    assert "predicts none of the metrics" in capsys.readouterr().err
+    assert evaluate([*argv, "--target-columns", "cycles", "--metrics", "cycles"]) == 2
+    assert "does not predict 'cycles'. It knows: peak_memory_bytes, cpu_time_ms" in capsys.readouterr().err
+    assert evaluate([*argv, "--target-columns", "cpu_time_ms"]) == 2
+    assert "no row of the test split has a value of cpu_time_ms" in capsys.readouterr().err
