@@ -225,6 +225,8 @@ def format_header(metrics: Sequence[str], language: str | None = None, context: 
         raise MetricError(f"metrics names {repeated[0]!r} more than once.")
     lines = [f"# predict: {', '.join(metrics)}"]
     if language:
+        if len(language.split()) != 1:
+            raise InputError(f"language must be one word, such as 'python', got {language!r}.")
         lines.append(f"# language: {language}")
     lines += [f"# {line}" for line in context]
     return "\n".join(lines) + "\n"
@@ -250,7 +252,7 @@ def encode_inputs(
         max_tokens: Limit on header, code and end token together.
 
     Raises:
-        InputError: A header that alone fills the limit.
+        InputError: A header that alone fills the limit, or a language of several words.
     """
     headers = [format_header(m, i.language, i.context) for i, m in zip(inputs, metrics, strict=True)]
     # A megabyte on one line is cut before tokenisation: no token is longer than a few dozen characters, so this many

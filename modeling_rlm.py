@@ -403,6 +403,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         if self.config.constrain_numbers:
             processor = NumberLogitsProcessor(self.codec, num_objectives, max_objectives=self.config.max_objectives)
             kwargs["logits_processor"] = [processor, *(kwargs.get("logits_processor") or [])]
+            # Beams are compared by probability over what the grammar allows.
+            kwargs.setdefault("renormalize_logits", True)
         elif num_objectives is not None:
             raise ValueError("num_objectives needs the number grammar: set config.constrain_numbers = True.")
         return super().generate(inputs, **kwargs)

@@ -331,3 +331,9 @@ def test_when_assembly_has_no_instruction_then_the_error_says_so():
 )
 def test_when_no_name_tells_the_kind_then_the_text_does_or_nothing_is_guessed(text, language):
     assert read_input(text).language == language
+
+
+@pytest.mark.parametrize("language", ["a\nb", " ", "two words"])
+def test_when_a_language_is_not_one_word_then_it_cannot_break_the_header(language):
+    with pytest.raises(InputError, match="one word"):
+        format_header(["ms"], language)

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from code_rlm import onnx_text_rlm
 from code_rlm.data.nas_graphs import GraphBuilder, build_graph
 from code_rlm.onnx_text_rlm import OnnxTextError, estimate_tokens, onnx_to_text
 

@@ -233,6 +233,12 @@ def test_when_a_batch_is_run_then_it_is_padded_to_its_own_longest_only(pipe, wid
     assert sum(shape[1] > longest[-2] for shape, _ in widths) == 1
 
 
+def test_when_short_and_long_inputs_alternate_then_like_is_batched_with_like(pipe, widths):
+    pipe(["x = 1", "x = 1" + " + 1" * 20] * 4, batch_size=4)
+    assert [set(lengths) for _, lengths in widths] == [{width} for (_, width), _ in widths]
+    assert [rows for (rows, _), _ in widths] == [4, 4]
+
+
 def test_when_inputs_differ_then_the_answers_differ(pipe):
     answers = pipe([f"x = {i}" for i in range(8)], metrics=["cpu_time_ms"])
     assert len({(a["value"], a["low"], a["high"]) for [a] in answers}) == 8
