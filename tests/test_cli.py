@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import tiny
 import transformers
+from huggingface_hub import constants
 from transformers.utils import logging
 
 import code_rlm
@@ -63,6 +64,7 @@ def folder(tmp_path) -> Path:
 @pytest.fixture
 def cli(checkpoint, capfd, monkeypatch):
     """Runs `code-rlm predict` with the tiny checkpoint; returns status, standard output, standard error."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     verbosity = logging.get_verbosity()
 
     def run(*argv, stdin: bytes = b"", model=checkpoint):

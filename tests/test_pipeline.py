@@ -274,6 +274,10 @@ def test_when_a_metric_is_given_then_the_other_is_conditioned_on_it(pipe):
     few, many = (pipe(tiny.PYTHON, given={"peak_memory_bytes": value}) for value in (1e3, 9e9))
     assert [e["metric"] for e in few] == [e["metric"] for e in many] == ["cpu_time_ms"]
     assert few != many
+    draws = [
+        pipe(tiny.PYTHON, given={"peak_memory_bytes": value}, num_samples=20)[0]["samples"] for value in (1e3, 9e9)
+    ]
+    assert draws[0] != draws[1]
     asked = ["cpu_time_ms", "peak_memory_bytes"]
     assert pipe(tiny.PYTHON, given={"peak_memory_bytes": 1e3}, metrics=asked) == few
     failed = pipe(tiny.PYTHON, given={"peak_memory_bytes": "failed"})
