@@ -15,7 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-# Only light imports here: `code-rlm --help` and wrong arguments answer at once.
+from transformers.utils import logging
+
+from code_rlm.errors_rlm import InputError
+from code_rlm.inputs_rlm import LANGUAGES, CodeInput, read_input
+from code_rlm.loading import pipeline
 
 FORMATS = ("table", "json", "csv")
 COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "truncated_tokens")
@@ -61,27 +65,20 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ValueError as error:  # RLMError is one; its import is not worth the wait for --help
+    except RLMError as error:
         print(f"code-rlm: {error}", file=sys.stderr)
         return 2
 
 
 def predict(args: argparse.Namespace, out: TextIO) -> int:
     """`code-rlm predict`."""
-    from code_rlm.errors_rlm import InputError
-
     given, context = _pairs(args.given, "--given"), _pairs(args.context, "--context")
     for name, value in given.items():
         try:
             given[name] = float(value)
         except ValueError:
             raise InputError(f"--given {name}={value}: the value must be a number.") from None
-    found = list(_find(args.files))  # missing files are told before anything heavy is loaded
-
-    from transformers.utils import logging
-
-    from code_rlm.inputs_rlm import LANGUAGES, CodeInput, read_input
-    from code_rlm.loading import pipeline
+    found = list(_find(args.files))  # missing files are told before the weights are loaded
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -96,7 +93,7 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
             read = read_input(item, language=args.language)
             if not args.metrics and read.language:
                 pipe.model.config.metrics_for(read.language)
-        except ValueError as error:
+        except RLMError as error:
             if named:
                 raise
             skipped.append(f"{path}: {error}")
@@ -115,8 +112,6 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
 
 
 def _standard_input() -> str:
-    from code_rlm.errors_rlm import InputError
-
     try:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -124,8 +119,6 @@ def _standard_input() -> str:
 
 
 def _pairs(items: list[str], option: str) -> dict[str, str]:
-    from code_rlm.errors_rlm import InputError
-
     pairs = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -137,9 +130,6 @@ def _pairs(items: list[str], option: str) -> dict[str, str]:
 
 def _find(names: list[str]) -> Iterator[tuple[str, bool]]:
     """Files as (path, whether it was named itself); directories are walked for known suffixes, hidden ones left out."""
-    from code_rlm.errors_rlm import InputError
-    from code_rlm.inputs_rlm import LANGUAGES
-
     for name in names:
         if name == "-":
             yield name, True

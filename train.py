@@ -440,6 +440,11 @@ def save_model(model: torch.nn.Module, tokenizer: RLMTokenizer, folder: Path, op
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     resolved = {k: v for k, v in asdict(options).items() if k not in ("out", "data_root")}
+    # A checkpoint is published: it names folders and files, not where they lay on the machine that trained it.
+    for key in ("tokenizer", "init", "encoder"):
+        if resolved[key] and os.path.isdir(resolved[key]):
+            resolved[key] = Path(resolved[key]).name
+    resolved["data"] = [{k: Path(v).name if k == "file" else v for k, v in e.items()} for e in resolved["data"]]
     (folder / "training_options.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False))
 
 
