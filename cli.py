@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from transformers.utils import logging
 
-from code_rlm.errors_rlm import InputError
+from code_rlm.errors_rlm import InputError, RLMError
 from code_rlm.inputs_rlm import LANGUAGES, CodeInput, read_input
 from code_rlm.loading import pipeline
 
