@@ -9,6 +9,7 @@ Writes report.json and report.md to the folder.
 
 import argparse
 import datetime
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -76,8 +77,10 @@ def evaluate(args: argparse.Namespace) -> Path:
         raise EvaluationError("Give either --task NAMES with --data-root, or --data FILE with its columns.")
     model, tokenizer = load(args.model)
     tasks: dict[str, dict[str, Predictions]] = {}
+    training_rows: dict[str, int] = {}
     for name in args.task or [args.data]:
         train, test = read_rows(name, args)
+        training_rows[Path(name).name] = len(train)
         present = sorted({m for names in test["metrics"] for m in names})
         wanted = args.metrics or [m for m in model.config.metric_names() if m in present]
         if missing := [m for m in wanted if m not in present]:
@@ -94,8 +97,10 @@ def evaluate(args: argparse.Namespace) -> Path:
         if not wanted:
             raise EvaluationError(f"The model predicts none of the metrics of {name}: {', '.join(present)}.")
         tasks[Path(name).name] = {m: score(model, tokenizer, train, test, m, args) for m in wanted}
-    source = args.model or f"code-rlm default ({DEFAULT_CHECKPOINT.name})"
+    source = args.model or f"code-rlm {DEFAULT_CHECKPOINT.name}"
+    source = Path(source).name if os.path.isdir(source) else source
     report = build_report(tasks, model=source, date=datetime.date.today().isoformat(), seed=args.seed)
+    report |= {"split": args.split, "rows_baselines_were_fitted_on": training_rows}
     path, readable = write_report(report, args.out)
     print(readable.read_text())
     return path
