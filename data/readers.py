@@ -480,7 +480,7 @@ def codenet_python(row: dict[str, Any]) -> _Input:
     bytes (times 1024), and its CPU time in milliseconds, on the judge's machine. Context: none, the problem's text is
     not part of the sample. Group: the problem.
     """
-    return _Input(text=row["text"], language=row["language"].lower(), group=row["group"])
+    return _Input(text=undouble(row["text"]), language=row["language"].lower(), group=row["group"])
 
 
 # Architectures
@@ -493,6 +493,12 @@ _NASBENCH201_DEVICES = (
 _FBNET_DEVICES = tuple(device.replace("_256", "_64") for device in _NASBENCH201_DEVICES)
 _OFA_DEVICES = tuple(f"{gpu}_{batch}" for gpu in ("2080ti", "titan_rtx", "titan_xp", "v100") for batch in (1, 32, 64))
 _AFTER_AT = "latency by device, named after the @"
+
+
+def undouble(text: str) -> str:
+    """Takes back the doubling of every line break, where the text has no other: `a\\n\\nb` becomes `a\\nb`."""
+    runs = re.findall(r"\n+", text)
+    return text.replace("\n\n", "\n") if runs and all(len(run) % 2 == 0 for run in runs) else text
 
 
 @_task(

@@ -734,3 +734,11 @@ def test_when_metadata_is_no_plain_dictionary_then_it_is_refused(text, message):
 
 def test_when_metadata_holds_nan_then_it_is_missing():
     assert parse_metadata("{'lat_a': nan, 'b': [1, -2.5], 'c': None}") == {"lat_a": None, "b": [1, -2.5], "c": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [("a\n\nb\n\n\n\nc", "a\nb\n\nc"), ("a\nb\n\nc", "a\nb\n\nc"), ("a", "a"), ("a\n\nb\n\n", "a\nb\n")],
+)
+def test_when_every_line_break_is_doubled_then_the_reader_takes_it_back(text, plain):
+    assert readers.undouble(text) == plain
