@@ -13,16 +13,16 @@ Ways:
   prefix run again and its keys and values projected anew at every place
 
 All times contain the encoder pass. Times are medians over rounds in which the ways take turns; ratios are to `encoder`.
-Peak memory is that of a fresh process for each way.
+`--memory` gives the peak memory of a fresh process for each way instead (Linux).
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from transformers.modeling_outputs import BaseModelOutput
@@ -108,15 +108,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.add_argument("--no-memory", action="store_true", help="leave peak memory out")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory instead of time")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model = build(args.size, args.model)
     if args.memory_of:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_mb()
         ways(model, random_inputs(model, args.batch[0], args.lengths[0]), args.samples)[args.memory_of]()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, before / 1024)
+        print(peak_mb(), before)
+        return
+    if args.memory:
+        print("| batch | tokens | way | peak MB | before the call |\n|---|---|---|---|---|")
+        for batch in args.batch:
+            for length in args.lengths:
+                for name in ways(model, random_inputs(model, 1, 16), args.samples):
+                    peak, before = peak_memory(args, batch, length, name)
+                    print(f"| {batch} | {length} | {name} | {peak:.0f} | {before:.0f} |", flush=True)
         return
     rows = []
     for batch in args.batch:
@@ -134,18 +142,20 @@ def main() -> None:
             base = statistics.median(times["encoder"])
             for name, seconds in times.items():
                 median = statistics.median(seconds)
-                row = {"batch": batch, "length": length, "way": name, "ms": 1e3 * median, "ratio": median / base}
-                if not args.no_memory:
-                    row["peak_mb"], row["before_mb"] = peak_memory(args, batch, length, name)
-                rows.append(row)
+                rows.append({"batch": batch, "length": length, "way": name, "ms": 1e3 * median, "ratio": median / base})
     if args.json:
         print(json.dumps(rows, indent=1))
         return
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters, {args.threads} threads\n")
-    print("| batch | tokens | way | ms | x encoder | peak MB (before the call) |\n|---|---|---|---|---|---|")
+    print("| batch | tokens | way | ms | x encoder |\n|---|---|---|---|---|")
     for r in rows:
-        peak = f"{r['peak_mb']:.0f} ({r['before_mb']:.0f})" if "peak_mb" in r else ""
-        print(f"| {r['batch']} | {r['length']} | {r['way']} | {r['ms']:.1f} | {r['ratio']:.2f} | {peak} |")
+        print(f"| {r['batch']} | {r['length']} | {r['way']} | {r['ms']:.1f} | {r['ratio']:.2f} |")
+
+
+def peak_mb() -> float:
+    """This process's peak resident memory. Not getrusage's, which a new process inherits from its parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def peak_memory(args: argparse.Namespace, batch: int, length: int, name: str) -> tuple[float, float]:
