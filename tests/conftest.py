@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
+import code_rlm
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.data.train_tokenizer import train_tokenizer
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
@@ -201,3 +204,15 @@ def reloaded(make_model, saved_elsewhere, batch, tmp_path_factory):
         "generated": model.generate(**batch, num_objectives=2).tolist(),
     }
     return {"here": here, **json.loads(process.stdout.splitlines()[-1])}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_model, tokenizer, tmp_path_factory) -> Path:
+    """Folder of a tiny checkpoint with metrics of four kinds of input."""
+    return tiny.save(make_model, tokenizer, tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def pipe(checkpoint):
+    """The pipeline of that checkpoint."""
+    return code_rlm.pipeline(checkpoint)

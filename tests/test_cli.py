@@ -18,22 +18,11 @@ import transformers
 from huggingface_hub import constants
 from transformers.utils import logging
 
-import code_rlm
 from code_rlm.cli import COLUMNS, human, main
 from code_rlm.data.nas_graphs import build_graph
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(make_model, tokenizer, tmp_path_factory) -> Path:
-    return tiny.save(make_model, tokenizer, tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture(scope="module")
-def pipe(checkpoint):
-    return code_rlm.pipeline(checkpoint)
 
 
 @pytest.fixture

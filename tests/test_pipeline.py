@@ -34,16 +34,6 @@ MIXED = [
 
 
 @pytest.fixture(scope="module")
-def checkpoint(make_model, tokenizer, tmp_path_factory) -> Path:
-    return tiny.save(make_model, tokenizer, tmp_path_factory.mktemp("checkpoint"))
-
-
-@pytest.fixture(scope="module")
-def pipe(checkpoint):
-    return code_rlm.pipeline(checkpoint)
-
-
-@pytest.fixture(scope="module")
 def graph():
     return build_graph("nasbench201", CELL)
 
