@@ -10,6 +10,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .errors_rlm import CheckpointError, MetricError
+from .lexical_rlm import LexicalSettings
 from .numbers_rlm import NumberFormat
 
 TASK = "code-regression"
@@ -94,6 +95,8 @@ class RLMConfig(PreTrainedConfig):
         number_format: Fields of a `NumberFormat`.
         metrics: Registry of the metrics that the checkpoint knows, a list of `Metric` fields.
         default_metrics: Kind of input to the metrics that are predicted where none is asked for.
+        lexical: Fields of `LexicalSettings`: the regressors on n-grams whose scores the decoder reads beside the encoder's
+            memory. None: there are none.
         freeze_encoder: Whether the encoder is left out of training.
         constrain_numbers: Whether `generate()` keeps to the number grammar.
     """
@@ -122,6 +125,7 @@ class RLMConfig(PreTrainedConfig):
     number_format: dict[str, Any] | None = None
     metrics: list[dict[str, Any]] | None = None
     default_metrics: dict[str, list[str]] | None = None
+    lexical: dict[str, Any] | None = None
     freeze_encoder: bool = False
     constrain_numbers: bool = True
     is_encoder_decoder: bool = True
@@ -144,6 +148,8 @@ class RLMConfig(PreTrainedConfig):
                 raise MetricError(
                     f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}."
                 )
+        if self.lexical is not None:
+            self.lexical = LexicalSettings.from_dict(self.lexical).to_dict()
         for name in ("hidden_size", "intermediate_size", "num_layers", "num_attention_heads", "num_key_value_heads"):
             size = getattr(self, f"decoder_{name}")
             if not isinstance(size, int) or size < 1:

@@ -135,7 +135,7 @@ class EncodedInputs:
 
     Attributes:
         memory: Cross-attention keys and values of every decoder layer, each `(batch, kv_heads, length, head_dim)`.
-        mask: True for text `(batch, length)`, None when nothing is padded.
+        mask: True for what is to be read `(batch, length)`, None when nothing is padded.
         fingerprints: One integer per input, of its token ids; they seed sampling, so that an input gets the same samples
             alone and in any batch.
     """
@@ -416,8 +416,9 @@ class ExactGenerationMixin:
             padded = not bool(mask.all())
             memory = self.encode_memory(ids, mask if padded else None)
             memory = self.decoder.project_memory(self.memory_norm(memory))
+            seen = self.memory_mask(mask.bool()) if padded else None
         rows = [row[keep.bool()].cpu().numpy() for row, keep in zip(ids, mask, strict=True)]
-        return EncodedInputs(memory, mask.bool() if padded else None, [zlib.crc32(r.tobytes()) for r in rows])
+        return EncodedInputs(memory, seen, [zlib.crc32(r.tobytes()) for r in rows])
 
     def _begin(self, inputs, metrics, given) -> tuple[_Walk, _Nodes, tuple[str, ...]]:
         """The walk, its nodes behind the given values, and the metrics that are still asked for."""

@@ -4,6 +4,7 @@
 - decoder: pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head
 - cross-attention with grouped key/value heads, folded into the query axis: keys and values are computed once per input
   and never copied, neither per head nor per sample
+- optionally a lexical path: scores of closed-form regressors on n-grams as a few more memory tokens (`lexical_rlm.py`)
 - training loss: cross-entropy over the tokens that the number grammar allows at each place
 - exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
 """
@@ -22,11 +23,14 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from .configuration_rlm import RLMConfig
 from .errors_rlm import CheckpointError
 from .generation_rlm import ExactGenerationMixin, NumberGrammar, NumberLogitsProcessor
+from .lexical_rlm import LexicalPath, LexicalSettings
 from .numbers_rlm import NumberCodec
 
 # The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
 # itself loaded from the Hub.
 from .pipeline_rlm import CodeRegressionPipeline  # noqa: F401
+
+_CACHE_FIELD = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 
 def build_encoder(config: Any) -> PreTrainedModel:
@@ -195,6 +199,11 @@ class RLMPreTrainedModel(PreTrainedModel):
         if isinstance(module, RLMForConditionalGeneration):
             if module.layer_mix is not None:
                 nn.init.zeros_(module.layer_mix)
+        elif isinstance(module, LexicalPath):
+            nn.init.normal_(module.channel_embedding, std=self.config.initializer_range)
+            nn.init.ones_(module.idf)
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
         elif isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if getattr(module, "bias", None) is not None:
@@ -210,6 +219,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         codec: The `NumberCodec` of the config's number format.
         encoder, decoder, number_head: The three parts.
         layer_mix: Logits of the learned mix of encoder layers, None when the decoder reads the last one.
+        lexical: The `LexicalPath`, None without one.
     """
 
     def __init__(self, config: RLMConfig):
@@ -219,6 +229,9 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self.encoder = build_encoder(config.encoder)
         layers = config.encoder_layers
         self.layer_mix = nn.Parameter(torch.zeros(len(layers))) if layers else None
+        self.lexical = None
+        if config.lexical is not None:
+            self.lexical = LexicalPath(LexicalSettings.from_dict(config.lexical), config.encoder_hidden_size)
         self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps)
         self.decoder = RLMDecoder(config, self.codec)
         self.number_head = nn.Linear(config.decoder_hidden_size, self.codec.vocab_size, bias=False)
@@ -268,8 +281,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
     # ------------------------------------------------------------------------------------------------ parts
 
     def get_encoder(self, *args, **kwargs) -> nn.Module:
-        """The text encoder."""
-        return self.encoder
+        """What `generate()` calls on the text: `encode_memory` as a module, as the decoder reads more than the last layer."""
+        return _MemoryEncoder(self)
 
     def get_decoder(self, *args, **kwargs) -> nn.Module:
         """The number decoder."""
@@ -304,7 +317,30 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
 
     # ------------------------------------------------------------------------------------------------ passes
 
-    def encode_memory(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def encode_memory(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        lexical_scores: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What the decoder reads: the encoder's memory, then one token per channel of the lexical path, if there is one.
+
+        Args:
+            input_ids: Text tokens `(batch, length)`.
+            attention_mask: 1 for text, 0 for padding `(batch, length)`.
+            lexical_scores: Scores `(batch, channels)` in place of those that the lexical path gives, see `lexical_rlm`.
+
+        Returns:
+            `(batch, length + channels, encoder size)`.
+        """
+        memory = self._encode_text(input_ids, attention_mask)
+        if self.lexical is None:
+            return memory
+        if lexical_scores is None:
+            lexical_scores = self.lexical.scores(input_ids, attention_mask)
+        return torch.cat([memory, self.lexical(lexical_scores).to(memory.dtype)], 1)
+
+    def _encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """The encoder's memory `(batch, length, encoder size)`: its last layer or the learned mix of several."""
         layers = self.config.encoder_layers
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
@@ -321,6 +357,12 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         weights = self.layer_mix.softmax(0).to(chosen[0].dtype)
         return sum(w * s for w, s in zip(weights, chosen, strict=True)).to(self.memory_norm.weight.dtype)
 
+    def memory_mask(self, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """The mask of `encode_memory`'s output for a mask of the text: nothing of the lexical path is padding."""
+        if attention_mask is None or self.lexical is None:
+            return attention_mask
+        return F.pad(attention_mask, (0, len(self.lexical.settings.channels)), value=1)
+
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -328,8 +370,10 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         decoder_input_ids: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         encoder_outputs: Any = None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
+        lexical_scores: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
@@ -341,8 +385,10 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             decoder_input_ids: Number tokens so far, the start token first `(batch, places)`; made from `labels` if absent.
             labels: Number tokens `(batch, places)`, objective after objective, then the end token; -100 is ignored.
             encoder_outputs: Memory from an earlier call, in place of `input_ids`.
-            past_key_values: Decoder cache of an earlier call.
+            cache: Decoder cache of an earlier call.
+            past_key_values: The same, by the name that it has in transformers before 5.24.
             use_cache: Keep a decoder cache.
+            lexical_scores: See `encode_memory`; in training those of regressors that have not seen the row.
             num_items_in_batch: Divide the summed loss by this instead of by the number of labels.
 
         Returns:
@@ -350,7 +396,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             the exact methods), and `loss` when labels are given.
         """
         if encoder_outputs is None:
-            encoder_outputs = BaseModelOutput(last_hidden_state=self.encode_memory(input_ids, attention_mask))
+            memory = self.encode_memory(input_ids, attention_mask, lexical_scores)
+            encoder_outputs = BaseModelOutput(last_hidden_state=memory)
         memory = encoder_outputs[0]
         if decoder_input_ids is None:
             if labels is None:
@@ -359,22 +406,20 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
                 )
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         use_cache = (not self.training and labels is None) if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        start = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if past_key_values is not None:
-            memory_kv = self._cached_memory(memory, past_key_values)
-            past = past_key_values.self_attention_cache
+        cache = past_key_values if cache is None else cache
+        if use_cache and cache is None:
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        start = cache.get_seq_length() if cache is not None else 0
+        if cache is not None:
+            memory_kv, past = self._cached_memory(memory, cache), cache.self_attention_cache
         else:
             memory_kv, past = self.decoder.project_memory(self.memory_norm(memory)), None
-        hidden = self.decoder(decoder_input_ids, memory_kv, attention_mask, start=start, past=past)
+        hidden = self.decoder(decoder_input_ids, memory_kv, self.memory_mask(attention_mask), start=start, past=past)
         logits = self.number_head(hidden)
         loss = None
         if labels is not None:
             loss = self.grammar.loss(logits, labels, num_items_in_batch)
-        return Seq2SeqLMOutput(
-            loss=loss, logits=logits, past_key_values=past_key_values, encoder_last_hidden_state=memory
-        )
+        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=memory, **{_CACHE_FIELD: cache})
 
     def _cached_memory(
         self, memory: torch.Tensor, cache: EncoderDecoderCache
@@ -413,6 +458,21 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         """Labels shifted right behind the start token."""
         start = labels.new_full((len(labels), 1), self.config.decoder_start_token_id)
         return torch.cat([start, labels[:, :-1].clamp_min(0)], 1)
+
+
+class _MemoryEncoder(nn.Module):
+    """`encode_memory` in the shape of an encoder; holds no weights of its own."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, model: RLMForConditionalGeneration):
+        super().__init__()
+        self.encode_memory = model.encode_memory
+
+    def forward(
+        self, input_ids, attention_mask=None, output_attentions=None, output_hidden_states=None, return_dict=True
+    ) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=self.encode_memory(input_ids, attention_mask))
 
 
 RLMForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")

@@ -21,6 +21,7 @@ REMOTE_FILES = {
     "errors_rlm.py",
     "generation_rlm.py",
     "inputs_rlm.py",
+    "lexical_rlm.py",
     "modeling_rlm.py",
     "numbers_rlm.py",
     "onnx_text_rlm.py",
