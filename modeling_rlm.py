@@ -304,22 +304,35 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
 
     # ------------------------------------------------------------------------------------------------ passes
 
-    def encode_memory(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The encoder's memory `(batch, length, encoder size)`: its last layer or the learned mix of several."""
+    def encode_layers(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """What is read of the encoder, `(batch, length, layers, encoder size)`: its last layer, or those of `encoder_layers`.
+
+        With a frozen encoder this is a function of the text alone and can be kept, see `forward`.
+        """
         layers = self.config.encoder_layers
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
             output = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
             )
         if not layers:
-            return output.last_hidden_state.to(self.memory_norm.weight.dtype)
+            return output.last_hidden_state[:, :, None]
         # The last of the hidden states is the normed one, so that all enter the mix at comparable scale.
         states = [*output.hidden_states[:-1], output.last_hidden_state]
         if max(layers) >= len(states) or min(layers) < -len(states):
             raise CheckpointError(f"encoder_layers {layers} go beyond the encoder's {len(states)} hidden states.")
-        chosen = [F.rms_norm(states[i], states[i].shape[-1:]) for i in layers]
-        weights = self.layer_mix.softmax(0).to(chosen[0].dtype)
-        return sum(w * s for w, s in zip(weights, chosen, strict=True)).to(self.memory_norm.weight.dtype)
+        return torch.stack([F.rms_norm(states[i], states[i].shape[-1:]) for i in layers], 2)
+
+    def mix_layers(self, states: torch.Tensor) -> torch.Tensor:
+        """The memory `(batch, length, encoder size)`: the learned mix of what `encode_layers` gives."""
+        states = states.to(self.memory_norm.weight.dtype)
+        if self.layer_mix is None:
+            return states[:, :, 0]
+        weights = self.layer_mix.softmax(0).to(states.dtype)
+        return sum(w * s for w, s in zip(weights, states.unbind(2), strict=True))
+
+    def encode_memory(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The encoder's memory `(batch, length, encoder size)`: its last layer or the learned mix of several."""
+        return self.mix_layers(self.encode_layers(input_ids, attention_mask))
 
     def forward(
         self,
@@ -328,6 +341,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         decoder_input_ids: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         encoder_outputs: Any = None,
+        encoder_states: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
@@ -341,6 +355,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             decoder_input_ids: Number tokens so far, the start token first `(batch, places)`; made from `labels` if absent.
             labels: Number tokens `(batch, places)`, objective after objective, then the end token; -100 is ignored.
             encoder_outputs: Memory from an earlier call, in place of `input_ids`.
+            encoder_states: What `encode_layers` gave, in place of `input_ids`.
             past_key_values: Decoder cache of an earlier call.
             use_cache: Keep a decoder cache.
             num_items_in_batch: Divide the summed loss by this instead of by the number of labels.
@@ -350,7 +365,9 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             the exact methods), and `loss` when labels are given.
         """
         if encoder_outputs is None:
-            encoder_outputs = BaseModelOutput(last_hidden_state=self.encode_memory(input_ids, attention_mask))
+            if encoder_states is None:
+                encoder_states = self.encode_layers(input_ids, attention_mask)
+            encoder_outputs = BaseModelOutput(last_hidden_state=self.mix_layers(encoder_states))
         memory = encoder_outputs[0]
         if decoder_input_ids is None:
             if labels is None:
