@@ -50,13 +50,24 @@ class NumberGrammar:
             states.append(steps[states[-1], tokens[:, t]])
         return torch.stack(states, 1)
 
+    def scores(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits in float32, minus infinity where the grammar allows no token behind those before.
+
+        The given token itself always counts as allowed, so that codes of published layouts that no canonical grammar lists
+        still have a finite loss.
+
+        Args:
+            logits: `(batch, places, vocabulary)`.
+            tokens: `(batch, places)`, the tokens that the logits of each place predict.
+        """
+        _, allowed = self.tables(tokens.device)
+        mask = allowed[self.states(tokens)[:, :-1]].scatter(2, tokens[..., None], True)
+        return logits.float().masked_fill(~mask, float("-inf"))
+
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items: int | torch.Tensor | None = None
     ) -> torch.Tensor:
         """Cross-entropy over the tokens that the grammar allows at each place; forced tokens cost nothing.
-
-        The label itself always counts as allowed, so that codes of published layouts that no canonical grammar lists still
-        have a finite loss.
 
         Args:
             logits: `(batch, places, vocabulary)`.
@@ -65,10 +76,7 @@ class NumberGrammar:
         """
         known = labels != -100
         tokens = labels.clamp_min(0)
-        _, allowed = self.tables(labels.device)
-        mask = allowed[self.states(tokens)[:, :-1]].scatter(2, tokens[..., None], True)
-        scores = logits.float().masked_fill(~mask, float("-inf"))
-        losses = F.cross_entropy(scores[known], tokens[known], reduction="sum")
+        losses = F.cross_entropy(self.scores(logits, tokens)[known], tokens[known], reduction="sum")
         return losses / (known.sum() if num_items is None else num_items)
 
 

@@ -255,14 +255,8 @@ def encode_inputs(
         InputError: A header that alone fills the limit, or a language of several words.
     """
     headers = [format_header(m, i.language, i.context) for i, m in zip(inputs, metrics, strict=True)]
-    # A megabyte on one line is cut before tokenisation: no token is longer than a few dozen characters, so this many
-    # characters from each end always hold more tokens than the limit keeps.
-    reach = 64 * max_tokens
-    bodies, skipped = [], []
-    for item in inputs:
-        whole = len(item.text) <= 2 * reach
-        bodies.append(item.text if whole else item.text[:reach] + item.text[-reach:])
-        skipped.append("" if whole else item.text[reach:-reach])
+    bodies, skipped = zip(*(ends_of(item.text, max_tokens) for item in inputs)) if inputs else ((), ())
+    bodies = list(bodies)
     head_ids, body_ids = tokenize(tokenizer, headers), tokenize(tokenizer, bodies)
     layout = InputLayout.of(tokenizer, max_tokens)
     encoded = EncodedTexts([], [])
@@ -271,6 +265,16 @@ def encode_inputs(
         encoded.input_ids.append(ids)
         encoded.truncated_tokens.append(lost + (len(tokenize(tokenizer, [middle])[0]) if middle else 0))
     return encoded
+
+
+def ends_of(text: str, max_tokens: int) -> tuple[str, str]:
+    """The text that can count within a limit of tokens, and the middle that cannot and is left out before tokenisation.
+
+    No token is longer than a few dozen characters, so the characters kept from each end always hold more tokens than the
+    limit does: a megabyte on one line costs no more than a page.
+    """
+    reach = 64 * max_tokens
+    return (text, "") if len(text) <= 2 * reach else (text[:reach] + text[-reach:], text[reach:-reach])
 
 
 def tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -331,6 +335,7 @@ __all__ = [
     "assembly_listing",
     "context_lines",
     "encode_inputs",
+    "ends_of",
     "format_header",
     "read_input",
     "tokenize",

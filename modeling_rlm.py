@@ -317,6 +317,32 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
 
     # ------------------------------------------------------------------------------------------------ passes
 
+    def encode_layers(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """What is read of the encoder, `(batch, length, layers, encoder size)`: its last layer, or those of `encoder_layers`.
+
+        With a frozen encoder this is a function of the text alone and can be kept, see `forward`.
+        """
+        layers = self.config.encoder_layers
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
+            output = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
+            )
+        if not layers:
+            return output.last_hidden_state[:, :, None]
+        # The last of the hidden states is the normed one, so that all enter the mix at comparable scale.
+        states = [*output.hidden_states[:-1], output.last_hidden_state]
+        if max(layers) >= len(states) or min(layers) < -len(states):
+            raise CheckpointError(f"encoder_layers {layers} go beyond the encoder's {len(states)} hidden states.")
+        return torch.stack([F.rms_norm(states[i], states[i].shape[-1:]) for i in layers], 2)
+
+    def mix_layers(self, states: torch.Tensor) -> torch.Tensor:
+        """The memory `(batch, length, encoder size)`: the learned mix of what `encode_layers` gives."""
+        states = states.to(self.memory_norm.weight.dtype)
+        if self.layer_mix is None:
+            return states[:, :, 0]
+        weights = self.layer_mix.softmax(0).to(states.dtype)
+        return sum(w * s for w, s in zip(weights, states.unbind(2), strict=True))
+
     def encode_memory(
         self,
         input_ids: torch.Tensor,
@@ -333,29 +359,23 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         Returns:
             `(batch, length + channels, encoder size)`.
         """
-        memory = self._encode_text(input_ids, attention_mask)
+        return self._memory(self.encode_layers(input_ids, attention_mask), input_ids, attention_mask, lexical_scores)
+
+    def _memory(
+        self,
+        states: torch.Tensor,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        lexical_scores: torch.Tensor | None,
+    ) -> torch.Tensor:
+        memory = self.mix_layers(states)
         if self.lexical is None:
             return memory
         if lexical_scores is None:
+            if input_ids is None:
+                raise ValueError("The lexical path reads input_ids or lexical_scores; encoder_states alone do not do.")
             lexical_scores = self.lexical.scores(input_ids, attention_mask)
         return torch.cat([memory, self.lexical(lexical_scores).to(memory.dtype)], 1)
-
-    def _encode_text(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """The encoder's memory `(batch, length, encoder size)`: its last layer or the learned mix of several."""
-        layers = self.config.encoder_layers
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
-            output = self.encoder(
-                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
-            )
-        if not layers:
-            return output.last_hidden_state.to(self.memory_norm.weight.dtype)
-        # The last of the hidden states is the normed one, so that all enter the mix at comparable scale.
-        states = [*output.hidden_states[:-1], output.last_hidden_state]
-        if max(layers) >= len(states) or min(layers) < -len(states):
-            raise CheckpointError(f"encoder_layers {layers} go beyond the encoder's {len(states)} hidden states.")
-        chosen = [F.rms_norm(states[i], states[i].shape[-1:]) for i in layers]
-        weights = self.layer_mix.softmax(0).to(chosen[0].dtype)
-        return sum(w * s for w, s in zip(weights, chosen, strict=True)).to(self.memory_norm.weight.dtype)
 
     def memory_mask(self, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
         """The mask of `encode_memory`'s output for a mask of the text: nothing of the lexical path is padding."""
@@ -371,6 +391,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         labels: torch.LongTensor | None = None,
         encoder_outputs: Any = None,
         cache: Cache | None = None,
+        encoder_states: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         lexical_scores: torch.Tensor | None = None,
@@ -385,6 +406,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             decoder_input_ids: Number tokens so far, the start token first `(batch, places)`; made from `labels` if absent.
             labels: Number tokens `(batch, places)`, objective after objective, then the end token; -100 is ignored.
             encoder_outputs: Memory from an earlier call, in place of `input_ids`.
+            encoder_states: What `encode_layers` gave, in place of `input_ids`.
             cache: Decoder cache of an earlier call.
             past_key_values: The same, by the name that it has in transformers before 5.24.
             use_cache: Keep a decoder cache.
@@ -396,7 +418,9 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             the exact methods), and `loss` when labels are given.
         """
         if encoder_outputs is None:
-            memory = self.encode_memory(input_ids, attention_mask, lexical_scores)
+            if encoder_states is None:
+                encoder_states = self.encode_layers(input_ids, attention_mask)
+            memory = self._memory(encoder_states, input_ids, attention_mask, lexical_scores)
             encoder_outputs = BaseModelOutput(last_hidden_state=memory)
         memory = encoder_outputs[0]
         if decoder_input_ids is None:
