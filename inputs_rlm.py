@@ -14,6 +14,7 @@ back with it.
 
 import ast
 import io
+import math
 import os
 import re
 import warnings
@@ -228,8 +229,26 @@ def format_header(metrics: Sequence[str], language: str | None = None, context: 
         if len(language.split()) != 1:
             raise InputError(f"language must be one word, such as 'python', got {language!r}.")
         lines.append(f"# language: {language}")
-    lines += [f"# {line}" for line in context]
+    for line in context:
+        lines.append(f"# {line}")
+        if (elements := _elements(line)) is not None:
+            lines.append(f"# elements: {elements}")
     return "\n".join(lines) + "\n"
+
+
+_SHAPE = re.compile(r"(?<![\w.=])\d+(?:x\d+)*(?![\w.])")
+
+
+def _elements(line: str) -> int | None:
+    """How many elements the shapes of a context line `..._size: 1024x4096, 4096` or `..._shape:` have; None for others.
+
+    Digits are read one by one, and a product is hard to read off them, so the header says it.
+    """
+    key, _, value = line.partition(":")
+    if not key.endswith(("_size", "_shape")) or key.endswith(("batch_size", "image_size")):
+        return None
+    shapes = [math.prod(map(int, shape.split("x"))) for shape in _SHAPE.findall(value)]
+    return sum(shapes) if shapes else None
 
 
 @dataclass

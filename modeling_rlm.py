@@ -278,6 +278,13 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             model.encoder.requires_grad_(False)
         return model
 
+    def add_lexical_path(self, settings: LexicalSettings) -> None:
+        """Puts a new lexical path in the place of what there is, its regressors still zero; see `training/lexical.py`."""
+        path = LexicalPath(settings, self.config.encoder_hidden_size)
+        path.apply(self._init_weights)
+        self.config.lexical = settings.to_dict()
+        self.lexical = path.to(self.memory_norm.weight)
+
     # ------------------------------------------------------------------------------------------------ parts
 
     def get_encoder(self, *args, **kwargs) -> nn.Module:

@@ -31,9 +31,10 @@ from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.training.adapters import base_of, is_adapted
 from code_rlm.training.checkpoints import Progress, checkpoints, claim_folder, drop_old, save_model, save_whole
 from code_rlm.training.features import FeatureCache, possible_inputs
+from code_rlm.training.lexical import fit_lexical_path
 from code_rlm.training.logs import RunLog, Window, check_trackers
 from code_rlm.training.losses import Objective, count_labels
-from code_rlm.training.models import build_model, count_parameters, load_tokenizer
+from code_rlm.training.models import build_model, count_parameters, load_tokenizer, prepare_for_training
 from code_rlm.training.optimizers import WeightAverage, build_optimizers, schedule, set_learning_rate
 from code_rlm.training.options import TrainError, TrainOptions, parse_options
 from code_rlm.training.plan import describe
@@ -70,21 +71,23 @@ def train(options: TrainOptions) -> Path:
         options.seed,
         draws=options.feature_draws if options.feature_cache else None,
     )
+    held_out = [each.validation for each in loaded if each.validation]
     if options.dry_run:
         for line in describe(options, loaded, mixture, model) if accelerator.is_main_process else ():
             print(line)
         return out / "final"
     for each in loaded:
         log.say(str(each))
+    if model.lexical is not None:
+        fit_lexical_path(model, mixture.sources, held_out, mixture, log.say)
+    model = prepare_for_training(model, options)
     every, trained = count_parameters(model)
     log.say(
         f"{every / 1e6:.2f}M parameters, {trained / 1e6:.2f}M trained, on {accelerator.num_processes} x {accelerator.device}, "
         f"precision={options.mixed_precision!r}"
     )
     with contextlib.closing(log):
-        return Run(
-            options, accelerator, log, tokenizer, model, mixture, [e.validation for e in loaded if e.validation]
-        ).go()
+        return Run(options, accelerator, log, tokenizer, model, mixture, held_out).go()
 
 
 class Run:

@@ -40,6 +40,8 @@ class Source:
         dropped: Rows left out because none of their metrics was measured.
         mask_tokens: Share of code tokens that training hides behind `<mask>`, drawn anew each time: a small source read many
             times over is not learned by heart.
+        groups: Each row's group, as it was split by.
+        lexical_scores: Scores of the lexical path for each row, float32 `(rows, channels)`, where the model has one.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Source:
     failed: int = 0
     dropped: int = 0
     mask_tokens: float = 0.0
+    groups: list[str] = field(default_factory=list)
+    lexical_scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.bodies)
@@ -120,6 +124,7 @@ class Source:
             np.array([bool(middle) for _, middle in ends])[keep],
             failed=int(failed.sum()),
             dropped=len(dataset) - len(keep),
+            groups=[rows["group"][i] for i in keep],
         )
 
 
@@ -262,7 +267,10 @@ class Mixture:
         )
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)
         first = np.int64(self.metric_numbers.get(source.metrics[chosen[0]], -1))
-        return Item(ids, labels.astype(np.int64), lost > 0 or bool(source.cut[row]), {"first_metric": first})
+        extras = {"first_metric": first}
+        if source.lexical_scores is not None:
+            extras["lexical_scores"] = source.lexical_scores[row]
+        return Item(ids, labels.astype(np.int64), lost > 0 or bool(source.cut[row]), extras)
 
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         """Pads examples to the longest of the batch."""

@@ -9,6 +9,7 @@ from code_rlm.loading import load
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import add_lora, base_of
+from code_rlm.training.lexical import settings_for
 from code_rlm.training.options import TrainError, TrainOptions
 
 
@@ -25,17 +26,24 @@ def load_tokenizer(options: TrainOptions) -> RLMTokenizer:
         raise TrainError(f"No tokenizer could be loaded from {where}: {str(error).splitlines()[0]}") from error
 
 
-def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> nn.Module:
-    """The model to train, ready in all but its device: frozen, adapted, checkpointed as the options say.
+def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
+    """The model to train: new, or the checkpoint to go on from with its registry widened.
 
     Raises:
         TrainError: Options that do not fit the checkpoint.
     """
     model = _tuned(options, tokenizer, metrics) if options.init else _new(options, tokenizer, metrics)
+    if options.lexical is not None and model.lexical is None:
+        model.add_lexical_path(settings_for(tokenizer, **options.lexical))
+    return model
+
+
+def prepare_for_training(model: RLMForConditionalGeneration, options: TrainOptions) -> nn.Module:
+    """Adapted and checkpointed as the options say."""
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if options.lora is not None:
-        model = add_lora(model, options.lora_options(), options.init)
+        return add_lora(model, options.lora_options(), options.init)
     return model
 
 
@@ -91,4 +99,4 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-__all__ = ["base_of", "build_model", "count_parameters", "load_tokenizer"]
+__all__ = ["base_of", "build_model", "count_parameters", "load_tokenizer", "prepare_for_training"]

@@ -103,6 +103,11 @@ class TrainOptions(Checked):
     lora: dict | None = option(
         None, "train low-rank adapters: {rank:, alpha:, dropout:, target:, train:}; {} takes the defaults"
     )
+    lexical: dict | None = option(
+        None,
+        "adds a lexical path, regressors on n-grams that the decoder reads; {} or buckets:, longest_gram:, number_buckets:; "
+        "one that init has is kept and fitted to the data",
+    )
     feature_cache: str | None = option(
         None, "folder of encoder outputs, computed once and read from disk after; needs freeze_encoder"
     )
@@ -177,6 +182,9 @@ class TrainOptions(Checked):
                 raise TrainError(
                     "lora adapts the weights of a checkpoint: give init, such as --init checkpoints/default."
                 )
+        known = ("buckets", "longest_gram", "number_buckets")
+        if unknown := sorted(set(map(str, self.lexical or ())) - set(known)):
+            raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")
         if self.feature_cache and not self.freeze_encoder:
             raise TrainError(
                 "feature_cache keeps the outputs of an encoder that does not change: set freeze_encoder: true as well."
