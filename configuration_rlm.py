@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from .calibration_rlm import Calibration
 from .errors_rlm import CheckpointError, MetricError
 from .numbers_rlm import NumberFormat
 
@@ -94,6 +95,8 @@ class RLMConfig(PreTrainedConfig):
         number_format: Fields of a `NumberFormat`.
         metrics: Registry of the metrics that the checkpoint knows, a list of `Metric` fields.
         default_metrics: Kind of input to the metrics that are predicted where none is asked for.
+        calibration: Metric to the fields of its `Calibration`, a map of levels fitted on validation rows by
+            `code-rlm calibrate`. Only true of the weights that it was fitted with: further training takes it off.
         freeze_encoder: Whether the encoder is left out of training.
         constrain_numbers: Whether `generate()` keeps to the number grammar.
     """
@@ -122,6 +125,7 @@ class RLMConfig(PreTrainedConfig):
     number_format: dict[str, Any] | None = None
     metrics: list[dict[str, Any]] | None = None
     default_metrics: dict[str, list[str]] | None = None
+    calibration: dict[str, dict[str, Any]] | None = None
     freeze_encoder: bool = False
     constrain_numbers: bool = True
     is_encoder_decoder: bool = True
@@ -144,6 +148,9 @@ class RLMConfig(PreTrainedConfig):
                 raise MetricError(
                     f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}."
                 )
+        self.calibration = {name: Calibration.from_dict(c).to_dict() for name, c in (self.calibration or {}).items()}
+        if unknown := sorted(set(self.calibration) - set(names)):
+            raise MetricError(f"calibration names {unknown}, which the registry does not have: {names}.")
         for name in ("hidden_size", "intermediate_size", "num_layers", "num_attention_heads", "num_key_value_heads"):
             size = getattr(self, f"decoder_{name}")
             if not isinstance(size, int) or size < 1:
@@ -231,6 +238,11 @@ class RLMConfig(PreTrainedConfig):
         raise MetricError(
             f"This checkpoint does not predict {name!r}. It knows: {', '.join(self.metric_names()) or 'none'}."
         )
+
+    def calibration_of(self, name: str) -> Calibration | None:
+        """The map of levels of a metric, None where it was not calibrated."""
+        entry = (self.calibration or {}).get(name)
+        return None if entry is None else Calibration.from_dict(entry)
 
     def metric_names(self, kind: str | None = None) -> list[str]:
         """Names in the registry, of one kind of input or of all."""

@@ -34,6 +34,7 @@ class CallOptions:
         language: Kind of input, where the input itself does not say.
         context: Header lines for every input, a mapping or `key: value` strings.
         batch_size: Inputs run together; they are sorted by length first.
+        calibrated: Answer with calibrated quantiles where the checkpoint has a calibration of the metric.
     """
 
     metrics: Any = None
@@ -45,6 +46,7 @@ class CallOptions:
     language: str | None = None
     context: Any = None
     batch_size: int | None = None
+    calibrated: bool = True
 
     def __post_init__(self):
         if isinstance(self.metrics, str):
@@ -64,6 +66,8 @@ class CallOptions:
             raise MetricError(f"num_samples must be a positive int or None, got {self.num_samples!r}.")
         if self.batch_size is not None and not _is_count(self.batch_size):
             raise InputError(f"batch_size must be at least 1, got {self.batch_size!r}.")
+        if not isinstance(self.calibrated, bool):
+            raise MetricError(f"calibrated must be True or False, got {self.calibrated!r}.")
 
 
 def _is_count(value: Any) -> bool:
@@ -86,9 +90,10 @@ class CodeRegressionPipeline(Pipeline):
     `onnx.ModelProto`; a list, a column of a data set, or a generator of these. A single input gives a list with one dict
     per metric; several give a list of such lists, in input order; a generator gives a generator.
 
-    Each dict is JSON-ready: `metric`, `value` (the median), `unit`, `low`, `high`, `level`, `truncated_tokens`, `outcomes`
-    (probability of each special outcome, where the checkpoint knows them) and `samples` if asked for. `value`, `low` and
-    `high` are None where the model expects no finite number at all.
+    Each dict is JSON-ready: `metric`, `value` (the median), `unit`, `low`, `high`, `level`, `calibrated` (whether the
+    checkpoint's calibration was applied), `truncated_tokens`, `outcomes` (probability of each special outcome, where the
+    checkpoint knows them) and `samples` if asked for. `value`, `low` and `high` are None where the model expects no finite
+    number at all.
     """
 
     _load_tokenizer = True
@@ -200,6 +205,7 @@ class CodeRegressionPipeline(Pipeline):
             metrics=batch["metrics"],
             given=call.given,
             conditioning=call.conditioning,
+            calibrated=call.calibrated,
         )
         samples = None
         if call.num_samples is not None:
@@ -223,6 +229,7 @@ class CodeRegressionPipeline(Pipeline):
                     "low": low,
                     "high": high,
                     "level": found["level"],
+                    "calibrated": prediction.calibrated[column],
                     "truncated_tokens": 0,
                 }
                 if prediction.outcomes:

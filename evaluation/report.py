@@ -63,6 +63,10 @@ class Predictions:
         truncated: Whether the model saw only a part of the row's text, `(rows,)`; none when not given.
         log_probs: Natural logarithm of the probability the model gave to the target, `(rows,)`.
         baselines: Name to predictions, `(rows,)` each.
+        uncalibrated: The model's own quantiles by level where `quantiles` are calibrated ones, `(rows,)` each.
+        languages: Kind of each row's input, `(rows,)`.
+        smaller_is_better: Direction of the metric, for the choice of the best rows.
+        seconds_per_row: Time that the predictions took.
     """
 
     target: Any
@@ -72,6 +76,10 @@ class Predictions:
     truncated: Any = None
     log_probs: Any = None
     baselines: Mapping[str, Any] = field(default_factory=dict)
+    uncalibrated: Mapping[float, Any] = field(default_factory=dict)
+    languages: Any = None
+    smaller_is_better: bool = True
+    seconds_per_row: float | None = None
 
 
 def _column(name: str, values: Any, rows: int) -> np.ndarray:

@@ -24,8 +24,9 @@ from code_rlm.data.readers import read_task
 from code_rlm.errors_rlm import RLMError
 from code_rlm.evaluation.baselines import BASELINES, fit_predict
 from code_rlm.evaluation.metrics import EvaluationError
-from code_rlm.evaluation.predictions import measured, predict_rows, seen_text
+from code_rlm.evaluation.predictions import predict_rows, seen_text
 from code_rlm.evaluation.report import Predictions, build_report, write_report
+from code_rlm.evaluation.rows import measured
 from code_rlm.loading import DEFAULT_CHECKPOINT, load
 
 
