@@ -12,9 +12,9 @@ How (`Calibration` says what comes out):
 - Rows of one group are not independent of each other, and a new input comes from a new group. So every group weighs the
   same, and its weight is shared among its rows (hierarchical conformal prediction, Lee, Barber and Willett 2023,
   arXiv 2306.06342).
-- The pool's values are weighted quantiles of the rows' targets. Its weight is the likeliest: it maximises the mean
-  logarithm of the probability given to the sixteenth of the pool's values that the target falls in. It is at most 0.3, so
-  that medians still tell one input from another; the levels do the rest.
+- The pool's values are weighted quantiles of the rows' targets. Its weight minimises the ranked probability score of the
+  pooled distributions over 16 cells that split these values evenly: the CRPS, with a metric's quantiles for a ruler. It is
+  at most 0.3, so that medians still tell one input from another; the levels do the rest.
 - The map of levels is the inverse of the distribution of the truths' levels under the pooled distributions; a truth that the
   number format shares with its neighbours is spread evenly between P(y < t) and P(y <= t) (Czado, Gneiting and Held 2009,
   Biometrics 65). As in conformal prediction the next group is counted among K + 1, as one that falls outside. Fewer than 100
@@ -62,7 +62,8 @@ class HeldOut:
     Attributes:
         values: Targets as the number format writes them, `(rows,)`.
         below, up_to: The model's P(y < value) and P(y <= value), `(rows,)`.
-        cell_below, cell_up_to: Its probabilities at the ends of the cell that the value falls in, `(rows,)`.
+        cells: Its P(y < edge) at the edges between cells, `(rows, edges)`.
+        edges: Those edges, ascending, `(edges,)`.
         pool: The pool's values, ascending.
         groups: Name of each row's group, `(rows,)`.
     """
@@ -70,8 +71,8 @@ class HeldOut:
     values: np.ndarray
     below: np.ndarray
     up_to: np.ndarray
-    cell_below: np.ndarray
-    cell_up_to: np.ndarray
+    cells: np.ndarray
+    edges: np.ndarray
     pool: np.ndarray
     groups: np.ndarray
 
@@ -79,14 +80,13 @@ class HeldOut:
         return len(self.values)
 
     def __getitem__(self, rows: np.ndarray) -> "HeldOut":
-        columns = ("values", "below", "up_to", "cell_below", "cell_up_to", "groups")
+        columns = ("values", "below", "up_to", "cells", "groups")
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
     @property
     def weights(self) -> np.ndarray:
-        """Weight of each row, equal between groups, sum 1."""
-        _, index, counts = np.unique(self.groups, return_inverse=True, return_counts=True)
-        return 1 / counts[index] / len(counts)
+        """Weight of each row."""
+        return equal_weights(self.groups)
 
     def pooled(self, weight: float) -> tuple[np.ndarray, np.ndarray]:
         """P(y < value) and P(y <= value) of the pooled distributions, `(rows,)` each."""
@@ -112,19 +112,30 @@ def held_out(
             f"{LEAST_GROUPS} groups. Give more rows, or a --group-column in which they differ."
         )
     values = encoded.written
-    weights = HeldOut(values, *[values] * 5, groups=groups).weights
-    pool = weighted_quantiles(values, weights, (np.arange(POOL_VALUES) + 0.5) / POOL_VALUES)
-    # Cells of four pool values each; between two equal edges there is none.
-    edges = np.unique(pool[POOL_VALUES // POOL_CELLS :: POOL_VALUES // POOL_CELLS])
-    cell = np.searchsorted(edges, values, side="right")
-    ends = np.array([-np.inf, *edges, np.inf])
-    thresholds = np.stack([values, np.nextafter(values, np.inf), ends[cell], ends[cell + 1]], 1)
+    pool = weighted_quantiles(values, equal_weights(groups), (np.arange(POOL_VALUES) + 0.5) / POOL_VALUES)
+    edges = cell_edges(pool)
 
     def ask(memory: EncodedInputs, batch: np.ndarray) -> list[np.ndarray]:
-        return [model.cdf(memory, thresholds[batch], metrics=[metric])]
+        own = values[batch, None]
+        thresholds = np.concatenate(
+            [own, np.nextafter(own, np.inf), np.broadcast_to(edges, (len(batch), len(edges)))], 1
+        )
+        return [model.cdf(memory, thresholds, metrics=[metric])]
 
     (found,) = encoded.run(model, tokenizer, ask, batch_size)
-    return HeldOut(values, *found.T, pool=pool, groups=groups)
+    return HeldOut(values, found[:, 0], found[:, 1], found[:, 2:], edges, pool, groups)
+
+
+def equal_weights(groups: np.ndarray) -> np.ndarray:
+    """Weight of each row, equal between groups and within each, sum 1."""
+    _, index, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return 1 / counts[index] / len(counts)
+
+
+def cell_edges(pool: np.ndarray) -> np.ndarray:
+    """Values between cells that hold the same share of the pool; fewer where values repeat."""
+    step = len(pool) // POOL_CELLS
+    return np.unique(pool[step::step])
 
 
 def weighted_quantiles(values: np.ndarray, weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -134,23 +145,19 @@ def weighted_quantiles(values: np.ndarray, weights: np.ndarray, levels: np.ndarr
     return values[order][np.minimum(np.searchsorted(running, levels * running[-1]), len(values) - 1)]
 
 
-def likeliest_weight(rows: HeldOut) -> float:
-    """The pool's weight, at most 0.3, that maximises the mean log-probability of the cells that the values fall in."""
-    edges = np.unique(rows.pool[POOL_VALUES // POOL_CELLS :: POOL_VALUES // POOL_CELLS])
-    ends = np.array([0, *np.searchsorted(rows.pool, edges, side="left"), len(rows.pool)])
-    cell = np.searchsorted(edges, rows.values, side="right")
-    own = np.maximum(rows.cell_up_to - rows.cell_below, 0.0)
-    pool = (ends[cell + 1] - ends[cell]) / len(rows.pool)
-    weights, share = rows.weights, 0.1
-    for _ in range(500):  # expectation maximisation: concave, so from anywhere to the one maximum
-        share = float((weights * share * pool / np.maximum((1 - share) * own + share * pool, 1e-300)).sum())
-    return min(share, MOST_POOL) if share > 1e-6 else 0.0
+def best_weight(rows: HeldOut) -> float:
+    """The pool's weight, at most 0.3, of the least mean ranked probability score; its square form has one minimum."""
+    pool = np.searchsorted(rows.pool, rows.edges, side="left") / len(rows.pool)
+    truth = rows.values[:, None] < rows.edges
+    error, change = rows.cells - truth, rows.cells - pool
+    bend = float(rows.weights @ (change**2).sum(1))
+    return float(np.clip(rows.weights @ (error * change).sum(1) / bend, 0.0, MOST_POOL)) if bend > 0 else 0.0
 
 
 def fit_calibration(rows: HeldOut, source: str = "") -> Calibration:
     """Fits pool and map of levels; see the module."""
     groups = len(np.unique(rows.groups))
-    share = likeliest_weight(rows)
+    share = best_weight(rows)
     low, high = rows.pooled(share)
     weights = rows.weights
     sides = 2

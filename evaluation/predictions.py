@@ -136,6 +136,8 @@ def predict_rows(
         groups=np.array(encoded.rows["group"]),
         languages=np.array(encoded.rows["language"]),
         truncated=encoded.truncated,
+        smaller_is_better=model.config.metric(metric).smaller_is_better,
+        out_of_range=int(encoded.saturated.sum()),
         log_probs=np.where(encoded.saturated, -np.inf, log_probs),
         seconds_per_row=seconds / len(encoded.target),
     )

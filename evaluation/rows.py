@@ -8,8 +8,11 @@ from datasets import Dataset
 
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.data.external import generic
-from code_rlm.data.readers import read_task
+from code_rlm.data.readers import TASKS, read_task
 from code_rlm.evaluation.metrics import EvaluationError
+
+# Computed from an architecture rather than measured: numbers to compare with, not to predict where nobody asks.
+COMPUTED = ("flops_count", "params_count")
 
 
 def add_row_options(parser: argparse.ArgumentParser, split: str) -> None:
@@ -48,6 +51,10 @@ def table_names(args: argparse.Namespace) -> list[str]:
     """
     if bool(args.task) == bool(args.data):
         raise EvaluationError("Give either --task NAMES with --data-root, or --data FILE with its columns.")
+    for option in ("task", "target_columns", "metrics"):
+        given = getattr(args, option) or []
+        if repeated := sorted({name for name in given if given.count(name) > 1}):
+            raise EvaluationError(f"--{option.replace('_', '-')} names {', '.join(repeated)} more than once.")
     if args.data and not args.target_columns:
         raise EvaluationError(f"--data {args.data} needs --target-columns: the columns of its numbers.")
     return args.task or [args.data]
@@ -70,7 +77,9 @@ def read_rows(
     """
     part = None if split == "all" else split
     if args.task:
-        return read_task(name, data_root or args.data_root, part, seed=args.seed, limit=limit)
+        task, asked = TASKS.get(name), (*COMPUTED, *(args.metrics or ()))
+        metrics = None if task is None else [*task.metrics, *(m for m in task.extra_metrics if m in asked)]
+        return read_task(name, data_root or args.data_root, part, metrics=metrics, seed=args.seed, limit=limit)
     rows = generic(
         data_root or args.data,
         text_column=args.text_column,
@@ -109,7 +118,8 @@ def wanted_metrics(config: RLMConfig, rows: Dataset, name: str, args: argparse.N
             f"{name}: the {args.split} split has no rows; choose another with --split, or --split all."
         )
     present = sorted({m for names in rows["metrics"] for m in names})
-    wanted = args.metrics or [m for m in config.metric_names() if m in present]
+    secondary = TASKS[name].extra_metrics if args.task else ()
+    wanted = args.metrics or [m for m in config.metric_names() if m in present and m not in secondary]
     if not wanted:
         raise EvaluationError(
             f"The model predicts none of the metrics of {name}: {', '.join(present)}. It knows: "

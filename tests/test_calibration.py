@@ -123,11 +123,9 @@ def drawn(groups: int, rows: int, seed: int, overconfidence: float = 2.0, shift:
         return stats.norm.cdf(t - expected)
 
     pool = np.quantile(values, (np.arange(fitting.POOL_VALUES) + 0.5) / fitting.POOL_VALUES)
-    step = fitting.POOL_VALUES // fitting.POOL_CELLS
-    ends = np.array([-np.inf, *np.unique(pool[step::step]), np.inf])
-    cell = np.searchsorted(ends[1:-1], values, side="right")
+    edges = fitting.cell_edges(pool)
     level = cdf(values)
-    return fitting.HeldOut(values, level, level, cdf(ends[cell]), cdf(ends[cell + 1]), pool, names)
+    return fitting.HeldOut(values, level, level, stats.norm.cdf(edges - expected[:, None]), edges, pool, names)
 
 
 @pytest.mark.parametrize(("overconfidence", "shift"), [(2.0, 0.0), (0.5, 0.0), (1.5, 1.0)])
@@ -171,10 +169,8 @@ def test_when_one_group_has_most_rows_then_it_weighs_no_more_than_the_others():
     rows = drawn(200, 1, 4)
     bent = drawn(1, 2000, 5, shift=50.0)
     names = np.r_[rows.groups, np.full(len(bent), 999)]
-    joined = [
-        np.r_[getattr(rows, c), getattr(bent, c)] for c in ("values", "below", "up_to", "cell_below", "cell_up_to")
-    ]
-    calibration = fitting.fit_calibration(fitting.HeldOut(*joined, pool=rows.pool, groups=names))
+    joined = [np.concatenate([getattr(rows, c), getattr(bent, c)]) for c in ("values", "below", "up_to", "cells")]
+    calibration = fitting.fit_calibration(fitting.HeldOut(*joined, rows.edges, rows.pool, names))
     assert fitting.covered(drawn(4000, 1, 6), calibration, 0.9).mean() == pytest.approx(0.9, abs=0.04)
 
 
@@ -182,9 +178,9 @@ def test_when_truths_share_a_code_then_a_perfect_model_stays_as_it_is():
     rng = np.random.default_rng(7)
     values = rng.integers(0, 3, size=3000).astype(float)
     pool = np.repeat([0.0, 1.0, 2.0], [22, 21, 21])
-    rows = fitting.HeldOut(
-        values, values / 3, (values + 1) / 3, np.maximum(values, 0) / 3, (values + 1) / 3, pool, np.arange(3000)
-    )
+    edges = np.array([1.0, 2.0])
+    cells = np.broadcast_to(edges / 3, (3000, 2))
+    rows = fitting.HeldOut(values, values / 3, (values + 1) / 3, cells, edges, pool, np.arange(3000))
     calibration = fitting.fit_calibration(rows)
     assert np.abs(np.array(calibration.model_levels) - calibration.levels).max() < 0.03
 
@@ -293,3 +289,10 @@ def test_when_predict_is_told_uncalibrated_then_it_is_the_models_own_answer(chec
 
     assert answers(out, "--uncalibrated") == answers(checkpoint)
     assert answers(out)[0]["calibrated"] and answers(out) != answers(checkpoint)
+
+
+def test_when_the_model_knows_nothing_of_a_metric_then_the_pool_is_given_weight():
+    rows = drawn(1000, 1, 8, overconfidence=1.0)
+    lost = np.random.default_rng(9).permutation(len(rows))
+    astray = fitting.HeldOut(rows.values, rows.below, rows.up_to, rows.cells[lost], rows.edges, rows.pool, rows.groups)
+    assert fitting.best_weight(astray) == fitting.MOST_POOL > 0.1 > fitting.best_weight(rows)
