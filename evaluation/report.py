@@ -52,6 +52,7 @@ SCORES: dict[str, Callable[[Any, Any], float]] = {
 }
 # Groups whose targets spread less than this share of their median hold little to rank but noise.
 MINIMUM_SPREAD = 0.05
+NOMINALS = (0.5, 0.8, 0.9, 0.95)
 TOP_SHARES = (0.05, 0.1, 0.25)
 PACKAGES = ("code-rlm", "torch", "transformers", "numpy", "scipy", "scikit-learn")
 
@@ -123,9 +124,9 @@ def score_predictions(
           are, and how many are left out;
         - `selection`: `top_1`, how often the best row of such a group is chosen, and `top_1_chance`, how often by lot;
           `top_5_percent`, ...: of the rows predicted in the best 5%, the share that is there (chance is the share);
-        - `coverage`: of each central interval that the quantiles form, by its nominal coverage; `coverage_interval`: its
-          confidence interval `[low, high]`; `coverage_of_groups`: with every group weighing the same; `width`: median of
-          width over |target|; `crps`: mean, where there are quantiles; `nll`: nats, where there are log-probabilities;
+        - `coverage`: of the central intervals of 50, 80, 90 and 95% that the quantiles form, by the nominal coverage;
+          `coverage_interval`: its confidence interval `[low, high]`; `coverage_of_groups`: with every group weighing the same;
+          `width`: median of width over |target|; `crps`: mean; `nll`: nats, where there are log-probabilities;
         - `uncalibrated`: `coverage`, `coverage_of_groups`, `width`, `crps`, `spearman`, `mape` of the model's own quantiles,
           where the others are calibrated; so `calibrated` tells which;
         - `truncated_share`; `seconds_per_row`; `languages`: name to `n`, `groups`, the four scores and `coverage`;
@@ -171,7 +172,7 @@ def score_predictions(
     quantiles = {q: column(f"quantile {q}", values) for q, values in predictions.quantiles.items()}
     entry |= _interval_scores(target, quantiles, groups)
     entry["coverage_interval"] = {}
-    for nominal, (low, high) in central_intervals(quantiles).items():
+    for nominal, (low, high) in _reported_intervals(quantiles).items():
         inside = ((quantiles[low] <= target) & (target <= quantiles[high])).astype(np.float64)
         found = resampled(np.mean, inside)
         entry["coverage_interval"][f"{nominal:g}"] = [found["low"], found["high"]]
@@ -241,6 +242,11 @@ def _selection(target: np.ndarray, median: np.ndarray, groups: np.ndarray | None
     return {"top_1": best, "top_1_chance": chance, **shares}
 
 
+def _reported_intervals(quantiles: Mapping[float, Any]) -> dict[float, tuple[float, float]]:
+    """Of the central intervals that the quantiles form, those that reports are about."""
+    return {nominal: ends for nominal, ends in central_intervals(quantiles).items() if nominal in NOMINALS}
+
+
 def _interval_scores(
     target: np.ndarray, quantiles: Mapping[float, np.ndarray], groups: np.ndarray | None
 ) -> dict[str, Any]:
@@ -251,7 +257,7 @@ def _interval_scores(
         np.arange(target.size) if groups is None else groups.astype(str), return_inverse=True, return_counts=True
     )
     weights = 1 / counts[index] / len(counts)
-    for nominal, (low, high) in central_intervals(quantiles).items():
+    for nominal, (low, high) in _reported_intervals(quantiles).items():
         name, ends = f"{nominal:g}", (quantiles[low], quantiles[high])
         scores["coverage"][name] = interval_coverage(target, *ends)
         scores["coverage_of_groups"][name] = float(weights @ ((ends[0] <= target) & (target <= ends[1])))

@@ -126,9 +126,9 @@ def wanted_metrics(config: RLMConfig, rows: Dataset, name: str, args: argparse.N
             f"{', '.join(config.metric_names()) or 'none'}."
         )
     for metric in wanted:
-        config.metric(metric)
         if metric not in present:
             raise EvaluationError(f"{name} has no {metric}; it has {', '.join(present)}.")
+        config.metric(metric)
         if not len(measured(rows, metric)[0]):
             raise EvaluationError(f"{name}: no row of the {args.split} split has a value of {metric}.")
     return list(wanted)
