@@ -15,7 +15,7 @@ transform empirical (Kuleshov et al. 2018, arXiv 1807.00263) and conformal. How 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -87,6 +87,13 @@ class Calibration:
         inner = np.interp(levels, (0.0, *self.levels, 1.0), (0.0, *self.model_levels, 1.0))
         # A quantile needs a level strictly inside (0, 1); beyond a trillionth the float64 sums of the tree say nothing.
         return np.clip(inner, 1e-12, 1 - 1e-12)
+
+    def pooled(self, probabilities: Any, values: Any, side: Literal["left", "right"]) -> np.ndarray:
+        """P(y < value), side `left`, or P(y <= value) of the pooled distribution for the model's own; float64."""
+        if not self.pool_weight:
+            return np.asarray(probabilities, dtype=np.float64)
+        pool = np.searchsorted(np.sort(self.pool_values), values, side=side) / len(self.pool_values)
+        return (1 - self.pool_weight) * np.asarray(probabilities) + self.pool_weight * pool
 
     def calibrated(self, probabilities: Any) -> np.ndarray:
         """Calibrated probabilities P(y < t) for those of the pooled distribution; float64 of their shape.

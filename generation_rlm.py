@@ -27,6 +27,7 @@ from transformers import LogitsProcessor
 from .calibration_rlm import Calibration
 from .errors_rlm import MetricError
 from .numbers_rlm import NumberCodec
+from .ranking_rlm import Distribution
 
 
 class NumberGrammar:
@@ -721,6 +722,50 @@ class ExactGenerationMixin:
             middle = np.bincount(pieces.owner, pieces.mass * (pieces.low / 2 + pieces.high / 2), batch) / total
             error = np.bincount(pieces.owner, pieces.mass * (pieces.high - pieces.low) / 2, batch) / total
             return (middle, error) if return_error else middle
+
+    def distributions(
+        self,
+        inputs: Mapping[str, torch.Tensor] | EncodedInputs,
+        tolerance: float = 1e-3,
+        *,
+        metrics: Sequence[str] | None = None,
+        given: Mapping[str, Any] | None = None,
+        calibrated: bool = False,
+    ) -> list[Distribution]:
+        """The whole distribution of the first metric asked for, cut into pieces of little mass.
+
+        Args:
+            inputs: See the class.
+            tolerance: No piece but a single value has more mass than this.
+            metrics: Names in the header's order.
+            given: Known values of the first of them.
+            calibrated: Mend the distributions by the checkpoint's calibration, where the metric has one.
+
+        Returns:
+            One for each input.
+
+        Raises:
+            MetricError: An input for which no finite number has any probability, or a tolerance outside (0, 1).
+        """
+        if not 0 < tolerance < 1:
+            raise MetricError(f"tolerance must be in (0, 1), got {tolerance}.")
+        with self._answering():
+            walk, nodes, asked = self._begin(inputs, metrics, given)
+            batch = len(walk.encoded)
+            calibration = self.config.calibration_of(asked[0]) if calibrated else None
+
+            def need(pieces: _Pieces, count: int) -> np.ndarray:
+                return pieces.mass[-count:] > tolerance
+
+            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need)
+            found = []
+            for row in range(batch):
+                own = pieces[np.flatnonzero((pieces.owner == row) & (pieces.mass > 0))]
+                if not len(own.mass):
+                    raise MetricError(f"Input {row}: the model expects no finite {asked[0]} at all.")
+                finite = float(own.mass.sum())
+                found.append(Distribution(own.low, own.high, own.mass / finite, min(finite, 1.0), calibration))
+            return found
 
     def probability_less(
         self,

@@ -121,8 +121,20 @@ def evaluate(args: argparse.Namespace) -> Path:
     )
     report |= {"split": args.split, "rows_baselines_were_fitted_on": training_rows}
     path, readable = write_report(report, args.out)
+    draw(tasks, args.out)
     print(readable.read_text(encoding="utf-8"))
     return path
+
+
+def draw(tasks: dict[str, dict[str, Predictions]], folder: str) -> None:
+    """Writes the plots beside the report, where matplotlib is installed."""
+    try:
+        from code_rlm.evaluation.plots import report_plots
+    except ImportError as error:
+        print(f"code-rlm evaluate: no plots, as {error}", file=sys.stderr)
+        return
+    written = report_plots(tasks, folder)
+    print(f"{len(written)} plots are in {folder}", file=sys.stderr)
 
 
 def odd(found: Predictions) -> list[str]:

@@ -26,6 +26,7 @@ REMOTE_FILES = {
     "numbers_rlm.py",
     "onnx_text_rlm.py",
     "pipeline_rlm.py",
+    "ranking_rlm.py",
     "tokenization_rlm.py",
 }
 WEIGHTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
