@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--format", choices=FORMATS, help="output; by default a table on a terminal, JSON elsewhere")
     commands.add_parser("train", help="train or fine-tune a model", add_help=False)
     commands.add_parser("evaluate", help="measure a model against baselines", add_help=False)
+    commands.add_parser("pareto", help="files that no other beats in two metrics", add_help=False)
     commands.add_parser("calibrate", help="fit a model's intervals on held-out rows", add_help=False)
     return parser
 
@@ -67,6 +68,10 @@ def main(argv: list[str] | None = None) -> int:
         from code_rlm.evaluation.calibration import main as calibrate
 
         return calibrate(argv[1:])
+    if argv[:1] == ["pareto"]:
+        from code_rlm.evaluation.pareto import main as pareto
+
+        return pareto(argv[1:])
     args = build_parser().parse_args(argv)
     try:
         return predict(args, sys.stdout)
@@ -80,13 +85,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def predict(args: argparse.Namespace, out: TextIO) -> int:
     """`code-rlm predict`."""
-    given, context = _pairs(args.given, "--given"), _pairs(args.context, "--context")
+    given, context = parse_pairs(args.given, "--given"), parse_pairs(args.context, "--context")
     for name, value in given.items():
         try:
             given[name] = float(value)
         except ValueError:
             raise InputError(f"--given {name}={value}: the value must be a number.") from None
-    found = list(_find(args.files))  # missing files are told before the weights are loaded
+    found = list(find_inputs(args.files))  # missing files are told before the weights are loaded
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -127,7 +132,8 @@ def _standard_input() -> str:
         raise InputError(f"<stdin>: not UTF-8 text (byte {error.start}); is it binary?") from None
 
 
-def _pairs(items: list[str], option: str) -> dict[str, str]:
+def parse_pairs(items: list[str], option: str) -> dict[str, str]:
+    """NAME=VALUE arguments as a mapping."""
     pairs = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -137,7 +143,7 @@ def _pairs(items: list[str], option: str) -> dict[str, str]:
     return pairs
 
 
-def _find(names: list[str]) -> Iterator[tuple[str, bool]]:
+def find_inputs(names: list[str]) -> Iterator[tuple[str, bool]]:
     """Files as (path, whether it was named itself); directories are walked for known suffixes, hidden ones left out."""
     for name in names:
         if name == "-":

@@ -26,7 +26,7 @@ try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse
-    from matplotlib.ticker import FixedLocator, FuncFormatter, PercentFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 except ImportError as error:
     raise ImportError("the plots need matplotlib: pip install 'code-rlm[plots]'") from error
 
@@ -168,10 +168,11 @@ def group_histogram(
     ax.axvline(0, color=GREY, linewidth=1, linestyle="--")
     ax.set_xlim(-1, 1)
     ax.legend(loc="upper left", fontsize="small", frameon=False)
-    left_out = f"{found.too_small} too small, {found.too_narrow} too narrow"
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True))
+    left_out = f"left out: {found.too_small} groups too small, {found.too_narrow} too narrow"
     heading = f"{title}: " if title else ""
     return _dressed(
-        ax, f"{heading}{len(found.values)} groups ({left_out})", "Spearman's rho inside the group", "groups"
+        ax, f"{heading}{len(found.values)} groups", f"Spearman's rho inside the group\n({left_out})", "groups"
     )
 
 
@@ -235,7 +236,7 @@ def pareto_plot(
     Args:
         values, low, high: Medians and ends of the intervals, `(candidates, 2)`.
         front: Which candidates no other one beats in both metrics, `(candidates,)`.
-        names: Of the candidates; written beside those on the front.
+        names: Of the candidates; those on the front are numbered, and listed beside the axes.
         labels: Of the axes.
         level: Of the intervals, for the legend.
         ax: Where to draw.
@@ -250,26 +251,33 @@ def pareto_plot(
         return np.stack([np.log10(points[:, k]) if logarithmic[k] else points[:, k] for k in (0, 1)], 1)
 
     middle, least, most = drawn(values), drawn(low), drawn(high)
-    order = np.argsort(~front, kind="stable")[::-1]  # the front on top
-    for i in order:
-        color = BLUE if front[i] else GREY
+    for i in np.argsort(front, kind="stable"):  # the front on top
         # Medians are seldom in the middle of their interval: the ellipse stands on the interval, the point on the median.
         center, size = (least[i] + most[i]) / 2, np.maximum(most[i] - least[i], 1e-9)
-        style = {"alpha": 0.14 if front[i] else 0.08, "zorder": 2 + front[i]}
-        ax.add_patch(Ellipse(center, *size, facecolor=color, edgecolor="none", **style))
-    ax.scatter(*middle[~front].T, s=18, color=GREY, linewidths=0, label="dominated", zorder=4)
+        fill = {"facecolor": BLUE, "alpha": 0.13} if front[i] else {"facecolor": GREY, "alpha": 0.05}
+        ax.add_patch(Ellipse(center, *size, edgecolor="none", zorder=2 + front[i], **fill))
+    ax.scatter(*middle[~front].T, s=14, color=GREY, linewidths=0, label="dominated", zorder=4)
     best = np.flatnonzero(front)[np.argsort(middle[front, 0])]
     ax.plot(*middle[best].T, color=BLUE, linewidth=1.2, marker="o", markersize=5, label="Pareto front", zorder=5)
-    for i in best:
-        ax.annotate(
-            names[i], middle[i], xytext=(5, 5), textcoords="offset points", fontsize="x-small", color=BLACK, zorder=6
-        )
+    listed = []
+    for number, i in enumerate(best, start=1):
+        above = 5 if number % 2 else -11
+        style = {"fontsize": "x-small", "color": BLACK, "zorder": 6, "ha": "center"}
+        ax.annotate(str(number), middle[i], xytext=(0, above), textcoords="offset points", **style)
+        listed.append(f"{number}  {names[i]}")
+    if len(listed) > 24:
+        listed = [*listed[:23], f"and {len(listed) - 23} more"]
+    ax.text(1.02, 1.0, "\n".join(listed), transform=ax.transAxes, va="top", fontsize="x-small", color=BLACK)
     for k, axis in enumerate((ax.xaxis, ax.yaxis)):
         if logarithmic[k]:
+            first, last = np.floor(least[:, k].min()), np.ceil(most[:, k].max())
+            steps = (1, 2, 5) if last - first <= 3 else (1,)
+            ticks = [e + np.log10(s) for e in np.arange(first, last + 1) for s in steps]
+            axis.set_major_locator(FixedLocator(ticks))
             axis.set_major_formatter(FuncFormatter(lambda v, _: _short(10.0**v)))
-    ax.add_patch(Ellipse((np.nan, np.nan), 1, 1, facecolor=BLUE, alpha=0.25, label=f"{level:.0%} intervals"))
-    ax.margins(0.08)
+    ax.margins(0.05)
     ax.autoscale_view()
+    ax.add_patch(Ellipse((np.nan, np.nan), 1, 1, facecolor=BLUE, alpha=0.25, label=f"{level:.0%} intervals"))
     ax.legend(fontsize="small", frameon=False)
     return _dressed(ax, title, *labels)
 

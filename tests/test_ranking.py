@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
+import tiny
 from scipy import stats
 
 from code_rlm.calibration_rlm import Calibration
+from code_rlm.cli import main
 from code_rlm.errors_rlm import InputError, MetricError
 from code_rlm.ranking_rlm import Distribution, probability_best
 
@@ -141,3 +144,73 @@ def test_when_ranking_is_impossible_then_the_error_says_why(pipe):
         pipe.rank(TEXTS, "cpu_time_ms", given={"cpu_time_ms": 3.0})
     with pytest.raises(TypeError, match="takes no metrics"):
         pipe.rank(TEXTS, "cpu_time_ms", metrics=["cycles"])
+
+
+# The command
+
+
+def test_when_values_are_compared_then_the_front_is_what_nothing_beats():
+    from code_rlm.evaluation.pareto import pareto_front
+
+    values = [[1, 5], [2, 2], [2, 3], [5, 1], [1, 5], [float("nan"), 0]]
+    assert pareto_front(values, [True, True]).tolist() == [True, True, False, True, True, False]
+    assert pareto_front(values, [True, False]).tolist() == [True, False, False, False, True, False]
+
+
+@pytest.fixture
+def networks(tmp_path):
+    from code_rlm.data.nas_graphs import build_graph
+
+    folder = tmp_path / "nets"
+    folder.mkdir()
+    for operator in ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"):
+        graph = build_graph("nasbench201", CELL.format(operator))
+        (folder / f"{operator}.onnx").write_bytes(graph.SerializeToString())
+    return folder
+
+
+def test_when_networks_are_compared_then_table_json_csv_and_plot_agree(checkpoint, networks, tmp_path, capsys):
+    plot = tmp_path / "front.png"
+    metrics = ("latency_ms@pixel3", "accuracy_percent")
+    argv = ["pareto", str(networks), "--metrics", *metrics, "--model", str(checkpoint)]
+    assert main([*argv, "--format", "json", "--plot", str(plot)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 4 and any(row["on_front"] for row in rows)
+    assert plot.read_bytes().startswith(b"\x89PNG") and plot.stat().st_size > 5000
+    for row in rows:
+        beaten = [
+            r
+            for r in rows
+            if r[metrics[0]]["value"] < row[metrics[0]]["value"] and r[metrics[1]]["value"] > row[metrics[1]]["value"]
+        ]
+        assert not (beaten and row["on_front"])
+    assert main([*argv, "--format", "table"]) == 0
+    head, *lines, note = capsys.readouterr().out.splitlines()
+    assert (
+        "P(best)" in head
+        and len(lines) == 4
+        and sum(line.startswith("*") for line in lines) == sum(r["on_front"] for r in rows)
+    )
+    assert note.startswith("* no other file")
+    assert main([*argv, "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 9
+
+
+@pytest.mark.parametrize(
+    ("files", "metrics", "message"),
+    [
+        (["a.py"], ["peak_memory_bytes", "cpu_time_ms"], "at least two inputs, got 1"),
+        (["a.py", "b.py"], ["cpu_time_ms", "cpu_time_ms"], "two different metrics"),
+        (["a.py", "b.py"], ["cpu_time_ms", "speed"], "does not predict 'speed'"),
+        (["a.py", "missing.py"], ["peak_memory_bytes", "cpu_time_ms"], r"missing.py does not exist"),
+    ],
+)
+def test_when_a_front_is_impossible_then_one_line_says_why(
+    checkpoint, tmp_path, monkeypatch, capsys, files, metrics, message
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.py", "b.py"):
+        (tmp_path / name).write_text(tiny.PYTHON)
+    assert main(["pareto", *files, "--metrics", *metrics, "--model", str(checkpoint)]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
