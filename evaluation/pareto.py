@@ -98,7 +98,7 @@ def draw(rows: Sequence[dict[str, Any]], metrics: Sequence[str], path: Path) -> 
         labels=(labels[0], labels[1]),
         level=rows[0][metrics[0]]["level"],
     )
-    ax.figure.savefig(path)
+    ax.figure.savefig(path, bbox_inches="tight")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -361,7 +361,7 @@ def report_plots(tasks: Mapping[str, Mapping[str, Predictions]], folder: str | P
     def save(ax: Axes, *parts: str) -> None:
         name = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)
         written.append(folder / f"{name}.png")
-        ax.figure.savefig(written[-1])
+        ax.figure.savefig(written[-1], bbox_inches="tight")
 
     for task, metrics in tasks.items():
         for metric, found in metrics.items():
