@@ -22,7 +22,7 @@ from code_rlm.inputs_rlm import LANGUAGES, CodeInput, read_input
 from code_rlm.loading import pipeline
 
 FORMATS = ("table", "json", "csv")
-COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "truncated_tokens")
+COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "calibrated", "truncated_tokens")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -39,12 +39,17 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--given", nargs="+", default=[], metavar="NAME=VALUE", help="known values to condition on")
     predict.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
     predict.add_argument("--interval", type=float, default=0.9, help="probability that the interval holds [0.9]")
+    predict.add_argument(
+        "--uncalibrated", action="store_true", help="the model's own intervals, where the checkpoint has a calibration"
+    )
     predict.add_argument("--model", help="checkpoint folder or hub id; by default the weights that ship")
     predict.add_argument("--language", help="kind of input, where the file's name does not tell")
     predict.add_argument("--batch-size", type=int, help="inputs run together [16]")
     predict.add_argument("--format", choices=FORMATS, help="output; by default a table on a terminal, JSON elsewhere")
     commands.add_parser("train", help="train or fine-tune a model", add_help=False)
     commands.add_parser("evaluate", help="measure a model against baselines", add_help=False)
+    commands.add_parser("pareto", help="files that no other beats in two metrics", add_help=False)
+    commands.add_parser("calibrate", help="fit a model's intervals on held-out rows", add_help=False)
     return parser
 
 
@@ -59,6 +64,14 @@ def main(argv: list[str] | None = None) -> int:
         from code_rlm.evaluation.run import main as evaluate
 
         return evaluate(argv[1:])
+    if argv[:1] == ["calibrate"]:
+        from code_rlm.evaluation.calibration import main as calibrate
+
+        return calibrate(argv[1:])
+    if argv[:1] == ["pareto"]:
+        from code_rlm.evaluation.pareto import main as pareto
+
+        return pareto(argv[1:])
     args = build_parser().parse_args(argv)
     try:
         return predict(args, sys.stdout)
@@ -72,13 +85,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def predict(args: argparse.Namespace, out: TextIO) -> int:
     """`code-rlm predict`."""
-    given, context = _pairs(args.given, "--given"), _pairs(args.context, "--context")
+    given, context = parse_pairs(args.given, "--given"), parse_pairs(args.context, "--context")
     for name, value in given.items():
         try:
             given[name] = float(value)
         except ValueError:
             raise InputError(f"--given {name}={value}: the value must be a number.") from None
-    found = list(_find(args.files))  # missing files are told before the weights are loaded
+    found = list(find_inputs(args.files))  # missing files are told before the weights are loaded
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -104,6 +117,7 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
     if not inputs:
         raise InputError(f"There is nothing to predict for; known kinds of files: {' '.join(sorted(LANGUAGES))}.")
     options = {"metrics": args.metrics, "given": given, "context": context, "interval": args.interval}
+    options["calibrated"] = not args.uncalibrated
     answers = pipe(_with_progress(inputs), batch_size=args.batch_size, **options)
     rows = [{"file": item.source, **entry} for item, answer in zip(inputs, answers, strict=True) for entry in answer]
     style = args.format or ("table" if out.isatty() else "json")
@@ -118,7 +132,8 @@ def _standard_input() -> str:
         raise InputError(f"<stdin>: not UTF-8 text (byte {error.start}); is it binary?") from None
 
 
-def _pairs(items: list[str], option: str) -> dict[str, str]:
+def parse_pairs(items: list[str], option: str) -> dict[str, str]:
+    """NAME=VALUE arguments as a mapping."""
     pairs = {}
     for item in items:
         name, equals, value = item.partition("=")
@@ -128,7 +143,7 @@ def _pairs(items: list[str], option: str) -> dict[str, str]:
     return pairs
 
 
-def _find(names: list[str]) -> Iterator[tuple[str, bool]]:
+def find_inputs(names: list[str]) -> Iterator[tuple[str, bool]]:
     """Files as (path, whether it was named itself); directories are walked for known suffixes, hidden ones left out."""
     for name in names:
         if name == "-":

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from .calibration_rlm import Calibration
 from .errors_rlm import CheckpointError, MetricError
 from .lexical_rlm import LexicalSettings
 from .numbers_rlm import NumberFormat
@@ -97,6 +98,8 @@ class RLMConfig(PreTrainedConfig):
         default_metrics: Kind of input to the metrics that are predicted where none is asked for.
         lexical: Fields of `LexicalSettings`: the regressors on n-grams whose scores the decoder reads beside the encoder's
             memory. None: there are none.
+        calibration: Metric to the fields of its `Calibration`, a map of levels fitted on validation rows by
+            `code-rlm calibrate`. Only true of the weights that it was fitted with: further training takes it off.
         freeze_encoder: Whether the encoder is left out of training.
         constrain_numbers: Whether `generate()` keeps to the number grammar.
     """
@@ -126,6 +129,7 @@ class RLMConfig(PreTrainedConfig):
     metrics: list[dict[str, Any]] | None = None
     default_metrics: dict[str, list[str]] | None = None
     lexical: dict[str, Any] | None = None
+    calibration: dict[str, dict[str, Any]] | None = None
     freeze_encoder: bool = False
     constrain_numbers: bool = True
     is_encoder_decoder: bool = True
@@ -150,6 +154,9 @@ class RLMConfig(PreTrainedConfig):
                 )
         if self.lexical is not None:
             self.lexical = LexicalSettings.from_dict(self.lexical).to_dict()
+        self.calibration = {name: Calibration.from_dict(c).to_dict() for name, c in (self.calibration or {}).items()}
+        if unknown := sorted(set(self.calibration) - set(names)):
+            raise MetricError(f"calibration names {unknown}, which the registry does not have: {names}.")
         for name in ("hidden_size", "intermediate_size", "num_layers", "num_attention_heads", "num_key_value_heads"):
             size = getattr(self, f"decoder_{name}")
             if not isinstance(size, int) or size < 1:
@@ -237,6 +244,11 @@ class RLMConfig(PreTrainedConfig):
         raise MetricError(
             f"This checkpoint does not predict {name!r}. It knows: {', '.join(self.metric_names()) or 'none'}."
         )
+
+    def calibration_of(self, name: str) -> Calibration | None:
+        """The map of levels of a metric, None where it was not calibrated."""
+        entry = (self.calibration or {}).get(name)
+        return None if entry is None else Calibration.from_dict(entry)
 
     def metric_names(self, kind: str | None = None) -> list[str]:
         """Names in the registry, of one kind of input or of all."""

@@ -24,8 +24,10 @@ import torch
 import torch.nn.functional as F
 from transformers import LogitsProcessor
 
+from .calibration_rlm import Calibration
 from .errors_rlm import MetricError
 from .numbers_rlm import NumberCodec
+from .ranking_rlm import Distribution
 
 
 class NumberGrammar:
@@ -168,6 +170,7 @@ class Prediction:
         outcomes: Probability of each special outcome that the format has, float64 `(batch, metrics)` by name.
         conditioning: `median`: each metric given the medians of those before it; `marginal`: averaged over their
             distribution; `none` for a single metric.
+        calibrated: For each metric, whether the checkpoint's calibration was applied.
     """
 
     metrics: tuple[str, ...]
@@ -175,6 +178,7 @@ class Prediction:
     quantiles: np.ndarray
     outcomes: dict[str, np.ndarray]
     conditioning: Literal["none", "median", "marginal"]
+    calibrated: tuple[bool, ...] = ()
 
 
 @dataclass
@@ -305,6 +309,7 @@ class _Walk:
         weight: np.ndarray,
         owners: int,
         need: Callable[[_Pieces, int], np.ndarray],
+        calibration: Calibration | None = None,
     ) -> tuple[_Pieces, np.ndarray]:
         """Opens the pieces of one number's distribution until none is needed further.
 
@@ -314,6 +319,7 @@ class _Walk:
             weight: The mass of each node `(nodes,)`.
             owners: How many owners there are.
             need: Given all pieces, and how many of them (the last ones) can still be opened, tells which of those to open.
+            calibration: Pools the finite part of each distribution with its values, which are pieces of their own.
 
         Returns:
             The pieces, and the mass of each special outcome `(owners, specials of the format)`.
@@ -333,6 +339,8 @@ class _Walk:
                 special = column[token] >= 0
                 np.add.at(outcomes, (owner[parent[special]], column[token[special]]), mass[special])
                 parent, token, mass = parent[~special], token[~special], mass[~special]
+            if place == 0 and calibration is not None and calibration.pool_weight:
+                closed.append(_pooled(calibration, np.bincount(owner[parent], mass, owners)))
             next_states = codec.transitions[states[parent], token]
             next_prefixes = np.concatenate([prefixes[parent], token[:, None]], 1)
             children = _Pieces(owner[parent], mass, *codec.bounds(next_prefixes, next_states))
@@ -358,6 +366,15 @@ class _Walk:
         logits = np.concatenate([nodes.logits[parents][:, None], logits[:, :-1]], 1)
         log_probs = self.log_probs(logits, np.maximum(self.codec.states(codes)[:, :-1], 0))
         return after, np.take_along_axis(log_probs, codes[..., None], 2)[..., 0].sum(1)
+
+
+def _pooled(calibration: Calibration, finite: np.ndarray) -> _Pieces:
+    """The pool's values as pieces beside distributions of the finite mass `(owners,)`."""
+    count, values = len(calibration.pool_values), np.array(calibration.pool_values)
+    share = calibration.pool_weight / (1 - calibration.pool_weight) / count
+    owner = np.repeat(np.arange(len(finite)), count)
+    every = np.tile(values, len(finite))
+    return _Pieces(owner, finite[owner] * share, every, every)
 
 
 def _bracket(pieces: _Pieces, total: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -473,6 +490,7 @@ class ExactGenerationMixin:
         given: Mapping[str, Any] | None = None,
         conditioning: Literal["median", "marginal"] = "median",
         paths: int = 16,
+        calibrated: bool = False,
     ) -> Prediction:
         """Exact quantiles of every metric asked for.
 
@@ -485,6 +503,8 @@ class ExactGenerationMixin:
                 whole distribution, represented by `paths` equally probable quantiles and the special outcomes with their
                 probabilities.
             paths: Points that represent the earlier metrics in `marginal`.
+            calibrated: Mend the distributions by the checkpoint's calibration, for the metrics that have one. The medians
+                that later metrics are conditioned on are calibrated too.
 
         Raises:
             MetricError: A level outside (0, 1), or metrics and given that do not fit together.
@@ -500,12 +520,13 @@ class ExactGenerationMixin:
             weight = np.ones(batch)
             found = np.empty((batch, len(asked), len(levels)))
             outcomes = {name: np.zeros((batch, len(asked))) for name in self.codec.outcome_tokens}
-            for index in range(len(asked)):
+            calibrations = [self.config.calibration_of(name) if calibrated else None for name in asked]
+            for index, calibration in enumerate(calibrations):
                 last = index == len(asked) - 1
                 wanted = levels
                 if not last and conditioning == "median":
                     wanted = np.append(levels, 0.5)
-                values, masses = self._quantiles(walk, nodes, nodes.row, weight, batch, wanted[None])
+                values, masses = self._quantiles(walk, nodes, nodes.row, weight, batch, wanted[None], calibration)
                 found[:, index] = values[:, : len(levels)]
                 for column, name in enumerate(outcomes):
                     outcomes[name][:, index] = masses[:, column]
@@ -514,10 +535,13 @@ class ExactGenerationMixin:
                 elif not last:
                     nodes, weight = self._spread(walk, nodes, weight, paths, first=index == 0)
         how = "none" if len(asked) == 1 else conditioning
-        return Prediction(asked, tuple(levels.tolist()), found, outcomes, how)
+        known = tuple(c is not None for c in calibrations)
+        return Prediction(asked, tuple(levels.tolist()), found, outcomes, how, known)
 
-    def _quantiles(self, walk, nodes, owner, weight, owners, levels) -> tuple[np.ndarray, np.ndarray]:
+    def _quantiles(self, walk, nodes, owner, weight, owners, levels, calibration=None) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles `(owners, levels)` of the weighted mixture of the nodes of each owner, and its special outcomes."""
+        if calibration is not None:
+            levels = calibration.model_level(levels)
         if not self.codec.ordered and self.codec.format.layout == "p10":
             raise MetricError(
                 "The p10 layout writes the exponent last, so its digits are not ordered by significance and quantiles "
@@ -534,7 +558,7 @@ class ExactGenerationMixin:
             overlap = (tail.low[:, None] <= high[tail.owner]) & (tail.high[:, None] >= low[tail.owner])
             return (overlap & (low < high)[tail.owner]).any(1)
 
-        pieces, outcomes = walk.open_pieces(nodes, owner, weight, owners, need)
+        pieces, outcomes = walk.open_pieces(nodes, owner, weight, owners, need, calibration)
         finite = total(pieces)
         values = _bracket(pieces, finite, levels)[0]
         values[finite <= 0] = np.nan
@@ -586,6 +610,7 @@ class ExactGenerationMixin:
         *,
         metrics: Sequence[str] | None = None,
         given: Mapping[str, Any] | None = None,
+        calibrated: bool = False,
     ) -> np.ndarray:
         """P(y < t), exact, over the finite part of the first metric asked for.
 
@@ -594,12 +619,13 @@ class ExactGenerationMixin:
             thresholds: One, `(thresholds,)` for every input, or `(batch, thresholds)`.
             metrics: Names in the header's order.
             given: Known values of the first of them.
+            calibrated: Mend the distribution by the checkpoint's calibration, where the metric has one.
 
         Returns:
             float64 `(batch, thresholds)`.
         """
         with self._answering():
-            walk, nodes, _ = self._begin(inputs, metrics, given)
+            walk, nodes, asked = self._begin(inputs, metrics, given)
             batch = len(walk.encoded)
             thresholds = np.atleast_1d(np.asarray(thresholds, dtype=np.float64))
             if np.isnan(thresholds).any():
@@ -607,18 +633,20 @@ class ExactGenerationMixin:
             if thresholds.ndim > 2 or (thresholds.ndim == 2 and len(thresholds) not in (1, batch)):
                 raise MetricError(f"thresholds must be (thresholds,) or ({batch}, thresholds), got {thresholds.shape}.")
             thresholds = np.broadcast_to(thresholds, (batch, thresholds.shape[-1]))
+            calibration = self.config.calibration_of(asked[0]) if calibrated else None
 
             def need(pieces: _Pieces, count: int) -> np.ndarray:
                 tail = pieces[np.arange(len(pieces.owner) - count, len(pieces.owner))]
                 cut = thresholds[tail.owner]
                 return ((tail.low[:, None] < cut) & (cut <= tail.high[:, None])).any(1)
 
-            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need)
+            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need, calibration)
             below = pieces.mass[:, None] * (pieces.high[:, None] < thresholds[pieces.owner])
             total = np.bincount(pieces.owner, pieces.mass, batch)
             sums = np.zeros(thresholds.shape)
             np.add.at(sums, pieces.owner, below)
-            return sums / total[:, None]
+            found = sums / total[:, None]
+            return found if calibration is None else calibration.calibrated(found)
 
     def log_prob(
         self,
@@ -703,6 +731,50 @@ class ExactGenerationMixin:
             middle = np.bincount(pieces.owner, pieces.mass * (pieces.low / 2 + pieces.high / 2), batch) / total
             error = np.bincount(pieces.owner, pieces.mass * (pieces.high - pieces.low) / 2, batch) / total
             return (middle, error) if return_error else middle
+
+    def distributions(
+        self,
+        inputs: Mapping[str, torch.Tensor] | EncodedInputs,
+        tolerance: float = 1e-3,
+        *,
+        metrics: Sequence[str] | None = None,
+        given: Mapping[str, Any] | None = None,
+        calibrated: bool = False,
+    ) -> list[Distribution]:
+        """The whole distribution of the first metric asked for, cut into pieces of little mass.
+
+        Args:
+            inputs: See the class.
+            tolerance: No piece but a single value has more mass than this.
+            metrics: Names in the header's order.
+            given: Known values of the first of them.
+            calibrated: Mend the distributions by the checkpoint's calibration, where the metric has one.
+
+        Returns:
+            One for each input.
+
+        Raises:
+            MetricError: An input for which no finite number has any probability, or a tolerance outside (0, 1).
+        """
+        if not 0 < tolerance < 1:
+            raise MetricError(f"tolerance must be in (0, 1), got {tolerance}.")
+        with self._answering():
+            walk, nodes, asked = self._begin(inputs, metrics, given)
+            batch = len(walk.encoded)
+            calibration = self.config.calibration_of(asked[0]) if calibrated else None
+
+            def need(pieces: _Pieces, count: int) -> np.ndarray:
+                return pieces.mass[-count:] > tolerance
+
+            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need)
+            found = []
+            for row in range(batch):
+                own = pieces[np.flatnonzero((pieces.owner == row) & (pieces.mass > 0))]
+                if not len(own.mass):
+                    raise MetricError(f"Input {row}: the model expects no finite {asked[0]} at all.")
+                finite = float(own.mass.sum())
+                found.append(Distribution(own.low, own.high, own.mass / finite, min(finite, 1.0), calibration))
+            return found
 
     def probability_less(
         self,

@@ -13,6 +13,8 @@ They read the very texts that the model reads, header lines such as `# input_siz
   lengths and the header numbers; its penalty chosen on groups held out from the training rows.
 - `gradient_boosting`: gradient boosting on counts of the commonest tokens, the lengths and the header numbers.
 
+`fit_predict_numbers` does the same from numbers that are known of each row, such as the operations of a network.
+
 Where all training values are positive, all but `constant` fit their natural logarithms. Needs scikit-learn, which the
 extra `evaluate` brings.
 """
@@ -238,13 +240,36 @@ def fit_predict(
     if not len(test_texts):
         return np.empty(0)
     labels = labels.astype(str)
-    logarithmic = name != "constant" and bool((values > 0).all())
+    if name == "constant":
+        return np.full(len(test_texts), np.median(values))
+    return _in_logarithms(values, lambda scaled: _FITS[name](train_texts, scaled, test_texts, labels, seed))
+
+
+def fit_predict_numbers(train_numbers: Any, train_values: Any, test_numbers: Any, *, seed: int = 0) -> np.ndarray:
+    """Fits gradient boosting on the logarithms of known numbers and predicts.
+
+    Args:
+        train_numbers: Not negative, `(train rows,)`; NaN where unknown.
+        train_values: Targets in their own unit, `(train rows,)`, finite.
+        test_numbers: `(test rows,)`.
+        seed: The same seed gives the same predictions.
+
+    Returns:
+        Predictions in the targets' unit, `(test rows,)`, float64.
+    """
+    train, test = (np.log1p(np.asarray(n, dtype=np.float64))[:, None] for n in (train_numbers, test_numbers))
+    values = np.asarray(train_values, dtype=np.float64)
+    return _in_logarithms(values, lambda scaled: _boost(train, scaled, test, seed))
+
+
+def _in_logarithms(values: np.ndarray, fit: Callable[[np.ndarray], Any]) -> np.ndarray:
+    """Predictions of `fit`, which is given centred and scaled values: logarithms where all are positive."""
+    logarithmic = bool((values > 0).all())
     fitted = np.log(values) if logarithmic else values
     # A shift and scale make the penalties mean the same for bytes and for milliseconds.
-    shift, scale = (0.0, 1.0) if name == "constant" else (fitted.mean(), fitted.std() or 1.0)
-    raw = _FITS[name](train_texts, (fitted - shift) / scale, test_texts, labels, seed)
-    prediction = np.asarray(raw, dtype=np.float64) * scale + shift
+    shift, scale = fitted.mean(), fitted.std() or 1.0
+    prediction = np.asarray(fit((fitted - shift) / scale), dtype=np.float64) * scale + shift
     return np.exp(prediction) if logarithmic else prediction
 
 
-__all__ = ["BASELINES", "context_sizes", "fit_predict"]
+__all__ = ["BASELINES", "context_sizes", "fit_predict", "fit_predict_numbers"]

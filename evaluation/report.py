@@ -40,6 +40,8 @@ from code_rlm.evaluation.metrics import (
     nll,
     per_group_spearman,
     spearman,
+    top_1,
+    top_share,
 )
 
 SCORES: dict[str, Callable[[Any, Any], float]] = {
@@ -48,6 +50,10 @@ SCORES: dict[str, Callable[[Any, Any], float]] = {
     "mape": mape,
     "median_ape": median_ape,
 }
+# Groups whose targets spread less than this share of their median hold little to rank but noise.
+MINIMUM_SPREAD = 0.05
+NOMINALS = (0.5, 0.8, 0.9, 0.95)
+TOP_SHARES = (0.05, 0.1, 0.25)
 PACKAGES = ("code-rlm", "torch", "transformers", "numpy", "scipy", "scikit-learn")
 
 
@@ -63,6 +69,11 @@ class Predictions:
         truncated: Whether the model saw only a part of the row's text, `(rows,)`; none when not given.
         log_probs: Natural logarithm of the probability the model gave to the target, `(rows,)`.
         baselines: Name to predictions, `(rows,)` each.
+        uncalibrated: The model's own quantiles by level where `quantiles` are calibrated ones, `(rows,)` each.
+        languages: Kind of each row's input, `(rows,)`.
+        smaller_is_better: Direction of the metric, for the choice of the best rows.
+        out_of_range: How many targets lie outside the number format; nothing predicted can be right for them.
+        seconds_per_row: Time that the predictions took.
     """
 
     target: Any
@@ -72,6 +83,11 @@ class Predictions:
     truncated: Any = None
     log_probs: Any = None
     baselines: Mapping[str, Any] = field(default_factory=dict)
+    uncalibrated: Mapping[float, Any] = field(default_factory=dict)
+    languages: Any = None
+    smaller_is_better: bool = True
+    out_of_range: int = 0
+    seconds_per_row: float | None = None
 
 
 def _column(name: str, values: Any, rows: int) -> np.ndarray:
@@ -101,12 +117,20 @@ def score_predictions(
         A dictionary that JSON can hold:
 
         - `n`, `groups`: rows scored and groups among them; `excluded`: rows left out, by reason, where there are any;
+          `out_of_range`: rows scored whose target the number format cannot write, where there are any;
         - `spearman`, `kendall`, `mape`, `median_ape`: `{"value", "low", "high"}`; `log_rmse`: a number;
-        - `within_groups`: `{"spearman", "groups"}`, mean rho inside groups of more than 8 rows and how many there are;
-        - `coverage`, `width`: of each central interval that the quantiles form, by its nominal coverage; the width is
-          the median of width over |target|; `crps`: mean, where there are quantiles; `nll`: nats, where there are
-          log-probabilities;
-        - `truncated_share`; `baselines`: name to `spearman`, `kendall`, `mape`, `median_ape`.
+        - `within_groups`: `{"spearman", "median", "groups", "too_small", "too_narrow", "minimum_spread"}`: mean and median
+          rho inside groups of more than 8 rows whose targets spread by at least 5% of their median, how many groups that
+          are, and how many are left out;
+        - `selection`: `top_1`, how often the best row of such a group is chosen, and `top_1_chance`, how often by lot;
+          `top_5_percent`, ...: of the rows predicted in the best 5%, the share that is there (chance is the share);
+        - `coverage`: of the central intervals of 50, 80, 90 and 95% that the quantiles form, by the nominal coverage;
+          `coverage_interval`: its confidence interval `[low, high]`; `coverage_of_groups`: with every group weighing the same;
+          `width`: median of width over |target|; `crps`: mean; `nll`: nats, where there are log-probabilities;
+        - `uncalibrated`: `coverage`, `coverage_of_groups`, `width`, `crps`, `spearman`, `mape` of the model's own quantiles,
+          where the others are calibrated; so `calibrated` tells which;
+        - `truncated_share`; `seconds_per_row`; `languages`: name to `n`, `groups`, the four scores and `coverage`;
+        - `baselines`: name to `spearman`, `kendall`, `mape`, `median_ape`.
 
     Raises:
         EvaluationError: Columns that do not fit together, or no row that can be scored.
@@ -132,34 +156,118 @@ def score_predictions(
     excluded = {"target_not_finite": int(no_target.sum()), "no_prediction": int(no_prediction.sum())}
     if any(excluded.values()):
         entry["excluded"] = {reason: count for reason, count in excluded.items() if count}
-    for name, score in SCORES.items():
-        interval = bootstrap_interval(score, target, median, groups=groups, level=level, n=resamples, seed=seed)
-        entry[name] = {end: _number(getattr(interval, end)) for end in ("value", "low", "high")}
+    if predictions.out_of_range:
+        entry["out_of_range"] = predictions.out_of_range
+
+    def resampled(statistic: Callable[..., float], *arrays: np.ndarray, within: Any = groups) -> dict[str, Any]:
+        found = bootstrap_interval(statistic, *arrays, groups=within, level=level, n=resamples, seed=seed)
+        return {end: _number(getattr(found, end)) for end in ("value", "low", "high")}
+
+    entry |= {name: resampled(score, target, median) for name, score in SCORES.items()}
     entry["log_rmse"] = _number(log_rmse(target, median))
     if groups is not None:
-        inside = per_group_spearman(target, median, groups).values
-        entry["within_groups"] = {"spearman": float(inside.mean()) if inside.size else None, "groups": inside.size}
-    quantiles = {
-        float(q): column(f"quantile {q}", values).astype(np.float64) for q, values in predictions.quantiles.items()
-    }
-    entry["coverage"], entry["width"] = {}, {}
-    for nominal, (low, high) in central_intervals(quantiles).items():
-        entry["coverage"][f"{nominal:g}"] = interval_coverage(target, quantiles[low], quantiles[high])
-        entry["width"][f"{nominal:g}"] = _number(interval_width(quantiles[low], quantiles[high], target))
-    if quantiles:
-        levels = sorted(quantiles)
-        values = np.stack([quantiles[q] for q in levels], axis=1)
-        finite = np.isfinite(values).all()
-        entry["crps"] = _number(crps_from_quantiles(target, values, levels).mean()) if finite else None
+        entry["within_groups"] = _within_groups(target, median, groups)
+    entry["selection"] = _selection(target, median, groups, predictions.smaller_is_better)
+
+    quantiles = {q: column(f"quantile {q}", values) for q, values in predictions.quantiles.items()}
+    entry |= _interval_scores(target, quantiles, groups)
+    entry["coverage_interval"] = {}
+    for nominal, (low, high) in _reported_intervals(quantiles).items():
+        inside = ((quantiles[low] <= target) & (target <= quantiles[high])).astype(np.float64)
+        found = resampled(np.mean, inside)
+        entry["coverage_interval"][f"{nominal:g}"] = [found["low"], found["high"]]
+    entry["calibrated"] = bool(predictions.uncalibrated)
+    if predictions.uncalibrated:
+        own = {q: column(f"uncalibrated quantile {q}", v) for q, v in predictions.uncalibrated.items()}
+        entry["uncalibrated"] = _interval_scores(target, own, groups)
+        if 0.5 in own:
+            entry["uncalibrated"] |= {name: _number(SCORES[name](target, own[0.5])) for name in ("spearman", "mape")}
     if predictions.log_probs is not None:
         entry["nll"] = _number(nll(column("log_probs", predictions.log_probs)))
     truncated = np.zeros(rows) if predictions.truncated is None else predictions.truncated
     entry["truncated_share"] = float(column("truncated", truncated).astype(bool).mean())
+    if predictions.seconds_per_row is not None:
+        entry["seconds_per_row"] = predictions.seconds_per_row
+
+    if predictions.languages is not None:
+        languages = column("languages", predictions.languages).astype(str)
+        entry["languages"] = {}
+        for name in sorted(set(languages)):
+            of = languages == name
+            here = None if groups is None else groups[of]
+            entry["languages"][name] = {
+                "n": int(of.sum()),
+                "groups": int(of.sum()) if here is None else len(np.unique(here.astype(str))),
+                # One language: the scores are those of all rows.
+                **{
+                    score: entry[score] if of.all() else resampled(function, target[of], median[of], within=here)
+                    for score, function in SCORES.items()
+                },
+                "coverage": _interval_scores(target[of], {q: v[of] for q, v in quantiles.items()}, here)["coverage"],
+            }
     entry["baselines"] = {}
     for name, values in predictions.baselines.items():
         prediction = column(f"baseline {name}", values)
         entry["baselines"][name] = {key: _number(score(target, prediction)) for key, score in SCORES.items()}
     return entry
+
+
+def _within_groups(target: np.ndarray, median: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Rank agreement inside groups that are large and wide enough."""
+    inside = per_group_spearman(target, median, groups, minimum_spread=MINIMUM_SPREAD)
+    return {
+        "spearman": float(inside.values.mean()) if inside.values.size else None,
+        "median": float(np.median(inside.values)) if inside.values.size else None,
+        "groups": inside.values.size,
+        "too_small": inside.too_small,
+        "too_narrow": inside.too_narrow,
+        "minimum_spread": MINIMUM_SPREAD,
+    }
+
+
+def _selection(target: np.ndarray, median: np.ndarray, groups: np.ndarray | None, smaller: bool) -> dict[str, Any]:
+    """How often choosing by the prediction chooses right."""
+    shares = {
+        f"top_{share:.0%}".replace("%", "_percent"): top_share(target, median, share, lower_is_better=smaller)
+        for share in TOP_SHARES
+    }
+    if groups is None:
+        return shares
+    names = groups.astype(str)
+    of = np.isin(names, per_group_spearman(target, median, names, minimum_spread=MINIMUM_SPREAD).names)
+    if not of.any():
+        return {"top_1": None, "top_1_chance": None, **shares}
+    best = top_1(target[of], median[of], names[of], lower_is_better=smaller)
+    chance = top_1(target[of], np.zeros(int(of.sum())), names[of], lower_is_better=smaller)
+    return {"top_1": best, "top_1_chance": chance, **shares}
+
+
+def _reported_intervals(quantiles: Mapping[float, Any]) -> dict[float, tuple[float, float]]:
+    """Of the central intervals that the quantiles form, those that reports are about."""
+    return {nominal: ends for nominal, ends in central_intervals(quantiles).items() if nominal in NOMINALS}
+
+
+def _interval_scores(
+    target: np.ndarray, quantiles: Mapping[float, np.ndarray], groups: np.ndarray | None
+) -> dict[str, Any]:
+    """Coverage and width of the central intervals that the quantiles form, and their CRPS."""
+    quantiles = {float(q): np.asarray(values, dtype=np.float64) for q, values in quantiles.items()}
+    scores: dict[str, Any] = {"coverage": {}, "coverage_of_groups": {}, "width": {}}
+    _, index, counts = np.unique(
+        np.arange(target.size) if groups is None else groups.astype(str), return_inverse=True, return_counts=True
+    )
+    weights = 1 / counts[index] / len(counts)
+    for nominal, (low, high) in _reported_intervals(quantiles).items():
+        name, ends = f"{nominal:g}", (quantiles[low], quantiles[high])
+        scores["coverage"][name] = interval_coverage(target, *ends)
+        scores["coverage_of_groups"][name] = float(weights @ ((ends[0] <= target) & (target <= ends[1])))
+        scores["width"][name] = _number(interval_width(*ends, target))
+    if quantiles:
+        levels = sorted(quantiles)
+        values = np.stack([quantiles[q] for q in levels], axis=1)
+        finite = np.isfinite(values).all()
+        scores["crps"] = _number(crps_from_quantiles(target, values, levels).mean()) if finite else None
+    return scores
 
 
 def build_report(
@@ -172,6 +280,7 @@ def build_report(
     level: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Scores all tasks.
 
@@ -184,10 +293,11 @@ def build_report(
         level: Coverage of the confidence intervals.
         resamples: Bootstrap resamples for each interval.
         seed: Of the resampling.
+        notes: What a reader must know, a sentence each.
 
     Returns:
         `{"tasks": {task: {metric: score_predictions(...)}}, "model", "versions", "hardware", "date", "level",
-        "resamples", "seed"}`.
+        "resamples", "seed", "notes"}`.
 
     Raises:
         EvaluationError: Predictions that cannot be scored; the message names task and metric.
@@ -209,6 +319,7 @@ def build_report(
         "level": level,
         "resamples": resamples,
         "seed": seed,
+        "notes": list(notes),
     }
 
 
@@ -255,7 +366,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def report_markdown(report: Mapping[str, Any]) -> str:
-    """Writes a report of `build_report` as Markdown: a table of the model's scores and one beside the baselines.
+    """Writes a report of `build_report` as Markdown: scores, intervals, choice, languages, baselines, and what is left out.
 
     Args:
         report: As built, or as read back from `report.json`.
@@ -264,35 +375,115 @@ def report_markdown(report: Mapping[str, Any]) -> str:
         The text, ending in a newline.
     """
     entries = [(task, metric, entry) for task, metrics in report["tasks"].items() for metric, entry in metrics.items()]
-    nominals = sorted({nominal for _, _, entry in entries for nominal in entry["coverage"]}, key=float)
-    header = ["task", "metric", "rows (groups)", "Spearman", "Kendall", "MAPE", "median APE"]
-    header += [f"in {float(nominal):.0%} interval" for nominal in nominals] + ["truncated"]
-    scores, beside, notes = [], [], []
-    for task, metric, entry in entries:
-        row = [task, metric, f"{entry['n']} ({entry['groups']})"]
-        row += [_with_interval(entry[name], percent=name.endswith("ape")) for name in SCORES]
-        row += [_text(entry["coverage"].get(nominal), percent=True) for nominal in nominals]
-        scores.append([*row, _text(entry["truncated_share"], percent=True)])
-        if entry["baselines"]:
-            own = {name: entry[name]["value"] for name in SCORES}
-            for predictor, values in {"**this model**": own, **entry["baselines"]}.items():
-                cells = [_text(values[name], percent=name.endswith("ape")) for name in SCORES]
-                beside.append([task, metric, predictor, *cells])
-        for reason, count in entry.get("excluded", {}).items():
-            notes.append(f"- {task}, {metric}: {count} rows left out ({reason.replace('_', ' ')}).")
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    scores = [
+        [
+            *(task, metric, f"{entry['n']} ({entry['groups']})"),
+            *(_with_interval(entry[name], percent=name.endswith("ape")) for name in SCORES),
+            _text(entry["truncated_share"], percent=True),
+        ]
+        for task, metric, entry in entries
+    ]
     lines = [f"# Evaluation of {report['model']}", "", f"{report['date']}, {report['hardware']}; {versions}.", ""]
     lines += [
         f"In brackets: {report['level']:.0%} confidence intervals, {report['resamples']} resamples of whole groups.",
         "",
-        *_table(header, scores),
+        *_table(["task", "metric", "rows (groups)", "Spearman", "Kendall", "MAPE", "median APE", "truncated"], scores),
     ]
-    if beside:
-        lines += ["", "## Beside simple regressors", ""]
-        lines += _table(["task", "metric", "predictor", "Spearman", "Kendall", "MAPE", "median APE"], beside)
+    for title, header, rows in (
+        _interval_section(entries),
+        _choice_section(entries),
+        _language_section(entries),
+        _baseline_section(entries),
+    ):
+        if rows:
+            lines += ["", f"## {title}", "", *_table(header, rows)]
+    notes = [f"- {note}" for note in report.get("notes", ())]
+    for task, metric, entry in entries:
+        for reason, count in entry.get("excluded", {}).items():
+            notes.append(f"- {task}, {metric}: {count} rows left out ({reason.replace('_', ' ')}).")
+        if entry.get("out_of_range"):
+            notes.append(f"- {task}, {metric}: {entry['out_of_range']} targets lie outside the number format.")
     if notes:
-        lines += ["", "## Rows left out", "", *notes]
+        lines += ["", "## Notes", "", *notes]
     return "\n".join(lines) + "\n"
+
+
+_Entries = Sequence[tuple[str, str, Mapping[str, Any]]]
+_Section = tuple[str, list[str], list[list[str]]]
+
+
+def _interval_section(entries: _Entries) -> _Section:
+    """Coverage and width of intervals, NLL and CRPS; the model's own beside the calibrated."""
+    nominals = sorted({nominal for _, _, entry in entries for nominal in entry["coverage"]}, key=float)
+    header = ["task", "metric", "intervals", *(f"in {float(n):.0%} interval" for n in nominals)]
+    header += [f"width of {float(n):.0%}" for n in nominals if n in ("0.5", "0.9")] + ["CRPS", "NLL"]
+    rows = []
+    for task, metric, entry in entries:
+        both = [("calibrated" if entry.get("calibrated") else "the model's own", entry)]
+        if entry.get("calibrated"):
+            both.insert(0, ("the model's own", entry["uncalibrated"]))
+        for name, found in both if entry["coverage"] else ():
+            row = [task, metric, name, *(_text(found["coverage"].get(n), percent=True) for n in nominals)]
+            row += [_text(found["width"].get(n), percent=True) for n in nominals if n in ("0.5", "0.9")]
+            crps = found.get("crps")
+            rows.append([*row, "–" if crps is None else f"{crps:.4g}", _text(found.get("nll"))])
+    return "Intervals", header, rows
+
+
+def _choice_section(entries: _Entries) -> _Section:
+    """Rank agreement inside groups, and how often a choice by the prediction is right."""
+    header = [
+        "task",
+        "metric",
+        "rho in groups: mean",
+        "median",
+        "groups",
+        "too small",
+        "too narrow",
+        "best one",
+        "by lot",
+    ]
+    header += [f"best {share:.0%}" for share in TOP_SHARES]
+    rows = []
+    for task, metric, entry in entries:
+        inside, chosen = entry.get("within_groups"), entry.get("selection", {})
+        if inside is None:
+            continue
+        counts = [str(inside.get(name, "–")) for name in ("groups", "too_small", "too_narrow")]
+        row = [task, metric, _text(inside["spearman"]), _text(inside.get("median")), *counts]
+        row += [_text(chosen.get(name), percent=True) for name in ("top_1", "top_1_chance")]
+        shares = [f"top_{share:.0%}".replace("%", "_percent") for share in TOP_SHARES]
+        rows.append([*row, *(_text(chosen.get(name), percent=True) for name in shares)])
+    return "Choice", header, rows
+
+
+def _language_section(entries: _Entries) -> _Section:
+    """Scores by kind of input, for tasks with several."""
+    header = ["task", "metric", "language", "rows (groups)", "Spearman", "Kendall", "MAPE", "median APE"]
+    rows = [
+        [
+            *(task, metric, language, f"{found['n']} ({found['groups']})"),
+            *(_with_interval(found[name], percent=name.endswith("ape")) for name in SCORES),
+        ]
+        for task, metric, entry in entries
+        if len(entry.get("languages", {})) > 1
+        for language, found in entry["languages"].items()
+    ]
+    return "By language", header, rows
+
+
+def _baseline_section(entries: _Entries) -> _Section:
+    """The model beside the baselines."""
+    header = ["task", "metric", "predictor", "Spearman", "Kendall", "MAPE", "median APE"]
+    rows = []
+    for task, metric, entry in entries:
+        if entry["baselines"]:
+            own = {name: entry[name]["value"] for name in SCORES}
+            for predictor, values in {"**this model**": own, **entry["baselines"]}.items():
+                cells = [_text(values[name], percent=name.endswith("ape")) for name in SCORES]
+                rows.append([task, metric, predictor, *cells])
+    return "Beside simple regressors", header, rows
 
 
 def write_report(report: Mapping[str, Any], folder: str | Path) -> tuple[Path, Path]:

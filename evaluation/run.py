@@ -1,17 +1,19 @@
-"""Measures a checkpoint on held-out groups, with baselines fitted on the same training split.
+"""Measures a checkpoint on held-out groups, with baselines fitted on the training split of the same table.
 
     code-rlm evaluate --task bhive_zen4 tritonbench --data-root DATA --out report
     code-rlm evaluate --model runs/mine/final --data mine.parquet --text-column code --target-columns latency_ms \\
         --group-column problem --language python --out report
+    code-rlm evaluate --task bhive_zen4 --data-root NEW --split all --train-data-root DATA --out report
+    accelerate launch --num_processes 4 -m code_rlm.cli evaluate --task bhive_zen4 --data-root DATA --out report
 
-Writes report.json and report.md to the folder.
+Writes report.json and report.md to the folder, and plots where matplotlib is installed. Under `accelerate launch` the rows
+are shared out over the processes, and the report is the same.
 """
 
 import argparse
 import datetime
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,13 +21,20 @@ import numpy as np
 from datasets import Dataset
 from transformers.utils import logging
 
-from code_rlm.data.external import generic
-from code_rlm.data.readers import read_task
 from code_rlm.errors_rlm import RLMError
-from code_rlm.evaluation.baselines import BASELINES, fit_predict
-from code_rlm.evaluation.metrics import EvaluationError
-from code_rlm.evaluation.predictions import measured, predict_rows, seen_text
+from code_rlm.evaluation.baselines import BASELINES, fit_predict, fit_predict_numbers
+from code_rlm.evaluation.predictions import predict_rows, seen_text
 from code_rlm.evaluation.report import Predictions, build_report, write_report
+from code_rlm.evaluation.rows import (
+    COMPUTED,
+    add_row_options,
+    measured,
+    read_rows,
+    table_names,
+    table_title,
+    wanted_metrics,
+)
+from code_rlm.evaluation.shards import is_main_process, own_device
 from code_rlm.loading import DEFAULT_CHECKPOINT, load
 
 
@@ -35,27 +44,20 @@ def build_parser() -> argparse.ArgumentParser:
         "code-rlm evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", help="checkpoint folder or hub id; by default the weights that ship")
-    parser.add_argument("--task", nargs="+", default=[], metavar="NAME", help="tasks of data/readers.py")
-    parser.add_argument("--data-root", help="folder of the tasks' tables")
-    parser.add_argument("--data", metavar="FILE", help="a table of your own: CSV, JSONL, parquet, hub id")
-    parser.add_argument("--text-column", default="text")
-    parser.add_argument("--target-columns", nargs="+", default=[], help="columns named as the metrics are")
-    parser.add_argument("--group-column")
-    parser.add_argument("--language-column")
-    parser.add_argument("--language", help="kind of input of every row, where no column tells")
-    parser.add_argument("--context-columns", nargs="*", default=[])
+    add_row_options(parser, split="test")
     parser.add_argument(
-        "--metrics", nargs="+", help="only these; by default all that the model knows and the rows have"
+        "--train-data-root",
+        metavar="DIR",
+        help="fit baselines on the training split found here (a folder; with --data, a file) instead of the same table's",
     )
-    parser.add_argument("--split", default="test", help="split of the rows to predict [test]")
-    parser.add_argument("--max-rows", type=int, help="at most so many rows of each task")
     parser.add_argument(
         "--train-rows", type=int, default=10_000, help="at most so many rows to fit baselines on [10000]"
     )
     parser.add_argument("--baselines", nargs="*", default=list(BASELINES), choices=BASELINES, metavar="NAME")
+    parser.add_argument("--uncalibrated", action="store_true", help="leave the checkpoint's calibration out")
+    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples of each interval [1000]")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=0, help="of the split, of row limits and of the bootstrap")
-    parser.add_argument("--out", required=True, help="folder for report.json and report.md")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the report")
     return parser
 
 
@@ -72,90 +74,125 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def evaluate(args: argparse.Namespace) -> Path:
-    """Runs an evaluation and returns the path of report.json."""
-    if bool(args.task) == bool(args.data):
-        raise EvaluationError("Give either --task NAMES with --data-root, or --data FILE with its columns.")
+    """Runs an evaluation and returns the path of report.json, written by the main process."""
+    names = table_names(args)
     model, tokenizer = load(args.model)
+    model.to(own_device())
     tasks: dict[str, dict[str, Predictions]] = {}
     training_rows: dict[str, int] = {}
-    for name in args.task or [args.data]:
-        train, test = read_rows(name, args)
-        training_rows[Path(name).name] = len(train)
-        present = sorted({m for names in test["metrics"] for m in names})
-        wanted = args.metrics or [m for m in model.config.metric_names() if m in present]
-        if missing := [m for m in wanted if m not in present]:
-            raise EvaluationError(f"{name} has no {', '.join(missing)}; it has {', '.join(present)}.")
-        for metric in wanted:
-            model.config.metric(metric)
-            if not len(measured(test, metric)[0]):
-                raise EvaluationError(f"{name}: no row of the {args.split} split has a value of {metric}.")
-            if not len(measured(train, metric)[0]) and args.baselines:
-                raise EvaluationError(
-                    f"{name}: no row of the train split has a value of {metric} to fit baselines on; pass --baselines with "
-                    "no name for none."
+    notes: list[str] = []
+    for name in names:
+        title = table_title(name)
+        rows = read_rows(name, args, args.split, args.max_rows)
+        metrics = wanted_metrics(model.config, rows, name, args)
+        tasks[title] = {}
+        for metric in metrics:
+            try:
+                found = predict_rows(
+                    model, tokenizer, rows, metric, batch_size=args.batch_size, calibrated=not args.uncalibrated
                 )
-        if not wanted:
-            raise EvaluationError(f"The model predicts none of the metrics of {name}: {', '.join(present)}.")
-        tasks[Path(name).name] = {m: score(model, tokenizer, train, test, m, args) for m in wanted}
+            except RLMError as error:
+                raise type(error)(f"{name}, {args.split} split: {error}") from None
+            tasks[title][metric] = found
+            if is_main_process():
+                speed = f"{len(found.target)} rows, {1e3 * found.seconds_per_row:.1f} ms each"
+                print(f"{title}, {metric}: {speed}", file=sys.stderr)
+            notes += [f"{title}, {metric}: {note}" for note in odd(found)]
+        if is_main_process() and args.baselines:
+            train, why = rows_to_fit(name, args, rows)
+            training_rows[title] = len(train)
+            notes += [f"{title}: {note}" for note in why]
+            for metric, found in tasks[title].items():
+                found.baselines = fit_baselines(train, rows, metric, args)
+                if len(train) and not found.baselines:
+                    notes.append(f"{title}, {metric}: no training row has a value, so there are no baselines.")
+    path = Path(args.out) / "report.json"
+    if not is_main_process():
+        return path
     source = args.model or f"code-rlm {DEFAULT_CHECKPOINT.name}"
     source = Path(source).name if os.path.isdir(source) else source
-    report = build_report(tasks, model=source, date=datetime.date.today().isoformat(), seed=args.seed)
+    report = build_report(
+        tasks,
+        model=source,
+        date=datetime.date.today().isoformat(),
+        seed=args.seed,
+        resamples=args.resamples,
+        notes=notes,
+    )
     report |= {"split": args.split, "rows_baselines_were_fitted_on": training_rows}
     path, readable = write_report(report, args.out)
-    print(readable.read_text())
+    draw(tasks, args.out)
+    print(readable.read_text(encoding="utf-8"))
     return path
 
 
-def read_rows(name: str, args: argparse.Namespace) -> tuple[Dataset, Dataset]:
-    """Training rows for the baselines and rows to predict, at most as many as asked for."""
-    if args.task:
-
-        def read(split: str, limit: int | None) -> Dataset:
-            return read_task(name, args.data_root, split, seed=args.seed, limit=limit)
-
-        return read("train", args.train_rows), read(args.split, args.max_rows)
-    parts = [
-        generic(
-            args.data,
-            text_column=args.text_column,
-            target_columns=args.target_columns,
-            group_column=args.group_column,
-            language_column=args.language_column,
-            language=args.language,
-            context_columns=args.context_columns,
-            split=split,
-            seed=args.seed,
-        )
-        for split in ("train", args.split)
-    ]
-    limits = (args.train_rows, args.max_rows)
-    return tuple(_limited(rows, limit, args.seed) for rows, limit in zip(parts, limits, strict=True))
+def draw(tasks: dict[str, dict[str, Predictions]], folder: str) -> None:
+    """Writes the plots beside the report, where matplotlib is installed."""
+    try:
+        from code_rlm.evaluation.plots import report_plots
+    except ImportError as error:
+        print(f"code-rlm evaluate: no plots, as {error}", file=sys.stderr)
+        return
+    written = report_plots(tasks, folder)
+    print(f"{len(written)} plots are in {folder}", file=sys.stderr)
 
 
-def _limited(rows: Dataset, limit: int | None, seed: int) -> Dataset:
-    if limit is None or len(rows) <= limit:
-        return rows
-    return rows.select(np.sort(np.random.default_rng(seed).permutation(len(rows))[:limit]))
+def odd(found: Predictions) -> list[str]:
+    """What makes scores of these rows undefined or loose."""
+    target, notes = found.target, []
+    if len(target) == 1:
+        notes.append("one row; nothing can be ranked.")
+    elif np.ptp(target) == 0:
+        notes.append(f"all {len(target)} targets are {target[0]:g}; nothing can be ranked.")
+    if len(target) > 1 and len(np.unique(found.groups)) == 1:
+        notes.append("all rows are of one group; there are no confidence intervals.")
+    return notes
 
 
-def score(model, tokenizer, train: Dataset, test: Dataset, metric: str, args: argparse.Namespace) -> Predictions:
-    """Predictions of the model and of every baseline for one metric."""
-    began = time.perf_counter()
-    found = predict_rows(model, tokenizer, test, metric, batch_size=args.batch_size)
-    seconds = time.perf_counter() - began
-    print(f"{metric}: {len(found.target)} rows, {1e3 * seconds / len(found.target):.1f} ms each", file=sys.stderr)
+def rows_to_fit(name: str, args: argparse.Namespace, rows: Dataset) -> tuple[Dataset, list[str]]:
+    """Rows to fit baselines on, none of a group that is evaluated; and what a reader must know of them."""
+    if args.train_data_root is None and args.split in ("all", "train"):
+        reason = f"the rows evaluated are those of {'every split' if args.split == 'all' else 'the training split'}"
+        return rows.select([]), [f"no baselines, as {reason}; name others with --train-data-root."]
+    train = read_rows(name, args, "train", args.train_rows, args.train_data_root)
+    evaluated = set(rows["group"])
+    apart = [i for i, group in enumerate(train["group"]) if group not in evaluated]
+    notes = []
+    if len(apart) < len(train):
+        notes.append(f"{len(train) - len(apart)} training rows left out of the baselines: their groups are evaluated.")
+    if not apart:
+        notes.append("no training rows, so there are no baselines; name some with --train-data-root.")
+    return train.select(apart), notes
+
+
+def fit_baselines(train: Dataset, rows: Dataset, metric: str, args: argparse.Namespace) -> dict[str, np.ndarray]:
+    """Predictions of every baseline for the rows that have the metric; none where no training row has it."""
     fit_index, fit_values = measured(train, metric)
-    index, _ = measured(test, metric)
-    fit_rows, rows = train.select(fit_index), test.select(index)
+    if not len(fit_index):
+        return {}
+    index, _ = measured(rows, metric)
+    fit_rows, rows = train.select(fit_index), rows.select(index)
     fit_texts, texts = [seen_text(r) for r in fit_rows], [seen_text(r) for r in rows]
-    found.baselines = {
+    found = {
         name: fit_predict(name, fit_texts, fit_values, texts, groups=fit_rows["group"], seed=args.seed)
-        for name in _usable(args.baselines, fit_rows)
+        for name in usable(args.baselines, fit_rows)
     }
+    for number in COMPUTED:
+        known, asked = numbers_of(fit_rows, number), numbers_of(rows, number)
+        if number != metric and not (np.isnan(known).all() or np.isnan(asked).all()):
+            found[number.removesuffix("_count")] = fit_predict_numbers(known, fit_values, asked, seed=args.seed)
     return found
 
 
-def _usable(names: Sequence[str], rows: Dataset) -> list[str]:
+def numbers_of(rows: Dataset, metric: str) -> np.ndarray:
+    """Values of a metric, NaN where a row has none; float64 `(rows,)`."""
+    index, values = measured(rows, metric)
+    column = np.full(len(rows), np.nan)
+    column[index] = values
+    return column
+
+
+def usable(names: Sequence[str], rows: Dataset) -> list[str]:
     """Leaves out the context-only baseline where rows have no context to read."""
     has_context = any(rows["context"])
     return [n for n in names if n != "context_only" or has_context]

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 REMOTE_FILES = {
     "configuration_rlm.py",
     "errors_rlm.py",
+    "calibration_rlm.py",
     "generation_rlm.py",
     "inputs_rlm.py",
     "lexical_rlm.py",
@@ -26,6 +27,7 @@ REMOTE_FILES = {
     "numbers_rlm.py",
     "onnx_text_rlm.py",
     "pipeline_rlm.py",
+    "ranking_rlm.py",
     "tokenization_rlm.py",
 }
 WEIGHTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}

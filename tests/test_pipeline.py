@@ -138,7 +138,7 @@ def test_when_one_input_is_given_then_one_entry_a_metric_comes_back_ready_for_js
     answer = pipe(tiny.PYTHON)
     assert [entry["metric"] for entry in answer] == ["peak_memory_bytes", "cpu_time_ms"]
     assert [entry["unit"] for entry in answer] == ["bytes", "ms"]
-    keys = ["metric", "value", "unit", "low", "high", "level", "truncated_tokens", "outcomes"]
+    keys = ["metric", "value", "unit", "low", "high", "level", "calibrated", "truncated_tokens", "outcomes"]
     assert all(list(entry) == keys for entry in answer)
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert pipe([tiny.PYTHON]) == [answer]

@@ -594,7 +594,7 @@ def test_when_a_checkpoint_is_evaluated_then_the_report_has_the_documented_form(
     assert evaluate(argv) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     keys = {"tasks", "model", "versions", "hardware", "date", "level", "resamples", "seed", "split"}
-    assert set(report) == keys | {"rows_baselines_were_fitted_on"}
+    assert set(report) == keys | {"rows_baselines_were_fitted_on", "notes"}
     assert list(report["tasks"]) == ["toy.parquet"]
     scores = report["tasks"]["toy.parquet"]
     assert list(scores) == ["peak_memory_bytes", "cpu_time_ms"]

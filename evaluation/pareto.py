@@ -1,0 +1,193 @@
+"""Two metrics of several files: which of them no other one beats in both.
+
+    code-rlm pareto nets/ --metrics latency_ms@pixel3 cifar10_valid_accuracy_percent --plot front.png
+    code-rlm pareto a.py b.py c.py --metrics peak_memory_bytes cpu_time_ms --format json
+
+Each metric is asked for alone; the registry tells whether smaller is better. The front is that of the medians. Beside it
+stands the probability that a file is best in each metric, from whole distributions (`CodeRegressionPipeline.rank`).
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from transformers.utils import logging
+
+from code_rlm.cli import find_inputs, human, parse_pairs
+from code_rlm.errors_rlm import InputError, MetricError, RLMError
+from code_rlm.loading import pipeline
+from code_rlm.pipeline_rlm import CodeRegressionPipeline
+
+COLUMNS = ("file", "on_front", "metric", "value", "unit", "low", "high", "level", "calibrated", "probability_best")
+
+
+def pareto_front(values: Any, smaller_is_better: Sequence[bool]) -> np.ndarray:
+    """Which candidates no other one beats: none is at least as good in both metrics and better in one; bool `(candidates,)`.
+
+    Args:
+        values: `(candidates, metrics)`; a NaN is never on the front.
+        smaller_is_better: Direction of each metric.
+    """
+    costs = np.asarray(values, dtype=np.float64) * np.where(smaller_is_better, 1.0, -1.0)
+    known = ~np.isnan(costs).any(1)
+    front = known.copy()
+    for i in np.flatnonzero(known):
+        better = (costs <= costs[i]).all(1) & (costs < costs[i]).any(1)
+        front[i] = not better[known].any()
+    return front
+
+
+def compare(
+    pipe: CodeRegressionPipeline, inputs: Sequence[Any], metrics: Sequence[str], **options: Any
+) -> list[dict[str, Any]]:
+    """Predicts two metrics for every input.
+
+    Args:
+        pipe: The pipeline.
+        inputs: Inputs of any kind that it takes, two at least.
+        metrics: Two names.
+        **options: Those of `CodeRegressionPipeline.rank`.
+
+    Returns:
+        One dict for each input, in their order: `file`, `on_front`, and each metric's entry of `rank`.
+
+    Raises:
+        MetricError: Not two different metrics.
+        InputError: Fewer than two inputs.
+    """
+    if len(metrics) != 2 or metrics[0] == metrics[1]:
+        raise MetricError(f"A Pareto front needs two different metrics, got {', '.join(metrics) or 'none'}.")
+    if len(inputs) < 2:
+        raise InputError(f"A Pareto front needs at least two inputs, got {len(inputs)}.")
+    rows: list[dict[str, Any]] = [{} for _ in inputs]
+    for metric in metrics:
+        for entry in pipe.rank(inputs, metric, **options):
+            rows[entry["index"]]["file"] = entry.pop("source")
+            rows[entry.pop("index")][metric] = entry
+    values = np.array([[_number(row[metric]["value"]) for metric in metrics] for row in rows])
+    front = pareto_front(values, [pipe.model.config.metric(m).smaller_is_better for m in metrics])
+    return [{"file": row.pop("file"), "on_front": bool(on), **row} for row, on in zip(rows, front, strict=True)]
+
+
+def _number(value: float | str | None) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def draw(rows: Sequence[dict[str, Any]], metrics: Sequence[str], path: Path) -> None:
+    """Writes the plot.
+
+    Raises:
+        InputError: No row has finite numbers in both metrics.
+    """
+    from code_rlm.evaluation.plots import pareto_plot
+
+    columns = {k: np.array([[_number(row[m][k]) for m in metrics] for row in rows]) for k in ("value", "low", "high")}
+    whole = np.isfinite(np.stack(list(columns.values()))).all((0, 2))
+    if not whole.any():
+        raise InputError("No file has finite numbers in both metrics; there is nothing to draw.")
+    labels = [f"{m} ({unit})" if (unit := rows[0][m]["unit"]) else m for m in metrics]
+    ax = pareto_plot(
+        *(column[whole] for column in columns.values()),
+        [row["on_front"] for row, drawn in zip(rows, whole, strict=True) if drawn],
+        [Path(row["file"]).name for row, drawn in zip(rows, whole, strict=True) if drawn],
+        labels=(labels[0], labels[1]),
+        level=rows[0][metrics[0]]["level"],
+    )
+    ax.figure.savefig(path, bbox_inches="tight")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser of `code-rlm pareto`."""
+    parser = argparse.ArgumentParser(
+        "code-rlm pareto", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help="files and directories (walked), at least two files")
+    parser.add_argument("--metrics", nargs=2, required=True, metavar=("X", "Y"), help="the two metrics")
+    parser.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
+    parser.add_argument("--interval", type=float, default=0.9, help="probability that an interval holds [0.9]")
+    parser.add_argument("--uncalibrated", action="store_true", help="the model's own distributions")
+    parser.add_argument("--model", help="checkpoint folder or hub id; by default the weights that ship")
+    parser.add_argument("--language", help="kind of input, where the file's name does not tell")
+    parser.add_argument("--batch-size", type=int, help="inputs run together [16]")
+    parser.add_argument(
+        "--format", choices=("table", "json", "csv"), help="by default a table on a terminal, else JSON"
+    )
+    parser.add_argument("--plot", metavar="FILE.png", help="also draw the front with the predicted densities")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; 2 and one line on unusable arguments or files."""
+    args = build_parser().parse_args(argv)
+    try:
+        return run(args, sys.stdout)
+    except (RLMError, ImportError) as error:
+        print(f"code-rlm pareto: {error}", file=sys.stderr)
+        return 2
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """`code-rlm pareto`."""
+    if args.plot:
+        import code_rlm.evaluation.plots  # noqa: F401  (told before the work is done)
+    context = parse_pairs(args.context, "--context")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    inputs = [Path(path) for path, _ in find_inputs(args.files)]
+    pipe = pipeline(args.model)
+    options = {"context": context, "interval": args.interval, "calibrated": not args.uncalibrated}
+    options |= {"language": args.language, "batch_size": args.batch_size}
+    rows = compare(pipe, inputs, args.metrics, **options)
+    if args.plot:
+        draw(rows, args.metrics, Path(args.plot))
+    style = args.format or ("table" if out.isatty() else "json")
+    {"table": write_table, "json": write_json, "csv": write_csv}[style](rows, args.metrics, out)
+    return 0
+
+
+def write_json(rows: Sequence[dict[str, Any]], metrics: Sequence[str], out: TextIO) -> None:
+    """One list of objects."""
+    json.dump(rows, out, indent=1, allow_nan=False)
+    out.write("\n")
+
+
+def write_csv(rows: Sequence[dict[str, Any]], metrics: Sequence[str], out: TextIO) -> None:
+    """One line per file and metric, with a header."""
+    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    for row in rows:
+        writer.writerows({"file": row["file"], "on_front": row["on_front"], **row[metric]} for metric in metrics)
+
+
+def write_table(rows: Sequence[dict[str, Any]], metrics: Sequence[str], out: TextIO) -> None:
+    """A table for people: the front first, by the first metric."""
+    head = ["", "file"]
+    for metric in metrics:
+        head += [metric, f"{rows[0][metric]['level']:.0%} interval", "P(best)"]
+    lines = [head]
+    for row in sorted(rows, key=lambda r: (not r["on_front"], r[metrics[0]]["rank"])):
+        cells = ["*" if row["on_front"] else "", row["file"]]
+        for metric in metrics:
+            entry = row[metric]
+            low, high = (" ".join(human(entry[end], entry["unit"])) for end in ("low", "high"))
+            cells += [
+                " ".join(human(entry["value"], entry["unit"])),
+                f"{low} to {high}",
+                f"{entry['probability_best']:.1%}",
+            ]
+        lines.append(cells)
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    for line in lines:
+        out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
+    out.write(f"* no other file is better in both; {sum(r['on_front'] for r in rows)} of {len(rows)}\n")
+
+
+__all__ = ["compare", "main", "pareto_front"]
+
+if __name__ == "__main__":
+    sys.exit(main())

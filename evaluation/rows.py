@@ -1,0 +1,142 @@
+"""Which rows a command reads: the options of `evaluate` and `calibrate` and the tables behind them."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from code_rlm.configuration_rlm import RLMConfig
+from code_rlm.data.external import generic
+from code_rlm.data.readers import TASKS, read_task
+from code_rlm.evaluation.metrics import EvaluationError
+
+# Computed from an architecture rather than measured: numbers to compare with, not to predict where nobody asks.
+COMPUTED = ("flops_count", "params_count")
+
+
+def add_row_options(parser: argparse.ArgumentParser, split: str) -> None:
+    """Adds the options that name tables, columns and rows."""
+    rows = parser.add_argument_group("rows")
+    rows.add_argument("--task", nargs="+", default=[], metavar="NAME", help="tasks of data/readers.py")
+    rows.add_argument("--data-root", metavar="DIR", help="folder of the tasks' tables")
+    rows.add_argument("--data", metavar="FILE", help="a table of your own: CSV, JSONL, parquet, hub id")
+    rows.add_argument("--text-column", default="text", metavar="NAME", help="[text]")
+    rows.add_argument(
+        "--target-columns", nargs="+", default=[], metavar="NAME", help="columns named as the metrics are"
+    )
+    rows.add_argument("--group-column", metavar="NAME", help="rows that share its value never fall in two splits")
+    rows.add_argument("--language-column", metavar="NAME")
+    rows.add_argument("--language", help="kind of input of every row, where no column tells")
+    rows.add_argument("--context-columns", nargs="*", default=[], metavar="NAME")
+    rows.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="by default all that the model knows and the rows have"
+    )
+    rows.add_argument("--split", default=split, help=f"train, validation, test, or all for every row [{split}]")
+    rows.add_argument("--max-rows", type=_count, metavar="N", help="at most so many rows of each table")
+    rows.add_argument("--seed", type=int, default=0, help="of the split and of row limits [0]")
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def table_names(args: argparse.Namespace) -> list[str]:
+    """The tables asked for.
+
+    Raises:
+        EvaluationError: Neither tasks nor a file, or both.
+    """
+    if bool(args.task) == bool(args.data):
+        raise EvaluationError("Give either --task NAMES with --data-root, or --data FILE with its columns.")
+    for option in ("task", "target_columns", "metrics"):
+        given = getattr(args, option) or []
+        if repeated := sorted({name for name in given if given.count(name) > 1}):
+            raise EvaluationError(f"--{option.replace('_', '-')} names {', '.join(repeated)} more than once.")
+    if args.data and not args.target_columns:
+        raise EvaluationError(f"--data {args.data} needs --target-columns: the columns of its numbers.")
+    return args.task or [args.data]
+
+
+def read_rows(
+    name: str, args: argparse.Namespace, split: str, limit: int | None, data_root: str | None = None
+) -> Dataset:
+    """Rows of one split of a table, at most `limit`.
+
+    Args:
+        name: Task, or the file of `--data`.
+        args: Options of `add_row_options`.
+        split: `all` for every row.
+        limit: None for no limit.
+        data_root: Another folder than that of `--data-root`; for a file another file.
+
+    Raises:
+        DataError: A bad file; the message names file, row and column.
+    """
+    part = None if split == "all" else split
+    if args.task:
+        task, asked = TASKS.get(name), (*COMPUTED, *(args.metrics or ()))
+        metrics = None if task is None else [*task.metrics, *(m for m in task.extra_metrics if m in asked)]
+        return read_task(name, data_root or args.data_root, part, metrics=metrics, seed=args.seed, limit=limit)
+    rows = generic(
+        data_root or args.data,
+        text_column=args.text_column,
+        target_columns=args.target_columns,
+        group_column=args.group_column,
+        language_column=args.language_column,
+        language=args.language,
+        context_columns=args.context_columns,
+        split=part,
+        seed=args.seed,
+    )
+    if limit is None or len(rows) <= limit:
+        return rows
+    return rows.select(np.sort(np.random.default_rng(args.seed).permutation(len(rows))[:limit]))
+
+
+def measured(rows: Dataset, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the rows that have a value of the metric, and the values."""
+    index, values = [], []
+    for i, (names, numbers) in enumerate(zip(rows["metrics"], rows["values"], strict=True)):
+        if metric in names and numbers[names.index(metric)] is not None:
+            index.append(i)
+            values.append(numbers[names.index(metric)])
+    return np.array(index, dtype=np.int64), np.array(values, dtype=np.float64)
+
+
+def wanted_metrics(config: RLMConfig, rows: Dataset, name: str, args: argparse.Namespace) -> list[str]:
+    """The metrics to work on: those asked for, or all that the model knows and the rows have.
+
+    Raises:
+        EvaluationError: A metric that no row has, or none that both know.
+        MetricError: A metric that the model does not know.
+    """
+    if not len(rows):
+        raise EvaluationError(
+            f"{name}: the {args.split} split has no rows; choose another with --split, or --split all."
+        )
+    present = sorted({m for names in rows["metrics"] for m in names})
+    secondary = TASKS[name].extra_metrics if args.task else ()
+    wanted = args.metrics or [m for m in config.metric_names() if m in present and m not in secondary]
+    if not wanted:
+        raise EvaluationError(
+            f"The model predicts none of the metrics of {name}: {', '.join(present)}. It knows: "
+            f"{', '.join(config.metric_names()) or 'none'}."
+        )
+    for metric in wanted:
+        if metric not in present:
+            raise EvaluationError(f"{name} has no {metric}; it has {', '.join(present)}.")
+        config.metric(metric)
+        if not len(measured(rows, metric)[0]):
+            raise EvaluationError(f"{name}: no row of the {args.split} split has a value of {metric}.")
+    return list(wanted)
+
+
+def table_title(name: str) -> str:
+    """How reports call a table: the task, or the file's name."""
+    return Path(name).name
+
+
+__all__ = ["add_row_options", "measured", "read_rows", "table_names", "table_title", "wanted_metrics"]
