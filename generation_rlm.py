@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from transformers import LogitsProcessor
 
 from .errors_rlm import MetricError
-from .numbers_rlm import NumberCodec
+from .numbers_rlm import NumberCodec, is_failed
 
 
 class NumberGrammar:
@@ -160,6 +160,7 @@ class Prediction:
         outcomes: Probability of each special outcome that the format has, float64 `(batch, metrics)` by name.
         conditioning: `median`: each metric given the medians of those before it; `marginal`: averaged over their
             distribution; `none` for a single metric.
+        draws: How many samples the quantiles were estimated from; None: they are exact.
     """
 
     metrics: tuple[str, ...]
@@ -167,6 +168,7 @@ class Prediction:
     quantiles: np.ndarray
     outcomes: dict[str, np.ndarray]
     conditioning: Literal["none", "median", "marginal"]
+    draws: int | None = None
 
 
 @dataclass
@@ -464,6 +466,8 @@ class ExactGenerationMixin:
         given: Mapping[str, Any] | None = None,
         conditioning: Literal["median", "marginal"] = "median",
         paths: int = 16,
+        draws: int | None = None,
+        seed: int = 0,
     ) -> Prediction:
         """Exact quantiles of every metric asked for.
 
@@ -476,6 +480,9 @@ class ExactGenerationMixin:
                 whole distribution, represented by `paths` equally probable quantiles and the special outcomes with their
                 probabilities.
             paths: Points that represent the earlier metrics in `marginal`.
+            draws: Estimate them from so many joint draws instead (each metric's are then marginal over those before it), for
+                the p10 layout, which has no exact ones.
+            seed: Of the draws.
 
         Raises:
             MetricError: A level outside (0, 1), or metrics and given that do not fit together.
@@ -485,6 +492,8 @@ class ExactGenerationMixin:
             raise MetricError(f"Quantile levels must lie strictly between 0 and 1, got {np.ravel(quantiles).tolist()}.")
         if conditioning not in ("median", "marginal"):
             raise MetricError(f"conditioning must be 'median' or 'marginal', got {conditioning!r}.")
+        if draws is not None:
+            return self._estimate(inputs, levels, draws, seed, metrics, given)
         with self._answering():
             walk, nodes, asked = self._begin(inputs, metrics, given)
             batch = len(walk.encoded)
@@ -507,12 +516,27 @@ class ExactGenerationMixin:
         how = "none" if len(asked) == 1 else conditioning
         return Prediction(asked, tuple(levels.tolist()), found, outcomes, how)
 
+    def _estimate(self, inputs, levels, draws, seed, metrics, given) -> Prediction:
+        """Quantiles and special outcomes of joint draws, in place of exact ones."""
+        drawn = self.sample(inputs, draws, seed=seed, metrics=metrics, given=given)
+        asked = tuple(m for m in (metrics or ("value",)) if m not in (given or {}))
+        found = np.full((*drawn.shape[::2], len(levels)), np.nan)
+        for row, column in np.ndindex(found.shape[:2]):
+            values = drawn[row, :, column]
+            if len(values := values[np.isfinite(values)]):
+                found[row, column] = np.quantile(values, levels, method="inverted_cdf")
+        failed = is_failed(drawn)
+        kinds = {"nan": np.isnan(drawn) & ~failed, "failed": failed, "-inf": drawn == -np.inf, "+inf": drawn == np.inf}
+        outcomes = {name: kinds[name].mean(1) for name in self.codec.outcome_tokens}
+        how = "none" if len(asked) == 1 else "marginal"
+        return Prediction(asked, tuple(levels.tolist()), found, outcomes, how, draws)
+
     def _quantiles(self, walk, nodes, owner, weight, owners, levels) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles `(owners, levels)` of the weighted mixture of the nodes of each owner, and its special outcomes."""
-        if not self.codec.ordered and self.codec.format.layout == "p10":
+        if not self.codec.ordered_digits:
             raise MetricError(
                 "The p10 layout writes the exponent last, so its digits are not ordered by significance and quantiles "
-                "cannot be read off its tree. Use sample() or generate()."
+                "cannot be read off its tree. Use sample() or generate(), or predict(draws=1024) for an estimate."
             )
         whole = np.bincount(owner, weight, owners)
 

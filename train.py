@@ -364,7 +364,14 @@ def train(options: TrainOptions) -> Path:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule(options, start + step))
 
     mixture = Mixture(
-        sources, weights, tokenizer, options.max_tokens, options.batch_tokens, options.max_objectives, options.seed
+        sources,
+        weights,
+        tokenizer,
+        options.max_tokens,
+        options.batch_tokens,
+        options.max_objectives,
+        options.seed,
+        templates=accelerator.unwrap_model(model).config.templates,
     )
     accelerate_index, processes = accelerator.process_index, accelerator.num_processes
     batches = mixture.batches(start * options.accumulate * processes + accelerate_index, processes)
@@ -411,7 +418,7 @@ def train(options: TrainOptions) -> Path:
 
 def choose_attention(model: RLMForConditionalGeneration, input_ids: torch.Tensor) -> None:
     """On a CPU, plain attention for short inputs: its backward pass is up to twice as fast there as the fused one."""
-    if input_ids.device.type != "cpu":
+    if input_ids.device.type != "cpu" or not model.encoder._supports_sdpa:  # T5Gemma has the plain one only
         return
     wanted = "eager" if input_ids.shape[1] <= 256 else "sdpa"
     if model.encoder.config._attn_implementation != wanted:

@@ -4,8 +4,8 @@ Everything that is drawn depends on the seed and the batch's number alone, so a 
 batches that it would have had.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 
 from code_rlm.data.schema import DataError
-from code_rlm.inputs_rlm import InputLayout, format_header, tokenize
+from code_rlm.inputs_rlm import InputLayout, frame, metric_groups, tokenize
 from code_rlm.numbers_rlm import FAILED
 from code_rlm.tokenization_rlm import RLMTokenizer
 
@@ -97,6 +97,7 @@ class Mixture:
         batch_tokens: Input tokens in a batch, padding included.
         max_objectives: The most metrics asked for at once; which and in what order is drawn for every example, so that the
             model answers any subset in any order.
+        templates: Metric to template, of those that have one (`RLMConfig.templates`); such a metric is asked for alone.
         seed: Of everything drawn.
         pool: Examples drawn at once and bucketed by length.
     """
@@ -109,6 +110,7 @@ class Mixture:
     max_objectives: int = 4
     seed: int = 0
     pool: int = 4096
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.layout = InputLayout.of(self.tokenizer, self.max_tokens)
@@ -116,8 +118,9 @@ class Mixture:
         self.truncated = 0
         self.drawn = 0
 
-    def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[int]:
-        return tokenize(self.tokenizer, [format_header(metrics, language, context)])[0]
+    def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[list[int]]:
+        """Token ids before and behind the code."""
+        return tokenize(self.tokenizer, list(frame(metrics, language, context, self.templates)))
 
     def batches(self, first: int = 0, every: int = 1) -> Iterator[dict[str, torch.Tensor]]:
         """Endless batches number `first`, `first + every`, ...; each as tensors `input_ids`, `attention_mask`, `labels`."""
@@ -150,7 +153,9 @@ class Mixture:
         """Input ids and labels of one row, metrics and their order drawn at random."""
         present = np.flatnonzero(source.present[row])
         count = int(rng.integers(1, min(self.max_objectives, len(present)) + 1))
-        chosen = rng.permutation(present)[:count]
+        order = rng.permutation(present)
+        together = metric_groups([source.metrics[i] for i in order], self.templates)[0]
+        chosen = [i for i in order if source.metrics[i] in together][:count]
         body = source.bodies[row]
         if source.mask_tokens:
             body = np.where(rng.random(len(body)) < source.mask_tokens, self.tokenizer.mask_token_id, body)
@@ -160,9 +165,9 @@ class Mixture:
         self, source: Source, row: int, chosen: Sequence[int], body: np.ndarray | None = None
     ) -> tuple[list[int], np.ndarray]:
         """Input ids and labels of one row for the given metrics, in that order; `body` stands in for the row's code."""
-        header = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
+        head, tail = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
         body = source.bodies[row] if body is None else body
-        ids, lost = self.layout.join(header, body.tolist(), source=f"{source.name} row {row}")
+        ids, lost = self.layout.join(head, body.tolist(), tail, source=f"{source.name} row {row}")
         self.drawn += 1
         self.truncated += lost > 0
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)

@@ -47,7 +47,10 @@ def predict_rows(
     index, target = measured(rows, metric)
     chosen = rows.select(index)
     inputs = [CodeInput(r["text"], r["language"], tuple(r["context"]), f"row {i}") for i, r in zip(index, chosen)]
-    encoded = encode_inputs(tokenizer, inputs, [(metric,)] * len(inputs), model.config.max_input_tokens)
+    config = model.config
+    encoded = encode_inputs(
+        tokenizer, inputs, [(metric,)] * len(inputs), config.max_input_tokens_of(metric), config.templates
+    )
     order = np.argsort([len(ids) for ids in encoded.input_ids], kind="stable")
     quantiles, log_probs = np.empty((len(inputs), len(levels))), np.empty(len(inputs))
     codes, saturated = tokenizer.encode_numbers(target, out_of_range="saturate", return_saturated=True)
