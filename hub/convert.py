@@ -290,7 +290,7 @@ def _config(published: dict[str, Any], problems: list[str], notes: list[str]) ->
         objectives = max(1, number("max_num_objs", 1))
         if objectives > 1:
             notes.append(
-                f"It writes up to {objectives} numbers, but its config does not name them. The pipeline answers with the first; "
+                f"It writes up to {objectives} numbers, but its config does not name them. The pipeline gives the first; "
                 "`model.predict(..., metrics=[...])` with as many names gives all."
             )
         return RLMConfig(
