@@ -12,6 +12,8 @@ import published_layout as layout
 import pytest
 import tiny
 import torch
+from huggingface_hub import HfApi, constants
+from loopback_hub import LoopbackHub
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, T5GemmaForConditionalGeneration
@@ -176,7 +178,7 @@ def test_when_rows_are_padded_into_a_batch_then_answers_are_those_of_the_row_alo
         assert torch.allclose(
             logits_of(ours.model, alone, tokens[row : row + 1])[0], together[row], atol=1e-5, rtol=1e-5
         )
-        assert np.allclose(ours.model.predict(alone).quantiles[0], answers[row], rtol=1e-4)
+        assert np.allclose(ours.model.predict(alone).quantiles[0], answers[row], rtol=1e-3)
         assert np.array_equal(ours.model.sample(alone, 8)[0], drawn[row])
     assert len({tuple(a) for a in answers[:, 0].tolist()}) == 3
 
@@ -406,6 +408,7 @@ def test_when_an_index_names_a_file_elsewhere_then_it_is_refused(source, tmp_pat
         convert(folder, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_when_the_package_is_not_there_then_the_converted_checkpoint_answers_the_same(converted, ours, texts, tmp_path):
     code = """
 import json, sys
@@ -440,6 +443,37 @@ print(json.dumps({
             assert one["value"] == pytest.approx(other["value"], rel=1e-4)
 
 
+@pytest.mark.slow
+def test_when_the_source_is_on_the_hub_then_its_revision_is_read_and_its_python_never_fetched(
+    source, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    code = """
+import json, sys
+from code_rlm.cli import main
+status = [main(["convert", *argv]) for argv in json.loads(sys.argv[1])]
+print(json.dumps(status))
+"""
+    with LoopbackHub(tmp_path / "hub") as hub:
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        api.create_repo("author/published")
+        first = api.upload_folder(repo_id="author/published", folder_path=source).oid
+        api.upload_file(repo_id="author/published", path_in_repo="config.json", path_or_fileobj=b"{}")
+        env, out = hub.env(tmp_path / "home"), str(tmp_path / "out")
+        runs = [
+            ["author/published", out, "--revision", first],
+            ["author/published", out + "2"],
+            ["author/none", out + "3"],
+        ]
+        status = tiny.run_python(code, json.dumps(runs), cwd=tmp_path, env={**env, "HF_HUB_OFFLINE": "0"})
+    assert status == [0, 2, 2]
+    assert [p.name for p in tmp_path.glob("out*")] == ["out"]
+    assert not list((tmp_path / "home" / "hub").rglob("*.py"))
+    assert "base_model: author/published" in (tmp_path / "out" / "README.md").read_text()
+    assert code_rlm.load(out)[0].config.format == NumberFormat.ieee(2, 5)
+
+
 # The text that it reads
 
 
@@ -469,8 +503,8 @@ def test_when_a_metric_is_asked_for_then_the_model_reads_exactly_the_published_t
 
 
 def test_when_a_text_is_too_long_then_its_end_is_cut_as_in_the_published_training(ours, text_tokenizer):
-    text = "".join(f"x{i} = {i}\n" for i in range(200_000))
-    for limit in (64, 2048):
+    text = "".join(f"x{i} = {i}\n" for i in range(6000))
+    for limit in (64, 2048):  # the whole text is tokenised for one of them, its first part alone for the other
         encoded = encode_inputs(
             ours.tokenizer, [read_input(text)], [["peak_memory_bytes"]], limit, ours.model.config.templates
         )
