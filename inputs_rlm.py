@@ -270,7 +270,13 @@ def frame(
 
 
 def metric_groups(metrics: Sequence[str], templates: Mapping[str, str] | None) -> list[list[str]]:
-    """Metrics that are answered together: all without a template, and each with one alone; order of first appearance."""
+    """Metrics that are answered together: all without a template, and each with one alone; order of first appearance.
+
+    Raises:
+        MetricError: A metric named twice.
+    """
+    if repeated := [m for m in metrics if list(metrics).count(m) > 1]:
+        raise MetricError(f"metrics names {repeated[0]!r} more than once.")
     groups: list[list[str]] = []
     shared: list[str] | None = None
     for name in metrics:

@@ -66,6 +66,7 @@ class TrainOptions:
     data_root: str | None = _option(None, "folder of the tasks' tables")
     init: str | None = _option(None, "checkpoint folder or hub id to start from; without it a new model is made")
     encoder: str | None = _option(None, "pretrained encoder (folder or hub id) for a new model")
+    keep_decoder: bool = _option(False, "take that checkpoint's decoder too, for numbers (T5Gemma)")
     freeze_encoder: bool = _option(False, "leave the encoder out of training")
     tokenizer: str | None = _option(None, "folder or hub id of the tokenizer; by default that of init")
     model: dict = _option(dict, "fields of RLMConfig for a new model")
@@ -250,7 +251,7 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
     }
     if options.encoder:
         return RLMForConditionalGeneration.from_encoder_pretrained(
-            options.encoder, freeze_encoder=options.freeze_encoder, **settings
+            options.encoder, keep_decoder=options.keep_decoder, freeze_encoder=options.freeze_encoder, **settings
         )
     if isinstance(settings.get("encoder"), dict):
         settings["encoder"] = {

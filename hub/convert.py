@@ -43,6 +43,7 @@ TOKENIZER = "encoder_tokenizer"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _INDEX = "model.safetensors.index.json"
 _UNREAD_BUFFER = "model.final_logits_bias"
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 # Longest input that the published weights were trained on, in tokens; graphs are longer.
 _MAX_TOKENS, _MAX_GRAPH_TOKENS = 2048, 4096
 
@@ -169,6 +170,7 @@ def convert(
     try:
         written = write_tensors(tensors, part / "model.safetensors")
         config.architectures = [type(model).__name__]
+        config.dtype = _DTYPES[tensors["number_head.weight"].dtype]
         config.save_pretrained(part)
         model.generation_config.save_pretrained(part)
         custom_object_save(model, part, config=config)

@@ -283,7 +283,7 @@ def test_when_the_weights_are_in_shards_and_half_precision_then_they_are_the_sam
     folder = layout.write(tmp_path / "source", half, text_tokenizer, layout.IEEE, shards=3)
     model, _ = code_rlm.load(convert(folder, tmp_path / "ours").folder, dtype=torch.float32)
     assert torch.allclose(model.number_head.weight, stock.lm_head.out_proj.weight, atol=0.01)
-    assert load_file(tmp_path / "ours" / "model.safetensors")["number_head.weight"].dtype == torch.bfloat16
+    assert code_rlm.load(tmp_path / "ours")[0].dtype == torch.bfloat16
     assert np.isfinite(model.predict(texts).quantiles).all()
 
 
@@ -550,6 +550,7 @@ def test_when_several_metrics_are_asked_for_then_each_reads_its_own_text_and_ans
             InputError,
             r"no place for the context \['input_size'\]",
         ),
+        ("x = 1", {"metrics": ["peak_memory_bytes"] * 2}, MetricError, "'peak_memory_bytes' more than once"),
         (
             "x = 1",
             {"metrics": ["peak_memory_bytes"], "given": {"judge_memory_kb": 3}},
