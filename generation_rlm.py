@@ -26,7 +26,7 @@ from transformers import LogitsProcessor
 
 from .calibration_rlm import Calibration
 from .errors_rlm import MetricError
-from .numbers_rlm import NumberCodec
+from .numbers_rlm import NumberCodec, is_failed
 from .ranking_rlm import Distribution
 
 
@@ -171,6 +171,7 @@ class Prediction:
         conditioning: `median`: each metric given the medians of those before it; `marginal`: averaged over their
             distribution; `none` for a single metric.
         calibrated: For each metric, whether the checkpoint's calibration was applied.
+        draws: How many samples the quantiles were estimated from; None: they are exact.
     """
 
     metrics: tuple[str, ...]
@@ -179,6 +180,7 @@ class Prediction:
     outcomes: dict[str, np.ndarray]
     conditioning: Literal["none", "median", "marginal"]
     calibrated: tuple[bool, ...] = ()
+    draws: int | None = None
 
 
 @dataclass
@@ -491,6 +493,8 @@ class ExactGenerationMixin:
         conditioning: Literal["median", "marginal"] = "median",
         paths: int = 16,
         calibrated: bool = False,
+        draws: int | None = None,
+        seed: int = 0,
     ) -> Prediction:
         """Exact quantiles of every metric asked for.
 
@@ -505,6 +509,9 @@ class ExactGenerationMixin:
             paths: Points that represent the earlier metrics in `marginal`.
             calibrated: Mend the distributions by the checkpoint's calibration, for the metrics that have one. The medians
                 that later metrics are conditioned on are calibrated too.
+            draws: Estimate them from so many joint draws instead (each metric's are then marginal over those before it), for
+                the p10 layout, which has no exact ones.
+            seed: Of the draws.
 
         Raises:
             MetricError: A level outside (0, 1), or metrics and given that do not fit together.
@@ -514,6 +521,8 @@ class ExactGenerationMixin:
             raise MetricError(f"Quantile levels must lie strictly between 0 and 1, got {np.ravel(quantiles).tolist()}.")
         if conditioning not in ("median", "marginal"):
             raise MetricError(f"conditioning must be 'median' or 'marginal', got {conditioning!r}.")
+        if draws is not None:
+            return self._estimate(inputs, levels, draws, seed, metrics, given, calibrated)
         with self._answering():
             walk, nodes, asked = self._begin(inputs, metrics, given)
             batch = len(walk.encoded)
@@ -538,14 +547,32 @@ class ExactGenerationMixin:
         known = tuple(c is not None for c in calibrations)
         return Prediction(asked, tuple(levels.tolist()), found, outcomes, how, known)
 
+    def _estimate(self, inputs, levels, draws, seed, metrics, given, calibrated) -> Prediction:
+        """Quantiles and special outcomes of joint draws, in place of exact ones."""
+        drawn = self.sample(inputs, draws, seed=seed, metrics=metrics, given=given)
+        asked = tuple(m for m in (metrics or ("value",)) if m not in (given or {}))
+        found = np.full((*drawn.shape[::2], len(levels)), np.nan)
+        calibrations = [self.config.calibration_of(name) if calibrated else None for name in asked]
+        for row, column in np.ndindex(found.shape[:2]):
+            values = drawn[row, :, column]
+            own = levels if calibrations[column] is None else calibrations[column].model_level(levels)
+            if len(values := values[np.isfinite(values)]):
+                found[row, column] = np.quantile(values, own, method="inverted_cdf")
+        failed = is_failed(drawn)
+        kinds = {"nan": np.isnan(drawn) & ~failed, "failed": failed, "-inf": drawn == -np.inf, "+inf": drawn == np.inf}
+        outcomes = {name: kinds[name].mean(1) for name in self.codec.outcome_tokens}
+        how = "none" if len(asked) == 1 else "marginal"
+        known = tuple(c is not None for c in calibrations)
+        return Prediction(asked, tuple(levels.tolist()), found, outcomes, how, known, draws)
+
     def _quantiles(self, walk, nodes, owner, weight, owners, levels, calibration=None) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles `(owners, levels)` of the weighted mixture of the nodes of each owner, and its special outcomes."""
         if calibration is not None:
             levels = calibration.model_level(levels)
-        if not self.codec.ordered and self.codec.format.layout == "p10":
+        if not self.codec.ordered_digits:
             raise MetricError(
                 "The p10 layout writes the exponent last, so its digits are not ordered by significance and quantiles "
-                "cannot be read off its tree. Use sample() or generate()."
+                "cannot be read off its tree. Use sample() or generate(), or predict(draws=1024) for an estimate."
             )
         whole = np.bincount(owner, weight, owners)
 

@@ -1,7 +1,8 @@
-"""RLMForConditionalGeneration: an encoder from the library and a small decoder that writes numbers.
+"""RLMForConditionalGeneration: an encoder from the library and a decoder that writes numbers.
 
 - encoder: any text encoder known to transformers; its last layer, or a learned mix of several, is the memory
-- decoder: pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head
+- decoder: small, pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head; or one of the
+  library's in its place (`t5gemma_decoder_rlm`)
 - cross-attention with grouped key/value heads, folded into the query axis: keys and values are computed once per input
   and never copied, neither per head nor per sample
 - optionally a lexical path: scores of closed-form regressors on n-grams as a few more memory tokens (`lexical_rlm.py`)
@@ -9,8 +10,10 @@
 - exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -29,8 +32,10 @@ from .numbers_rlm import NumberCodec
 # The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
 # itself loaded from the Hub.
 from .pipeline_rlm import CodeRegressionPipeline  # noqa: F401
+from .t5gemma_decoder_rlm import T5GemmaNumberDecoder
 
-_CACHE_FIELD = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
+# What transformers calls the decoder's cache in the arguments and outputs of a model; older versions say past_key_values.
+CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 
 def build_encoder(config: Any) -> PreTrainedModel:
@@ -183,6 +188,19 @@ class RLMDecoder(nn.Module):
         return self.norm(hidden)
 
 
+class RLMNumberHead(nn.Linear):
+    """Logits over the numeric vocabulary `(..., vocabulary)`, soft-capped where the decoder's family does that."""
+
+    def __init__(self, size: int, vocab_size: int, softcap: float | None = None):
+        super().__init__(size, vocab_size, bias=False)
+        self.softcap = softcap
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of hidden states `(..., size)`."""
+        logits = super().forward(hidden)
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+
 class RLMPreTrainedModel(PreTrainedModel):
     """What transformers needs to know of the model as a whole."""
 
@@ -192,7 +210,7 @@ class RLMPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ("RLMDecoderLayer",)
+    _no_split_modules = ("RLMDecoderLayer", "T5GemmaNumberLayer")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -219,6 +237,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         codec: The `NumberCodec` of the config's number format.
         encoder, decoder, number_head: The three parts.
         layer_mix: Logits of the learned mix of encoder layers, None when the decoder reads the last one.
+        memory_norm: Norm of the memory before the small decoder; a library decoder reads the memory as it is.
+        regression_head: See `regress`; None in models that answer with their decoder.
         lexical: The `LexicalPath`, None without one.
     """
 
@@ -229,12 +249,15 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self.encoder = build_encoder(config.encoder)
         layers = config.encoder_layers
         self.layer_mix = nn.Parameter(torch.zeros(len(layers))) if layers else None
+        small, library = config.decoder is None, config.library_decoder
         self.lexical = None
         if config.lexical is not None:
             self.lexical = LexicalPath(LexicalSettings.from_dict(config.lexical), config.encoder_hidden_size)
-        self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps)
-        self.decoder = RLMDecoder(config, self.codec)
-        self.number_head = nn.Linear(config.decoder_hidden_size, self.codec.vocab_size, bias=False)
+        self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps) if small else nn.Identity()
+        self.decoder = RLMDecoder(config, self.codec) if small else T5GemmaNumberDecoder(config, self.codec)
+        softcap = None if small else library.final_logit_softcapping
+        self.number_head = RLMNumberHead(config.decoder_hidden_size, self.codec.vocab_size, softcap)
+        self.regression_head = nn.Linear(config.encoder_hidden_size, 1) if config.regression_head else None
         self.post_init()
         if config.freeze_encoder:
             self.encoder.requires_grad_(False)
@@ -243,22 +266,32 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
 
     @classmethod
     def from_encoder_pretrained(
-        cls, encoder: str, *, freeze_encoder: bool = False, dtype: torch.dtype | None = None, **kwargs
+        cls,
+        encoder: str,
+        *,
+        keep_decoder: bool = False,
+        freeze_encoder: bool = False,
+        dtype: torch.dtype | None = None,
+        **kwargs,
     ) -> "RLMForConditionalGeneration":
         """A new regression model around a pretrained encoder, as in the paper (section 3: a frozen T5Gemma encoder).
 
         Args:
             encoder: Hub id or folder of any text encoder or encoder-decoder of the library.
+            keep_decoder: Take the checkpoint's decoder too (T5Gemma), with new embeddings and a new head for numbers in place
+                of the text's: the paper's full encoder-decoder.
             freeze_encoder: Leave the encoder out of training.
-            dtype: Type of the encoder's weights as loaded.
+            dtype: Type of the pretrained weights as loaded.
             **kwargs: Fields of `RLMConfig`; `revision`, `token`, `cache_dir`, `local_files_only` go to the hub.
 
         Raises:
             CheckpointError: The checkpoint lacks some of the encoder's weights.
         """
         hub = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
-        config = RLMConfig.from_encoder(encoder, freeze_encoder=freeze_encoder, **kwargs)
+        config = RLMConfig.from_encoder(encoder, keep_decoder=keep_decoder, freeze_encoder=freeze_encoder, **kwargs)
         model = cls(config)
+        if keep_decoder:
+            return model._take_pretrained(encoder, dtype or torch.float32, **hub)
         wanted = set(model.encoder.state_dict())
         if type(config.encoder) in MODEL_FOR_TEXT_ENCODING_MAPPING:
             loader, own_config = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config.encoder)], config.encoder
@@ -278,12 +311,29 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             model.encoder.requires_grad_(False)
         return model
 
+    def _take_pretrained(self, source: str, dtype: torch.dtype, **hub) -> "RLMForConditionalGeneration":
+        """Loads encoder and decoder of a library's encoder-decoder; number embeddings and head stay as they are."""
+        loaded, info = AutoModel.from_pretrained(
+            source, config=self.config.decoder, output_loading_info=True, dtype=dtype, **hub
+        )
+        encoder = {f"encoder.{name}": weight for name, weight in loaded.encoder.state_dict().items()}
+        decoder = loaded.decoder.state_dict()
+        decoder["embed_tokens.weight"] = self.decoder.embed_tokens.weight
+        if info["missing_keys"] or set(encoder) != set(self.encoder.state_dict()):
+            raise CheckpointError(
+                f"{source!r} does not hold a whole {self.config.decoder.model_type} encoder-decoder; missing: "
+                f"{sorted(info['missing_keys'])[:8]}."
+            )
+        self.encoder.load_state_dict(encoder, assign=True)
+        self.decoder.load_state_dict(decoder)
+        return self.train(self.training)
+
     def add_lexical_path(self, settings: LexicalSettings) -> None:
         """Puts a new lexical path in the place of what there is, its regressors still zero; see `training/lexical.py`."""
         path = LexicalPath(settings, self.config.encoder_hidden_size)
         path.apply(self._init_weights)
         self.config.lexical = settings.to_dict()
-        self.lexical = path.to(self.memory_norm.weight)
+        self.lexical = path.to(self.number_head.weight)
 
     # ------------------------------------------------------------------------------------------------ parts
 
@@ -344,7 +394,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
 
     def mix_layers(self, states: torch.Tensor) -> torch.Tensor:
         """The memory `(batch, length, encoder size)`: the learned mix of what `encode_layers` gives."""
-        states = states.to(self.memory_norm.weight.dtype)
+        states = states.to(self.number_head.weight.dtype)
         if self.layer_mix is None:
             return states[:, :, 0]
         weights = self.layer_mix.softmax(0).to(states.dtype)
@@ -390,6 +440,28 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             return attention_mask
         return F.pad(attention_mask, (0, len(self.lexical.settings.channels)), value=1)
 
+    def regress(self, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """The regression head's answer: one number per input, float64 `(batch,)`, without an interval.
+
+        A linear map of the memory's mean over the input's tokens. The number is on the scale of the targets it was trained on.
+
+        Args:
+            inputs: `input_ids` and, if padded, `attention_mask`, as the tokenizer returns them.
+
+        Raises:
+            CheckpointError: The checkpoint has no regression head.
+        """
+        if self.regression_head is None:
+            raise CheckpointError("This checkpoint has no regression head; it answers through predict() and sample().")
+        ids = torch.as_tensor(inputs["input_ids"]).to(self.device)
+        mask = inputs.get("attention_mask")
+        mask = torch.ones_like(ids) if mask is None else torch.as_tensor(mask).to(self.device)
+        with self._answering():
+            memory = self.mix_layers(self.encode_layers(ids, mask))
+            kept = mask.to(memory.dtype)[..., None]
+            mean = (memory * kept).sum(1) / kept.sum(1).clamp_min(1)
+            return self.regression_head(mean)[:, 0].double().cpu().numpy()
+
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -397,9 +469,9 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         decoder_input_ids: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         encoder_outputs: Any = None,
-        cache: Cache | None = None,
         encoder_states: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         lexical_scores: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
@@ -414,8 +486,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             labels: Number tokens `(batch, places)`, objective after objective, then the end token; -100 is ignored.
             encoder_outputs: Memory from an earlier call, in place of `input_ids`.
             encoder_states: What `encode_layers` gave, in place of `input_ids`.
-            cache: Decoder cache of an earlier call.
-            past_key_values: The same, by the name that it has in transformers before 5.24.
+            past_key_values, cache: Decoder cache of an earlier call, by either of the names that transformers gives it.
             use_cache: Keep a decoder cache.
             lexical_scores: See `encode_memory`; in training those of regressors that have not seen the row.
             num_items_in_batch: Divide the summed loss by this instead of by the number of labels.
@@ -450,7 +521,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         loss = None
         if labels is not None:
             loss = self.grammar.loss(logits, labels, num_items_in_batch)
-        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=memory, **{_CACHE_FIELD: cache})
+        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=memory, **{CACHE_NAME: cache})
 
     def _cached_memory(
         self, memory: torch.Tensor, cache: EncoderDecoderCache
@@ -483,6 +554,14 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             kwargs.setdefault("renormalize_logits", True)
         elif num_objectives is not None:
             raise ValueError("num_objectives needs the number grammar: set config.constrain_numbers = True.")
+        # The memory is made here, as everywhere else: the library would run the bare encoder, without the mix of its layers.
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        if ids is not None and kwargs.get("encoder_outputs") is None:
+            if kwargs.get("attention_mask") is None:
+                kwargs["attention_mask"] = (ids != self.config.pad_token_id).long()
+            with torch.no_grad():
+                memory = self.encode_memory(ids, kwargs["attention_mask"])
+            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=memory)
         return super().generate(inputs, **kwargs)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:

@@ -70,6 +70,7 @@ def train(options: TrainOptions) -> Path:
         options.max_objectives,
         options.seed,
         draws=options.feature_draws if options.feature_cache else None,
+        templates=model.config.templates,
     )
     held_out = [each.validation for each in loaded if each.validation]
     if options.dry_run:
@@ -303,7 +304,7 @@ class Run:
 
 def choose_attention(model: RLMForConditionalGeneration, input_ids: torch.Tensor) -> None:
     """On a CPU, plain attention for short inputs: its backward pass is up to twice as fast there as the fused one."""
-    if input_ids.device.type != "cpu":
+    if input_ids.device.type != "cpu" or not model.encoder._supports_sdpa:  # T5Gemma has the plain one only
         return
     wanted = "eager" if input_ids.shape[1] <= 256 else "sdpa"
     if model.encoder.config._attn_implementation != wanted:

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from code_rlm.data.schema import DataError
 from code_rlm.errors_rlm import NumberCodeError, NumberRangeError
-from code_rlm.inputs_rlm import InputLayout, ends_of, format_header, tokenize
+from code_rlm.inputs_rlm import InputLayout, ends_of, frame, metric_groups, tokenize
 from code_rlm.numbers_rlm import FAILED
 from code_rlm.tokenization_rlm import RLMTokenizer
 
@@ -193,6 +193,7 @@ class Mixture:
         pool: Examples drawn at once and bucketed by length.
         draws: How many fixed draws of metrics, order and masks each row has, so that its inputs are finitely many and their
             encoder outputs can be kept; None: drawn anew each time.
+        templates: Metric to template, of those that have one (`RLMConfig.templates`); such a metric is asked for alone.
     """
 
     sources: Sequence[Source]
@@ -204,6 +205,7 @@ class Mixture:
     seed: int = 0
     pool: int = 4096
     draws: int | None = None
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.layout = InputLayout.of(self.tokenizer, self.max_tokens)
@@ -213,8 +215,9 @@ class Mixture:
         self.truncated = 0
         self.drawn = 0
 
-    def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[int]:
-        return tokenize(self.tokenizer, [format_header(metrics, language, context)])[0]
+    def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[list[int]]:
+        """Token ids before and behind the code."""
+        return tokenize(self.tokenizer, list(frame(metrics, language, context, self.templates)))
 
     def batches(self, position: tuple[int, int] = (0, 0)) -> BatchStream:
         """Endless batches from a position on; each as tensors `input_ids`, `attention_mask`, `labels`, `first_metric`."""
@@ -252,7 +255,9 @@ class Mixture:
     def _drawn_example(self, source: Source, row: int, rng: np.random.Generator) -> Item:
         present = np.flatnonzero(source.present[row])
         count = int(rng.integers(1, min(self.max_objectives, len(present)) + 1))
-        chosen = rng.permutation(present)[:count]
+        order = rng.permutation(present)
+        together = metric_groups([source.metrics[i] for i in order], self.templates)[0]
+        chosen = [i for i in order if source.metrics[i] in together][:count]
         body = source.bodies[row]
         if source.mask_tokens:
             body = np.where(rng.random(len(body)) < source.mask_tokens, self.tokenizer.mask_token_id, body)
@@ -260,10 +265,10 @@ class Mixture:
 
     def build(self, source: Source, row: int, chosen: Sequence[int], body: np.ndarray | None = None) -> Item:
         """One row for the given metrics, in that order; `body` stands in for the row's code."""
-        header = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
+        head, tail = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
         body = source.bodies[row] if body is None else body
         ids, lost = self.layout.join(
-            header, body.tolist(), source=f"{source.name} row {row}", always_cut=bool(source.cut[row])
+            head, body.tolist(), tail, source=f"{source.name} row {row}", always_cut=bool(source.cut[row])
         )
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)
         first = np.int64(self.metric_numbers.get(source.metrics[chosen[0]], -1))

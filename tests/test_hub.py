@@ -28,6 +28,8 @@ REMOTE_FILES = {
     "onnx_text_rlm.py",
     "pipeline_rlm.py",
     "ranking_rlm.py",
+    "t5gemma_decoder_rlm.py",
+    "templates_rlm.py",
     "tokenization_rlm.py",
 }
 WEIGHTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}

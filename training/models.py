@@ -85,7 +85,9 @@ def _new(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) ->
         **{k: v for k, v in options.model.items() if k != "max_objectives"},
     }
     if options.encoder:
-        return RLMForConditionalGeneration.from_encoder_pretrained(options.encoder, **settings)
+        return RLMForConditionalGeneration.from_encoder_pretrained(
+            options.encoder, keep_decoder=options.keep_decoder, **settings
+        )
     if isinstance(settings.get("encoder"), dict):
         settings["encoder"] = {
             "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,

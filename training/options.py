@@ -97,6 +97,7 @@ class TrainOptions(Checked):
     )
     init: str | None = option(None, "checkpoint folder or hub id to start from; without it a new model is made")
     encoder: str | None = option(None, "pretrained encoder (folder or hub id) for a new model")
+    keep_decoder: bool = option(False, "take that checkpoint's decoder too, for numbers (T5Gemma)")
     freeze_encoder: bool | None = option(
         None, "leave the encoder out of training; by default as in init, and with lora never"
     )
