@@ -252,3 +252,27 @@ def test_when_two_processes_evaluate_then_the_report_is_that_of_one(checkpoint, 
     for found in (one, two):
         found["tasks"]["mine.parquet"]["peak_memory_bytes"].pop("seconds_per_row")
     assert one == two
+
+
+@pytest.mark.slow
+def test_when_two_processes_predict_then_the_answers_are_those_of_one(checkpoint, tmp_path):
+    for i in range(20):
+        (tmp_path / f"p{i:02}.py").write_text(f"x = [0] * {i}\n" * (1 + i % 3))
+    command = ["predict", str(tmp_path), "--model", str(checkpoint), "--format", "csv", "--batch-size", "1"]
+    launch = ["accelerate.commands.launch", "--cpu", "--num_machines", "1", "--num_processes", "2"]
+    outputs = []
+    for start in (
+        ["code_rlm.cli"],
+        [*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "code_rlm.cli"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *start, *command],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1] and outputs[0].count("\n") == 41
