@@ -1,9 +1,10 @@
-"""The command `code-rlm`: predict, train, evaluate.
+"""The command `code-rlm`: predict, train, evaluate, convert.
 
 code-rlm predict examples/                        # the weights that ship, offline
 code-rlm predict model.onnx --metrics cifar10_valid_accuracy_percent --interval 0.8 --format json
 code-rlm train --config configs/small.yaml --data_root DATA
 code-rlm evaluate --task bhive_zen4 --data-root DATA --out report
+code-rlm convert akhauriyash/RLM-GemmaS-Code-v0 published
 """
 
 import argparse
@@ -26,7 +27,7 @@ COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "calibrate
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The argument parser of `predict`; `train` and `evaluate` have their own, in their modules."""
+    """The argument parser of `predict`; the other commands have their own, in their modules."""
     parser = argparse.ArgumentParser(
         "code-rlm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("evaluate", help="measure a model against baselines", add_help=False)
     commands.add_parser("pareto", help="files that no other beats in two metrics", add_help=False)
     commands.add_parser("calibrate", help="fit a model's intervals on held-out rows", add_help=False)
+    commands.add_parser("convert", help="read the paper's published weights", add_help=False)
     return parser
 
 
@@ -72,6 +74,10 @@ def main(argv: list[str] | None = None) -> int:
         from code_rlm.evaluation.pareto import main as pareto
 
         return pareto(argv[1:])
+    if argv[:1] == ["convert"]:
+        from code_rlm.hub.convert import main as convert
+
+        return convert(argv[1:])
     args = build_parser().parse_args(argv)
     try:
         return predict(args, sys.stdout)

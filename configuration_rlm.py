@@ -1,4 +1,4 @@
-"""RLMConfig: any Hugging Face encoder's config, embedded whole, plus our decoder, number format and metrics registry."""
+"""RLMConfig: any Hugging Face encoder's config, embedded whole, plus the decoder, number format and metrics registry."""
 
 import copy
 import re
@@ -11,7 +11,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .calibration_rlm import Calibration
 from .errors_rlm import CheckpointError, MetricError
+from .lexical_rlm import LexicalSettings
 from .numbers_rlm import NumberFormat
+from .templates_rlm import template_parts
 
 TASK = "code-regression"
 CUSTOM_PIPELINES = {TASK: {"impl": "pipeline_rlm.CodeRegressionPipeline", "pt": ["AutoModelForSeq2SeqLM"]}}
@@ -20,8 +22,10 @@ AUTO_MAP = {
     "AutoModel": "modeling_rlm.RLMForConditionalGeneration",
     "AutoModelForSeq2SeqLM": "modeling_rlm.RLMForConditionalGeneration",
 }
-# What an embedded encoder config may never carry into the model: code to run, kernels to load, where to fetch from.
-_FORBIDDEN_IN_ENCODER = (
+# Library models whose decoder can write our numbers, see t5gemma_decoder_rlm.py.
+LIBRARY_DECODERS = ("t5gemma",)
+# What an embedded config may never carry into the model: code to run, kernels to load, where to fetch from.
+_FORBIDDEN = (
     "auto_map",
     "trust_remote_code",
     "custom_pipelines",
@@ -30,7 +34,7 @@ _FORBIDDEN_IN_ENCODER = (
     "quantization_config",
 )
 # Nor its own dtype: a checkpoint has one, the whole model's.
-_NOT_EMBEDDED = (*_FORBIDDEN_IN_ENCODER, "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
+_NOT_EMBEDDED = (*_FORBIDDEN, "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
 _METRIC_NAME = re.compile(r"[^\s,@]+(@[^\s,@]+)?")
 
 
@@ -44,6 +48,9 @@ class Metric:
         smaller_is_better: Direction, for ranking.
         description: What was measured, on what hardware and how.
         kinds: Kinds of input it belongs to, the `language` of examples: `python`, `x86asm`, `triton`, `onnx`, ...
+        template: The whole text that the model reads for it, such as `"# Language: {language}\\n{text}"`, see
+            `templates_rlm`; such a metric is asked for alone. Empty: the header of `inputs_rlm.format_header`, then the code.
+        max_input_tokens: Its own limit on the input's length; None for the checkpoint's.
     """
 
     name: str
@@ -51,6 +58,8 @@ class Metric:
     smaller_is_better: bool = True
     description: str = ""
     kinds: tuple[str, ...] = ()
+    template: str = ""
+    max_input_tokens: int | None = None
 
     def __post_init__(self):
         if isinstance(self.kinds, str):
@@ -61,6 +70,14 @@ class Metric:
         if not isinstance(self.name, str) or not _METRIC_NAME.fullmatch(self.name):
             raise MetricError(
                 f"{self.name!r} is not a metric name. Use one word, the unit in it, a device after '@': 'latency_ms@pixel3'."
+            )
+        if not isinstance(self.template, str):
+            raise MetricError(f"{self.name}: the template must be a text, got {type(self.template).__name__}.")
+        if self.template:
+            template_parts(self.template, self.name)
+        if self.max_input_tokens is not None and (type(self.max_input_tokens) is not int or self.max_input_tokens < 16):
+            raise MetricError(
+                f"{self.name}: max_input_tokens must be a whole number of at least 16, got {self.max_input_tokens!r}."
             )
 
     @classmethod
@@ -83,6 +100,10 @@ class RLMConfig(PreTrainedConfig):
             embedded whole, so that loading a checkpoint never fetches another one. None: a small ModernBERT.
         encoder_layers: Which encoder layers the decoder reads: None for the last, or several indices into the encoder's
             hidden states (0 the embeddings, negative from the end), mixed with learned weights.
+        decoder: Config of a library model whose decoder writes the numbers (T5Gemma), embedded like `encoder`. None: our small
+            decoder, which the `decoder_*` sizes describe; with a library decoder they are its own.
+        regression_head: Whether a linear head on the mean of the memory answers (`regress`), for published checkpoints that
+            were trained by squared error and whose decoder was not trained at all.
         decoder_hidden_size: Width of the decoder.
         decoder_intermediate_size: Width of its gated feed-forward layers.
         decoder_num_layers: Number of decoder layers.
@@ -95,6 +116,8 @@ class RLMConfig(PreTrainedConfig):
         number_format: Fields of a `NumberFormat`.
         metrics: Registry of the metrics that the checkpoint knows, a list of `Metric` fields.
         default_metrics: Kind of input to the metrics that are predicted where none is asked for.
+        lexical: Fields of `LexicalSettings`: the regressors on n-grams whose scores the decoder reads beside the encoder's
+            memory. None: there are none.
         calibration: Metric to the fields of its `Calibration`, a map of levels fitted on validation rows by
             `code-rlm calibrate`. Only true of the weights that it was fitted with: further training takes it off.
         freeze_encoder: Whether the encoder is left out of training.
@@ -102,16 +125,18 @@ class RLMConfig(PreTrainedConfig):
     """
 
     model_type = "code-rlm"
-    sub_configs: ClassVar[dict[str, Any]] = {"encoder": AutoConfig}
+    sub_configs: ClassVar[dict[str, Any]] = {"encoder": AutoConfig, "decoder": AutoConfig}
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "decoder_hidden_size",
         "num_attention_heads": "decoder_num_attention_heads",
         "num_hidden_layers": "decoder_num_layers",
     }
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
 
     encoder: Any = None
     encoder_layers: list[int] | None = None
+    decoder: Any = None
+    regression_head: bool = False
     decoder_hidden_size: int = 256
     decoder_intermediate_size: int = 512
     decoder_num_layers: int = 2
@@ -125,6 +150,7 @@ class RLMConfig(PreTrainedConfig):
     number_format: dict[str, Any] | None = None
     metrics: list[dict[str, Any]] | None = None
     default_metrics: dict[str, list[str]] | None = None
+    lexical: dict[str, Any] | None = None
     calibration: dict[str, dict[str, Any]] | None = None
     freeze_encoder: bool = False
     constrain_numbers: bool = True
@@ -137,6 +163,8 @@ class RLMConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.encoder = self._encoder_config(self.encoder)
+        if self.decoder is not None:
+            self._read_library_decoder()
         self.number_format = NumberFormat(**(self.number_format or {})).to_dict()
         self.metrics = [Metric.from_dict(dict(m)).to_dict() for m in self.metrics or []]
         names = [m["name"] for m in self.metrics]
@@ -148,6 +176,8 @@ class RLMConfig(PreTrainedConfig):
                 raise MetricError(
                     f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}."
                 )
+        if self.lexical is not None:
+            self.lexical = LexicalSettings.from_dict(self.lexical).to_dict()
         self.calibration = {name: Calibration.from_dict(c).to_dict() for name, c in (self.calibration or {}).items()}
         if unknown := sorted(set(self.calibration) - set(names)):
             raise MetricError(f"calibration names {unknown}, which the registry does not have: {names}.")
@@ -174,39 +204,70 @@ class RLMConfig(PreTrainedConfig):
         self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
         self.auto_map = dict(AUTO_MAP)
 
-    @staticmethod
-    def _encoder_config(encoder: Any) -> PreTrainedConfig:
-        if isinstance(encoder, PreTrainedConfig):
-            encoder = encoder.to_dict()
+    @classmethod
+    def _encoder_config(cls, encoder: Any) -> PreTrainedConfig:
         if encoder is None:
             encoder = {
                 "model_type": "modernbert", "vocab_size": 8192, "hidden_size": 256, "intermediate_size": 384,
                 "num_hidden_layers": 4, "num_attention_heads": 4, "local_attention": 128, "max_position_embeddings": 8192,
                 "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": None, "cls_token_id": None, "sep_token_id": None,
             }  # fmt: skip
-        if not isinstance(encoder, dict):
-            raise CheckpointError(f"encoder must be a config or its dict, got {type(encoder).__name__}.")
-        fields_ = _embeddable(encoder)
-        model_type = fields_.pop("model_type", None)
-        if model_type not in CONFIG_MAPPING:
+        return _rebuilt(encoder, "encoder")
+
+    def _read_library_decoder(self) -> None:
+        """Rebuilds the embedded decoder config and takes the sizes from it."""
+        self.decoder = _rebuilt(self.decoder, "decoder")
+        if self.decoder.model_type not in LIBRARY_DECODERS:
             raise CheckpointError(
-                f"The encoder's model_type {model_type!r} is not one that this transformers knows. Encoders are built from "
-                "the library's own classes only, never from code in a repository."
+                f"decoder cannot be of type {self.decoder.model_type!r}; supported are {list(LIBRARY_DECODERS)}, or None for "
+                "the package's own small decoder."
             )
-        return CONFIG_MAPPING[model_type](**fields_)
+        half = self.library_decoder
+        sizes = {
+            "decoder_hidden_size": half.hidden_size,
+            "decoder_intermediate_size": half.intermediate_size,
+            "decoder_num_layers": half.num_hidden_layers,
+            "decoder_num_attention_heads": half.num_attention_heads,
+            "decoder_num_key_value_heads": half.num_key_value_heads,
+            "decoder_dropout": half.dropout_rate,
+        }
+        for name, size in sizes.items():
+            if getattr(self, name) not in (size, getattr(RLMConfig, name)):
+                raise CheckpointError(
+                    f"{name}={getattr(self, name)!r} belongs to the small decoder; the embedded {self.decoder.model_type} "
+                    f"decoder has {size!r}. Leave it out."
+                )
+            setattr(self, name, size)
+        if half.cross_attention_hidden_size != self.encoder_hidden_size:
+            raise CheckpointError(
+                f"The embedded decoder reads a memory of width {half.cross_attention_hidden_size}, the encoder writes "
+                f"{self.encoder_hidden_size}."
+            )
+
+    @property
+    def library_decoder(self) -> PreTrainedConfig | None:
+        """The decoder half of the embedded `decoder`; None for our small decoder."""
+        return None if self.decoder is None else self.decoder.decoder
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> "RLMConfig":
+        """This config itself: both texts are described here, the halves have no other place for a cache's sizes."""
+        return self
 
     @classmethod
-    def from_encoder(cls, encoder: str | PreTrainedConfig, **kwargs) -> "RLMConfig":
+    def from_encoder(cls, encoder: str | PreTrainedConfig, *, keep_decoder: bool = False, **kwargs) -> "RLMConfig":
         """A config around an existing encoder, by hub id, folder or config object; only its config is read.
 
         Args:
             encoder: Hub id (`google/t5gemma-s-s-prefixlm`), folder, or config. Of encoder-decoders the encoder half is used.
+            keep_decoder: Use its decoder half too, for numbers (T5Gemma).
             **kwargs: Any field of `RLMConfig`; `revision`, `token` and `local_files_only` go to the hub.
         """
         hub = {k: kwargs.pop(k) for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
         if isinstance(encoder, str):
             encoder = AutoConfig.from_pretrained(encoder, trust_remote_code=False, **hub)
         encoder = copy.deepcopy(encoder)
+        if keep_decoder:
+            kwargs["decoder"] = encoder.to_dict()
         if encoder.model_type == "t5gemma":
             # The library's encoder class for T5Gemma takes the whole config with this flag down.
             encoder.is_encoder_decoder = False
@@ -244,6 +305,16 @@ class RLMConfig(PreTrainedConfig):
         entry = (self.calibration or {}).get(name)
         return None if entry is None else Calibration.from_dict(entry)
 
+    @property
+    def templates(self) -> dict[str, str]:
+        """Metric to template, of the metrics that have one."""
+        return {m["name"]: m["template"] for m in self.metrics if m.get("template")}
+
+    def max_input_tokens_of(self, metric: str) -> int:
+        """The limit on the input's length for a metric: its own, or the checkpoint's."""
+        own = (m.get("max_input_tokens") for m in self.metrics if m["name"] == metric)
+        return next(own, None) or self.max_input_tokens
+
     def metric_names(self, kind: str | None = None) -> list[str]:
         """Names in the registry, of one kind of input or of all."""
         return [m["name"] for m in self.metrics if kind is None or kind in m["kinds"]]
@@ -264,21 +335,38 @@ class RLMConfig(PreTrainedConfig):
         return list(found)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready fields; the embedded encoder carries no code references."""
+        """JSON-ready fields; the embedded configs carry no code references."""
         output = super().to_dict()
         output["custom_pipelines"], output["auto_map"] = copy.deepcopy(CUSTOM_PIPELINES), dict(AUTO_MAP)
-        if "encoder" in output:
-            output["encoder"] = _embeddable(output["encoder"])
+        for part in ("encoder", "decoder"):
+            if output.get(part) is not None:
+                output[part] = _embeddable(output[part])
         return output
 
 
 def _embeddable(config: dict[str, Any]) -> dict[str, Any]:
-    """A copy of an encoder config's dict without what may not come along, at any depth."""
+    """A copy of an embedded config's dict without what may not come along, at any depth."""
     return {
         key: _embeddable(value) if isinstance(value, dict) else copy.deepcopy(value)
         for key, value in config.items()
         if key not in _NOT_EMBEDDED and not str(key).startswith(("_attn_impl", "_experts_impl"))
     }
+
+
+def _rebuilt(config: Any, part: str) -> PreTrainedConfig:
+    """An embedded config built anew from the library's class and plain fields."""
+    if isinstance(config, PreTrainedConfig):
+        config = config.to_dict()
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{part} must be a config or its dict, got {type(config).__name__}.")
+    fields_ = _embeddable(config)
+    model_type = fields_.pop("model_type", None)
+    if model_type not in CONFIG_MAPPING:
+        raise CheckpointError(
+            f"The {part}'s model_type {model_type!r} is not one that this transformers knows. The parts of a model are built "
+            "from the library's own classes only, never from code in a repository."
+        )
+    return CONFIG_MAPPING[model_type](**fields_)
 
 
 RLMConfig.register_for_auto_class()

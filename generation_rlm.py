@@ -26,7 +26,7 @@ from transformers import LogitsProcessor
 
 from .calibration_rlm import Calibration
 from .errors_rlm import MetricError
-from .numbers_rlm import NumberCodec
+from .numbers_rlm import NumberCodec, is_failed
 from .ranking_rlm import Distribution
 
 
@@ -52,13 +52,24 @@ class NumberGrammar:
             states.append(steps[states[-1], tokens[:, t]])
         return torch.stack(states, 1)
 
+    def scores(self, logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits in float32, minus infinity where the grammar allows no token behind those before.
+
+        The given token itself always counts as allowed, so that codes of published layouts that no canonical grammar lists
+        still have a finite loss.
+
+        Args:
+            logits: `(batch, places, vocabulary)`.
+            tokens: `(batch, places)`, the tokens that the logits of each place predict.
+        """
+        _, allowed = self.tables(tokens.device)
+        mask = allowed[self.states(tokens)[:, :-1]].scatter(2, tokens[..., None], True)
+        return logits.float().masked_fill(~mask, float("-inf"))
+
     def loss(
         self, logits: torch.Tensor, labels: torch.Tensor, num_items: int | torch.Tensor | None = None
     ) -> torch.Tensor:
         """Cross-entropy over the tokens that the grammar allows at each place; forced tokens cost nothing.
-
-        The label itself always counts as allowed, so that codes of published layouts that no canonical grammar lists still
-        have a finite loss.
 
         Args:
             logits: `(batch, places, vocabulary)`.
@@ -67,10 +78,7 @@ class NumberGrammar:
         """
         known = labels != -100
         tokens = labels.clamp_min(0)
-        _, allowed = self.tables(labels.device)
-        mask = allowed[self.states(tokens)[:, :-1]].scatter(2, tokens[..., None], True)
-        scores = logits.float().masked_fill(~mask, float("-inf"))
-        losses = F.cross_entropy(scores[known], tokens[known], reduction="sum")
+        losses = F.cross_entropy(self.scores(logits, tokens)[known], tokens[known], reduction="sum")
         return losses / (known.sum() if num_items is None else num_items)
 
 
@@ -137,7 +145,7 @@ class EncodedInputs:
 
     Attributes:
         memory: Cross-attention keys and values of every decoder layer, each `(batch, kv_heads, length, head_dim)`.
-        mask: True for text `(batch, length)`, None when nothing is padded.
+        mask: True for what is to be read `(batch, length)`, None when nothing is padded.
         fingerprints: One integer per input, of its token ids; they seed sampling, so that an input gets the same samples
             alone and in any batch.
     """
@@ -163,6 +171,7 @@ class Prediction:
         conditioning: `median`: each metric given the medians of those before it; `marginal`: averaged over their
             distribution; `none` for a single metric.
         calibrated: For each metric, whether the checkpoint's calibration was applied.
+        draws: How many samples the quantiles were estimated from; None: they are exact.
     """
 
     metrics: tuple[str, ...]
@@ -171,6 +180,7 @@ class Prediction:
     outcomes: dict[str, np.ndarray]
     conditioning: Literal["none", "median", "marginal"]
     calibrated: tuple[bool, ...] = ()
+    draws: int | None = None
 
 
 @dataclass
@@ -433,8 +443,9 @@ class ExactGenerationMixin:
             padded = not bool(mask.all())
             memory = self.encode_memory(ids, mask if padded else None)
             memory = self.decoder.project_memory(self.memory_norm(memory))
+            seen = self.memory_mask(mask.bool()) if padded else None
         rows = [row[keep.bool()].cpu().numpy() for row, keep in zip(ids, mask, strict=True)]
-        return EncodedInputs(memory, mask.bool() if padded else None, [zlib.crc32(r.tobytes()) for r in rows])
+        return EncodedInputs(memory, seen, [zlib.crc32(r.tobytes()) for r in rows])
 
     def _begin(self, inputs, metrics, given) -> tuple[_Walk, _Nodes, tuple[str, ...]]:
         """The walk, its nodes behind the given values, and the metrics that are still asked for."""
@@ -482,6 +493,8 @@ class ExactGenerationMixin:
         conditioning: Literal["median", "marginal"] = "median",
         paths: int = 16,
         calibrated: bool = False,
+        draws: int | None = None,
+        seed: int = 0,
     ) -> Prediction:
         """Exact quantiles of every metric asked for.
 
@@ -496,6 +509,9 @@ class ExactGenerationMixin:
             paths: Points that represent the earlier metrics in `marginal`.
             calibrated: Mend the distributions by the checkpoint's calibration, for the metrics that have one. The medians
                 that later metrics are conditioned on are calibrated too.
+            draws: Estimate them from so many joint draws instead (each metric's are then marginal over those before it), for
+                the p10 layout, which has no exact ones.
+            seed: Of the draws.
 
         Raises:
             MetricError: A level outside (0, 1), or metrics and given that do not fit together.
@@ -505,6 +521,8 @@ class ExactGenerationMixin:
             raise MetricError(f"Quantile levels must lie strictly between 0 and 1, got {np.ravel(quantiles).tolist()}.")
         if conditioning not in ("median", "marginal"):
             raise MetricError(f"conditioning must be 'median' or 'marginal', got {conditioning!r}.")
+        if draws is not None:
+            return self._estimate(inputs, levels, draws, seed, metrics, given, calibrated)
         with self._answering():
             walk, nodes, asked = self._begin(inputs, metrics, given)
             batch = len(walk.encoded)
@@ -529,14 +547,32 @@ class ExactGenerationMixin:
         known = tuple(c is not None for c in calibrations)
         return Prediction(asked, tuple(levels.tolist()), found, outcomes, how, known)
 
+    def _estimate(self, inputs, levels, draws, seed, metrics, given, calibrated) -> Prediction:
+        """Quantiles and special outcomes of joint draws, in place of exact ones."""
+        drawn = self.sample(inputs, draws, seed=seed, metrics=metrics, given=given)
+        asked = tuple(m for m in (metrics or ("value",)) if m not in (given or {}))
+        found = np.full((*drawn.shape[::2], len(levels)), np.nan)
+        calibrations = [self.config.calibration_of(name) if calibrated else None for name in asked]
+        for row, column in np.ndindex(found.shape[:2]):
+            values = drawn[row, :, column]
+            own = levels if calibrations[column] is None else calibrations[column].model_level(levels)
+            if len(values := values[np.isfinite(values)]):
+                found[row, column] = np.quantile(values, own, method="inverted_cdf")
+        failed = is_failed(drawn)
+        kinds = {"nan": np.isnan(drawn) & ~failed, "failed": failed, "-inf": drawn == -np.inf, "+inf": drawn == np.inf}
+        outcomes = {name: kinds[name].mean(1) for name in self.codec.outcome_tokens}
+        how = "none" if len(asked) == 1 else "marginal"
+        known = tuple(c is not None for c in calibrations)
+        return Prediction(asked, tuple(levels.tolist()), found, outcomes, how, known, draws)
+
     def _quantiles(self, walk, nodes, owner, weight, owners, levels, calibration=None) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles `(owners, levels)` of the weighted mixture of the nodes of each owner, and its special outcomes."""
         if calibration is not None:
             levels = calibration.model_level(levels)
-        if not self.codec.ordered and self.codec.format.layout == "p10":
+        if not self.codec.ordered_digits:
             raise MetricError(
                 "The p10 layout writes the exponent last, so its digits are not ordered by significance and quantiles "
-                "cannot be read off its tree. Use sample() or generate()."
+                "cannot be read off its tree. Use sample() or generate(), or predict(draws=1024) for an estimate."
             )
         whole = np.bincount(owner, weight, owners)
 

@@ -7,13 +7,14 @@ The encoder's text is a short header, then the code:
     # input_size: 1024x1024
     def f(x): ...
 
-`read_input` turns what users pass (text, dict, path, ONNX graph) into a `CodeInput`; `encode_inputs` turns code inputs and
-metric names into token ids. Code longer than the limit keeps its head and its tail, and the count of dropped tokens comes
-back with it.
+A checkpoint can have its own text for a metric instead (`templates_rlm`); `frame` writes whichever holds. `read_input` turns
+what users pass (text, dict, path, ONNX graph) into a `CodeInput`; `encode_inputs` turns code inputs and metric names into token
+ids. Code longer than the limit keeps its head and its tail, and the count of dropped tokens comes back with it.
 """
 
 import ast
 import io
+import math
 import os
 import re
 import warnings
@@ -24,6 +25,7 @@ from typing import Any
 
 from .errors_rlm import InputError, MetricError
 from .onnx_text_rlm import OnnxTextError, onnx_to_text
+from .templates_rlm import fill_template
 
 # Suffix to kind of input. Kinds are what the metrics registry and the header's language line name.
 LANGUAGES = {
@@ -47,12 +49,14 @@ class CodeInput:
         language: Kind of input (`python`, `x86asm`, `triton`, `onnx`, ...) or None where unknown.
         context: Further header lines, each `key: value`.
         source: Where it came from, for messages and tables.
+        printed: Whether the text is this package's own print of an ONNX graph.
     """
 
     text: str
     language: str | None = None
     context: tuple[str, ...] = ()
     source: str = "<text>"
+    printed: bool = False
 
 
 def read_input(item: Any, *, language: str | None = None, context: Any = ()) -> CodeInput:
@@ -76,20 +80,22 @@ def read_input(item: Any, *, language: str | None = None, context: Any = ()) -> 
 def _read(item: Any, language: str | None, extra: tuple[str, ...]) -> CodeInput:
     if isinstance(item, CodeInput):
         text = _checked(item.text, item.source)
-        return CodeInput(text, item.language or language or _guess(text), (*item.context, *extra), item.source)
+        return CodeInput(
+            text, item.language or language or _guess(text), (*item.context, *extra), item.source, item.printed
+        )
     if isinstance(item, Mapping):
         if unknown := set(item) - {"text", "language", "context"}:
             raise InputError(f"Unknown keys {sorted(map(str, unknown))} in an input; use text, language, context.")
         if "text" not in item:
             raise InputError("An input given as a dict needs a 'text' key.")
         inner = _read(item["text"], item.get("language") or language, ())
-        return CodeInput(inner.text, inner.language, (*context_lines(item.get("context")), *extra), inner.source)
+        return replace(inner, context=(*context_lines(item.get("context")), *extra))
     if isinstance(item, os.PathLike) or (isinstance(item, str) and _names_a_file(item)):
         return _read_file(Path(item), language, extra)
     if isinstance(item, str):
         return CodeInput(_checked(item, "<text>"), language or _guess(item), extra)
     if type(item).__name__ == "ModelProto" and hasattr(item, "graph"):
-        return CodeInput(_onnx_text(item), "onnx", extra, "<onnx graph>")
+        return CodeInput(_onnx_text(item), "onnx", extra, "<onnx graph>", printed=True)
     raise InputError(
         f"Cannot read {type(item).__name__} as an input. Pass code as str, a dict with 'text', a path, an onnx.ModelProto, "
         "or a list of these."
@@ -109,7 +115,7 @@ def _read_file(path: Path, language: str | None, context: tuple[str, ...]) -> Co
         raise InputError(f"{path} does not exist.")
     kind = language or LANGUAGES.get(path.suffix.lower())
     if kind == "onnx":
-        return CodeInput(_onnx_text(path), "onnx", context, str(path))
+        return CodeInput(_onnx_text(path), "onnx", context, str(path), printed=True)
     if path.stat().st_size > MAX_CHARACTERS:
         raise InputError(f"{path} is larger than {MAX_CHARACTERS:,} bytes; pass the part to predict for.")
     try:
@@ -228,8 +234,78 @@ def format_header(metrics: Sequence[str], language: str | None = None, context: 
         if len(language.split()) != 1:
             raise InputError(f"language must be one word, such as 'python', got {language!r}.")
         lines.append(f"# language: {language}")
-    lines += [f"# {line}" for line in context]
+    for line in context:
+        lines.append(f"# {line}")
+        if (elements := _elements(line)) is not None:
+            lines.append(f"# elements: {elements}")
     return "\n".join(lines) + "\n"
+
+
+_SHAPE = re.compile(r"(?<![\w.=])\d+(?:x\d+)*(?![\w.])")
+
+
+def _elements(line: str) -> int | None:
+    """How many elements the shapes of a context line `..._size: 1024x4096, 4096` or `..._shape:` have; None for others.
+
+    Digits are read one by one, and a product is hard to read off them, so the header says it.
+    """
+    key, _, value = line.partition(":")
+    if not key.endswith(("_size", "_shape")) or key.endswith(("batch_size", "image_size")):
+        return None
+    shapes = [math.prod(map(int, shape.split("x"))) for shape in _SHAPE.findall(value)]
+    return sum(shapes) if shapes else None
+
+
+def frame(
+    metrics: Sequence[str],
+    language: str | None = None,
+    context: Iterable[str] = (),
+    templates: Mapping[str, str] | None = None,
+    *,
+    printed: bool = False,
+) -> tuple[str, str]:
+    """The text before and behind the code: the header, or what the metric's template says, in training and prediction.
+
+    Args:
+        metrics: In decoding order; one with a template stands alone.
+        language: Kind of input.
+        context: Lines `key: value`.
+        templates: Metric to template, of those that have one.
+        printed: See `CodeInput`.
+
+    Raises:
+        MetricError: A metric with a template beside others.
+        InputError: A language, context line or placeholder that is missing or cannot be written.
+    """
+    own = [m for m in metrics if (templates or {}).get(m)]
+    if not own:
+        return format_header(metrics, language, context), ""
+    if len(metrics) > 1:
+        raise MetricError(
+            f"{own[0]} is asked for with a text of its own, so not in one answer with others: {list(metrics)}."
+        )
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in context)}
+    return fill_template(templates[own[0]], own[0], language, values, printed=printed)
+
+
+def metric_groups(metrics: Sequence[str], templates: Mapping[str, str] | None) -> list[list[str]]:
+    """Metrics that are answered together: all without a template, and each with one alone; order of first appearance.
+
+    Raises:
+        MetricError: A metric named twice.
+    """
+    if repeated := [m for m in metrics if list(metrics).count(m) > 1]:
+        raise MetricError(f"metrics names {repeated[0]!r} more than once.")
+    groups: list[list[str]] = []
+    shared: list[str] | None = None
+    for name in metrics:
+        if (templates or {}).get(name):
+            groups.append([name])
+        elif shared is None:
+            groups.append(shared := [name])
+        else:
+            shared.append(name)
+    return groups
 
 
 @dataclass
@@ -241,7 +317,11 @@ class EncodedTexts:
 
 
 def encode_inputs(
-    tokenizer: Any, inputs: Sequence[CodeInput], metrics: Sequence[Sequence[str]], max_tokens: int
+    tokenizer: Any,
+    inputs: Sequence[CodeInput],
+    metrics: Sequence[Sequence[str]],
+    max_tokens: int | Sequence[int],
+    templates: Mapping[str, str] | None = None,
 ) -> EncodedTexts:
     """Token ids of header and code, the code's middle left out where it is longer than the limit.
 
@@ -249,28 +329,46 @@ def encode_inputs(
         tokenizer: Any Hugging Face tokenizer.
         inputs: Code inputs.
         metrics: For each input, the metrics in decoding order.
-        max_tokens: Limit on header, code and end token together.
+        max_tokens: Limit on header, code and end token together, one for all or one for each input.
+        templates: Metric to template, see `frame`; `RLMConfig.templates` of the checkpoint.
 
     Raises:
-        InputError: A header that alone fills the limit, or a language of several words.
+        InputError: A header that alone fills the limit, or a language, context or placeholder that cannot be written.
     """
-    headers = [format_header(m, i.language, i.context) for i, m in zip(inputs, metrics, strict=True)]
-    # A megabyte on one line is cut before tokenisation: no token is longer than a few dozen characters, so this many
-    # characters from each end always hold more tokens than the limit keeps.
-    reach = 64 * max_tokens
-    bodies, skipped = [], []
-    for item in inputs:
-        whole = len(item.text) <= 2 * reach
-        bodies.append(item.text if whole else item.text[:reach] + item.text[-reach:])
-        skipped.append("" if whole else item.text[reach:-reach])
-    head_ids, body_ids = tokenize(tokenizer, headers), tokenize(tokenizer, bodies)
-    layout = InputLayout.of(tokenizer, max_tokens)
+    limits = [max_tokens] * len(inputs) if isinstance(max_tokens, int) else list(max_tokens)
+    frames = [
+        frame(m, i.language, i.context, templates, printed=i.printed) for i, m in zip(inputs, metrics, strict=True)
+    ]
+    layout = InputLayout.of(tokenizer, max(limits, default=0))
+    heads, bodies, tails, skipped = [], [], [], []
+    for item, (head, tail) in zip(inputs, frames, strict=True):
+        body, middle = ends_of(item.text, layout.max_tokens, keep_head=layout.keep_head)
+        if layout.keep_head:
+            # Such text was learned in one piece: a line break in front of the code can merge with the head's.
+            head, body, tail = "", head + body + ("" if middle else tail), ""
+        for texts, text in ((heads, head), (bodies, body), (tails, tail), (skipped, middle)):
+            texts.append(text)
+    parts = [tokenize(tokenizer, texts) for texts in (heads, bodies, tails)]
     encoded = EncodedTexts([], [])
-    for item, head, body, middle in zip(inputs, head_ids, body_ids, skipped, strict=True):
-        ids, lost = layout.join(head, body, source=item.source, always_cut=bool(middle))
+    for item, limit, head, body, tail, middle in zip(inputs, limits, *parts, skipped, strict=True):
+        ids, lost = replace(layout, max_tokens=limit).join(
+            head, body, tail, source=item.source, always_cut=bool(middle)
+        )
         encoded.input_ids.append(ids)
         encoded.truncated_tokens.append(lost + (len(tokenize(tokenizer, [middle])[0]) if middle else 0))
     return encoded
+
+
+def ends_of(text: str, max_tokens: int, *, keep_head: bool = False) -> tuple[str, str]:
+    """The text that can count within a limit of tokens, and the rest that cannot and is left out before tokenisation.
+
+    No token is longer than a few dozen characters, so the characters kept always hold more tokens than the limit does: a
+    megabyte on one line costs no more than a page. What is kept are both ends, or the head alone, see `InputLayout`.
+    """
+    reach = 64 * max_tokens
+    if len(text) <= 2 * reach:
+        return text, ""
+    return (text[:reach], text[reach:]) if keep_head else (text[:reach] + text[-reach:], text[reach:-reach])
 
 
 def tokenize(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -286,41 +384,59 @@ class InputLayout:
         max_tokens: Limit on the whole.
         end: Token ids at the end.
         cut: Token ids in place of the code left out.
+        start: Token ids before everything.
+        keep_head: Leave out the end of what is too long instead of the code's middle, and tokenise it in one piece: how
+            published checkpoints were trained.
     """
 
     max_tokens: int
     end: tuple[int, ...]
     cut: tuple[int, ...]
+    start: tuple[int, ...] = ()
+    keep_head: bool = False
 
     @classmethod
     def of(cls, tokenizer: Any, max_tokens: int) -> "InputLayout":
-        """The layout that a tokenizer's special tokens allow."""
-        cut = tokenizer.get_vocab().get(_CUT_TOKEN)
+        """The layout that the tokenizer was saved with (`input_layout`), or else what its special tokens allow."""
+        own = getattr(tokenizer, "init_kwargs", {}).get("input_layout")
+        if own is not None:
+            return cls(max_tokens, tuple(own["end"]), (), tuple(own["start"]), own["keep"] == "head")
+        cut = tokenizer.convert_tokens_to_ids(_CUT_TOKEN)
         end = tokenizer.eos_token_id
-        return cls(max_tokens, () if end is None else (end,), () if cut is None else (cut,))
+        return cls(max_tokens, () if end is None else (end,), () if cut in (None, tokenizer.unk_token_id) else (cut,))
 
     def join(
-        self, head: Sequence[int], body: Sequence[int], *, source: str, always_cut: bool = False
+        self,
+        head: Sequence[int],
+        body: Sequence[int],
+        tail: Sequence[int] = (),
+        *,
+        source: str,
+        always_cut: bool = False,
     ) -> tuple[list[int], int]:
-        """Header, code (its middle left out where it is too long) and end; and how many code tokens were left out.
+        """Header, code (cut where it is too long), what a template puts behind it, and end; and how many were left out.
 
         Raises:
             InputError: A header that alone fills the limit.
         """
-        room = self.max_tokens - len(head) - len(self.end)
+        fixed = len(head) + (0 if self.keep_head else len(tail))
+        room = self.max_tokens - fixed - len(self.start) - len(self.end)
         if room < 8:
             raise InputError(
-                f"{source}: the header takes {len(head)} of {self.max_tokens} tokens, which leaves no room for code. Ask for "
+                f"{source}: the header takes {fixed} of {self.max_tokens} tokens, which leaves no room for code. Ask for "
                 "fewer metrics or shorten the context lines."
             )
         lost = 0
         body = list(body)
-        if len(body) > room or always_cut:
+        if self.keep_head:
+            body += tail
+            lost, body, tail = max(0, len(body) - room), body[:room], ()
+        elif len(body) > room or always_cut:
             keep = min(room - len(self.cut), len(body))
             first = (keep + 1) // 2
             lost = len(body) - keep
             body = [*body[:first], *self.cut, *body[len(body) - (keep - first) :]]
-        return [*head, *body, *self.end], lost
+        return [*self.start, *head, *body, *tail, *self.end], lost
 
 
 __all__ = [
@@ -331,7 +447,10 @@ __all__ = [
     "assembly_listing",
     "context_lines",
     "encode_inputs",
+    "ends_of",
     "format_header",
+    "frame",
+    "metric_groups",
     "read_input",
     "tokenize",
 ]

@@ -1,11 +1,14 @@
 """From a checkpoint's folder or hub id to a model, a tokenizer, a pipeline; never runs code from the checkpoint."""
 
+import hashlib
 import json
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import cached_file
 
 from code_rlm.configuration_rlm import TASK, RLMConfig
 from code_rlm.errors_rlm import CheckpointError
@@ -15,6 +18,8 @@ from code_rlm.tokenization_rlm import RLMTokenizer
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "default"
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+# Written beside a LoRA adapter: which checkpoint it adapts, and the digest of that one's weights.
+ADAPTER_BASE = "adapter_base.json"
 
 
 def load(
@@ -28,7 +33,8 @@ def load(
     """Loads a checkpoint with this package's own classes.
 
     Args:
-        checkpoint: Folder or hub id; None for the one that ships in the package.
+        checkpoint: Folder or hub id; None for the one that ships in the package. Of a LoRA adapter, its base is found where
+            the adapter says and the two are merged.
         revision, token, local_files_only: For the hub.
         dtype: Type of the weights; by default as saved.
 
@@ -43,17 +49,24 @@ def load(
     elif where.count("/") > 1 or where.startswith((".", "~", "/")):
         raise CheckpointError(f"There is no checkpoint folder {where}.")
     hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
+    adapter = None
+    if (base_file := _file_of(where, ADAPTER_BASE, hub)) is not None:
+        adapter, weights = where, _adapter_base(where, base_file, hub)
+    else:
+        weights = where
     try:
         config = RLMConfig.from_pretrained(where, **hub)
         model, info = RLMForConditionalGeneration.from_pretrained(
-            where,
+            weights,
             config=config,
             dtype=dtype or "auto",
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, by name
             use_safetensors=True,
-            **hub,
+            **(hub if adapter is None else {**hub, "revision": None}),
         )
+        if adapter is not None:
+            model = _merged(model, adapter, hub)
         tokenizer = RLMTokenizer.from_pretrained(where, **hub)
         same_numbers = tokenizer.codec.format == model.codec.format
     except CheckpointError:
@@ -71,12 +84,98 @@ def load(
     return model, tokenizer
 
 
+def _file_of(where: str, name: str, hub: dict[str, Any]) -> str | None:
+    """Path of a file of a folder or of a hub repository, None where there is none."""
+    if os.path.isdir(where):
+        return os.path.join(where, name) if os.path.isfile(os.path.join(where, name)) else None
+    missing = {
+        f"_raise_exceptions_for_{what}": False for what in ("missing_entries", "gated_repo", "connection_errors")
+    }
+    try:
+        return cached_file(where, name, **missing, **hub)
+    except (OSError, ValueError):  # no such repository: the config's absence says it better
+        return None
+
+
+def _adapter_base(adapter: str, base_file: str, hub: dict[str, Any]) -> str:
+    """Where an adapter's base is: as the adapter names it, or the checkpoint that ships in the package.
+
+    Raises:
+        CheckpointError: It is nowhere, or its weights are not those that the adapter was trained on.
+    """
+    try:
+        entry = json.loads(Path(base_file).read_text(encoding="utf-8"))
+        base, digest = str(entry["base"]), entry["sha256"]
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{base_file} is not JSON with the base and the sha256 of its weights.") from None
+    found = None
+    for where in (base, os.path.join(adapter, base), str(DEFAULT_CHECKPOINT)):
+        if os.path.isdir(where):
+            found = weights_digest(where)
+            if found == digest:
+                return where
+    if not os.path.isdir(base) and base.count("/") <= 1 and not base.startswith((".", "~", "/")):
+        try:
+            found = weights_digest(base, token=hub["token"], local_files_only=hub["local_files_only"])
+        except CheckpointError:
+            found = None
+        if found == digest:
+            return base
+    why = "is not there" if not os.path.isdir(base) else "holds other weights than those it was trained on"
+    raise CheckpointError(
+        f"{adapter} is a LoRA adapter and its base {base} {why}. Put the base there, or name where it is in {base_file}; the "
+        "run's final/ folder is the merged model, which needs no base."
+    )
+
+
+def weights_digest(checkpoint: str | os.PathLike, **hub: Any) -> str:
+    """SHA-256 over the weight files of a checkpoint, a folder or a hub id, in the order of their names.
+
+    Raises:
+        CheckpointError: There are none.
+    """
+    where = os.fspath(checkpoint)
+    folder = Path(where)
+    if not folder.is_dir():
+        index = _file_of(where, "model.safetensors.index.json", {"revision": None, **hub})
+        names = (
+            sorted(set(json.loads(Path(index).read_text())["weight_map"].values())) if index else ["model.safetensors"]
+        )
+        files = [_file_of(where, name, {"revision": None, **hub}) for name in names]
+    else:
+        files = sorted(map(str, folder.glob("*.safetensors")))
+    if not files or None in files:
+        raise CheckpointError(f"There are no weights (*.safetensors) in {where}.")
+    digest = hashlib.sha256()
+    for file in files:
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _merged(model: RLMForConditionalGeneration, adapter: str, hub: dict[str, Any]) -> RLMForConditionalGeneration:
+    """The base with an adapter merged into its weights."""
+    from peft import PeftModel  # slow to import
+
+    options = {k: v for k, v in hub.items() if v is not None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        adapted = PeftModel.from_pretrained(model, adapter, **options)
+    return adapted.merge_and_unload().eval()
+
+
 def _check_folder(folder: Path) -> None:
-    missing = [name for name in _NEEDED if not (folder / name).is_file()]
+    adapter = (folder / ADAPTER_BASE).is_file()
+    weights = "adapter_model.safetensors" if adapter else "model.safetensors"
+    missing = [
+        name for name in (*_NEEDED, *(("adapter_config.json",) if adapter else ())) if not (folder / name).is_file()
+    ]
     if not any(folder.glob("*.safetensors")):
-        missing.append("model.safetensors")
+        missing.append(weights)
     if missing:
-        hint = " It holds a LoRA adapter only." if (folder / "adapter_config.json").exists() else ""
+        lone = not adapter and (folder / "adapter_config.json").exists()
+        hint = f" It holds a LoRA adapter, but no {ADAPTER_BASE} that tells its base." if lone else ""
         raise CheckpointError(f"{folder} is not a whole checkpoint; missing: {', '.join(missing)}.{hint}")
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
@@ -117,4 +216,4 @@ def pipeline(
     return CodeRegressionPipeline(model=model, tokenizer=tokenizer, task=TASK, device=device, **options)
 
 
-__all__ = ["DEFAULT_CHECKPOINT", "load", "pipeline"]
+__all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "load", "pipeline", "weights_digest"]

@@ -1,15 +1,19 @@
-"""RLMForConditionalGeneration: an encoder from the library and a small decoder that writes numbers.
+"""RLMForConditionalGeneration: an encoder from the library and a decoder that writes numbers.
 
 - encoder: any text encoder known to transformers; its last layer, or a learned mix of several, is the memory
-- decoder: pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head
+- decoder: small, pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head; or one of the
+  library's in its place (`t5gemma_decoder_rlm`)
 - cross-attention with grouped key/value heads, folded into the query axis: keys and values are computed once per input
   and never copied, neither per head nor per sample
+- optionally a lexical path: scores of closed-form regressors on n-grams as a few more memory tokens (`lexical_rlm.py`)
 - training loss: cross-entropy over the tokens that the number grammar allows at each place
 - exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -22,11 +26,16 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from .configuration_rlm import RLMConfig
 from .errors_rlm import CheckpointError
 from .generation_rlm import ExactGenerationMixin, NumberGrammar, NumberLogitsProcessor
+from .lexical_rlm import LexicalPath, LexicalSettings
 from .numbers_rlm import NumberCodec
 
 # The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
 # itself loaded from the Hub.
 from .pipeline_rlm import CodeRegressionPipeline  # noqa: F401
+from .t5gemma_decoder_rlm import T5GemmaNumberDecoder
+
+# What transformers calls the decoder's cache in the arguments and outputs of a model; older versions say past_key_values.
+CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
 
 def build_encoder(config: Any) -> PreTrainedModel:
@@ -179,6 +188,19 @@ class RLMDecoder(nn.Module):
         return self.norm(hidden)
 
 
+class RLMNumberHead(nn.Linear):
+    """Logits over the numeric vocabulary `(..., vocabulary)`, soft-capped where the decoder's family does that."""
+
+    def __init__(self, size: int, vocab_size: int, softcap: float | None = None):
+        super().__init__(size, vocab_size, bias=False)
+        self.softcap = softcap
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits of hidden states `(..., size)`."""
+        logits = super().forward(hidden)
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+
 class RLMPreTrainedModel(PreTrainedModel):
     """What transformers needs to know of the model as a whole."""
 
@@ -188,13 +210,18 @@ class RLMPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules = ("RLMDecoderLayer",)
+    _no_split_modules = ("RLMDecoderLayer", "T5GemmaNumberLayer")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, RLMForConditionalGeneration):
             if module.layer_mix is not None:
                 nn.init.zeros_(module.layer_mix)
+        elif isinstance(module, LexicalPath):
+            nn.init.normal_(module.channel_embedding, std=self.config.initializer_range)
+            nn.init.ones_(module.idf)
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
         elif isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if getattr(module, "bias", None) is not None:
@@ -210,6 +237,9 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         codec: The `NumberCodec` of the config's number format.
         encoder, decoder, number_head: The three parts.
         layer_mix: Logits of the learned mix of encoder layers, None when the decoder reads the last one.
+        memory_norm: Norm of the memory before the small decoder; a library decoder reads the memory as it is.
+        regression_head: See `regress`; None in models that answer with their decoder.
+        lexical: The `LexicalPath`, None without one.
     """
 
     def __init__(self, config: RLMConfig):
@@ -219,9 +249,15 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self.encoder = build_encoder(config.encoder)
         layers = config.encoder_layers
         self.layer_mix = nn.Parameter(torch.zeros(len(layers))) if layers else None
-        self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps)
-        self.decoder = RLMDecoder(config, self.codec)
-        self.number_head = nn.Linear(config.decoder_hidden_size, self.codec.vocab_size, bias=False)
+        small, library = config.decoder is None, config.library_decoder
+        self.lexical = None
+        if config.lexical is not None:
+            self.lexical = LexicalPath(LexicalSettings.from_dict(config.lexical), config.encoder_hidden_size)
+        self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps) if small else nn.Identity()
+        self.decoder = RLMDecoder(config, self.codec) if small else T5GemmaNumberDecoder(config, self.codec)
+        softcap = None if small else library.final_logit_softcapping
+        self.number_head = RLMNumberHead(config.decoder_hidden_size, self.codec.vocab_size, softcap)
+        self.regression_head = nn.Linear(config.encoder_hidden_size, 1) if config.regression_head else None
         self.post_init()
         if config.freeze_encoder:
             self.encoder.requires_grad_(False)
@@ -230,22 +266,32 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
 
     @classmethod
     def from_encoder_pretrained(
-        cls, encoder: str, *, freeze_encoder: bool = False, dtype: torch.dtype | None = None, **kwargs
+        cls,
+        encoder: str,
+        *,
+        keep_decoder: bool = False,
+        freeze_encoder: bool = False,
+        dtype: torch.dtype | None = None,
+        **kwargs,
     ) -> "RLMForConditionalGeneration":
         """A new regression model around a pretrained encoder, as in the paper (section 3: a frozen T5Gemma encoder).
 
         Args:
             encoder: Hub id or folder of any text encoder or encoder-decoder of the library.
+            keep_decoder: Take the checkpoint's decoder too (T5Gemma), with new embeddings and a new head for numbers in place
+                of the text's: the paper's full encoder-decoder.
             freeze_encoder: Leave the encoder out of training.
-            dtype: Type of the encoder's weights as loaded.
+            dtype: Type of the pretrained weights as loaded.
             **kwargs: Fields of `RLMConfig`; `revision`, `token`, `cache_dir`, `local_files_only` go to the hub.
 
         Raises:
             CheckpointError: The checkpoint lacks some of the encoder's weights.
         """
         hub = {k: kwargs[k] for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
-        config = RLMConfig.from_encoder(encoder, freeze_encoder=freeze_encoder, **kwargs)
+        config = RLMConfig.from_encoder(encoder, keep_decoder=keep_decoder, freeze_encoder=freeze_encoder, **kwargs)
         model = cls(config)
+        if keep_decoder:
+            return model._take_pretrained(encoder, dtype or torch.float32, **hub)
         wanted = set(model.encoder.state_dict())
         if type(config.encoder) in MODEL_FOR_TEXT_ENCODING_MAPPING:
             loader, own_config = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config.encoder)], config.encoder
@@ -265,11 +311,35 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             model.encoder.requires_grad_(False)
         return model
 
+    def _take_pretrained(self, source: str, dtype: torch.dtype, **hub) -> "RLMForConditionalGeneration":
+        """Loads encoder and decoder of a library's encoder-decoder; number embeddings and head stay as they are."""
+        loaded, info = AutoModel.from_pretrained(
+            source, config=self.config.decoder, output_loading_info=True, dtype=dtype, **hub
+        )
+        encoder = {f"encoder.{name}": weight for name, weight in loaded.encoder.state_dict().items()}
+        decoder = loaded.decoder.state_dict()
+        decoder["embed_tokens.weight"] = self.decoder.embed_tokens.weight
+        if info["missing_keys"] or set(encoder) != set(self.encoder.state_dict()):
+            raise CheckpointError(
+                f"{source!r} does not hold a whole {self.config.decoder.model_type} encoder-decoder; missing: "
+                f"{sorted(info['missing_keys'])[:8]}."
+            )
+        self.encoder.load_state_dict(encoder, assign=True)
+        self.decoder.load_state_dict(decoder)
+        return self.train(self.training)
+
+    def add_lexical_path(self, settings: LexicalSettings) -> None:
+        """Puts a new lexical path in the place of what there is, its regressors still zero; see `training/lexical.py`."""
+        path = LexicalPath(settings, self.config.encoder_hidden_size)
+        path.apply(self._init_weights)
+        self.config.lexical = settings.to_dict()
+        self.lexical = path.to(self.number_head.weight)
+
     # ------------------------------------------------------------------------------------------------ parts
 
     def get_encoder(self, *args, **kwargs) -> nn.Module:
-        """The text encoder."""
-        return self.encoder
+        """What `generate()` calls on the text: `encode_memory` as a module, as the decoder reads more than the last layer."""
+        return _MemoryEncoder(self)
 
     def get_decoder(self, *args, **kwargs) -> nn.Module:
         """The number decoder."""
@@ -304,22 +374,93 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
 
     # ------------------------------------------------------------------------------------------------ passes
 
-    def encode_memory(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The encoder's memory `(batch, length, encoder size)`: its last layer or the learned mix of several."""
+    def encode_layers(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """What is read of the encoder, `(batch, length, layers, encoder size)`: its last layer, or those of `encoder_layers`.
+
+        With a frozen encoder this is a function of the text alone and can be kept, see `forward`.
+        """
         layers = self.config.encoder_layers
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
             output = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
             )
         if not layers:
-            return output.last_hidden_state.to(self.memory_norm.weight.dtype)
+            return output.last_hidden_state[:, :, None]
         # The last of the hidden states is the normed one, so that all enter the mix at comparable scale.
         states = [*output.hidden_states[:-1], output.last_hidden_state]
         if max(layers) >= len(states) or min(layers) < -len(states):
             raise CheckpointError(f"encoder_layers {layers} go beyond the encoder's {len(states)} hidden states.")
-        chosen = [F.rms_norm(states[i], states[i].shape[-1:]) for i in layers]
-        weights = self.layer_mix.softmax(0).to(chosen[0].dtype)
-        return sum(w * s for w, s in zip(weights, chosen, strict=True)).to(self.memory_norm.weight.dtype)
+        return torch.stack([F.rms_norm(states[i], states[i].shape[-1:]) for i in layers], 2)
+
+    def mix_layers(self, states: torch.Tensor) -> torch.Tensor:
+        """The memory `(batch, length, encoder size)`: the learned mix of what `encode_layers` gives."""
+        states = states.to(self.number_head.weight.dtype)
+        if self.layer_mix is None:
+            return states[:, :, 0]
+        weights = self.layer_mix.softmax(0).to(states.dtype)
+        return sum(w * s for w, s in zip(weights, states.unbind(2), strict=True))
+
+    def encode_memory(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        lexical_scores: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """What the decoder reads: the encoder's memory, then one token per channel of the lexical path, if there is one.
+
+        Args:
+            input_ids: Text tokens `(batch, length)`.
+            attention_mask: 1 for text, 0 for padding `(batch, length)`.
+            lexical_scores: Scores `(batch, channels)` in place of those that the lexical path gives, see `lexical_rlm`.
+
+        Returns:
+            `(batch, length + channels, encoder size)`.
+        """
+        return self._memory(self.encode_layers(input_ids, attention_mask), input_ids, attention_mask, lexical_scores)
+
+    def _memory(
+        self,
+        states: torch.Tensor,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        lexical_scores: torch.Tensor | None,
+    ) -> torch.Tensor:
+        memory = self.mix_layers(states)
+        if self.lexical is None:
+            return memory
+        if lexical_scores is None:
+            if input_ids is None:
+                raise ValueError("The lexical path reads input_ids or lexical_scores; encoder_states alone do not do.")
+            lexical_scores = self.lexical.scores(input_ids, attention_mask)
+        return torch.cat([memory, self.lexical(lexical_scores).to(memory.dtype)], 1)
+
+    def memory_mask(self, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
+        """The mask of `encode_memory`'s output for a mask of the text: nothing of the lexical path is padding."""
+        if attention_mask is None or self.lexical is None:
+            return attention_mask
+        return F.pad(attention_mask, (0, len(self.lexical.settings.channels)), value=1)
+
+    def regress(self, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """The regression head's answer: one number per input, float64 `(batch,)`, without an interval.
+
+        A linear map of the memory's mean over the input's tokens. The number is on the scale of the targets it was trained on.
+
+        Args:
+            inputs: `input_ids` and, if padded, `attention_mask`, as the tokenizer returns them.
+
+        Raises:
+            CheckpointError: The checkpoint has no regression head.
+        """
+        if self.regression_head is None:
+            raise CheckpointError("This checkpoint has no regression head; it answers through predict() and sample().")
+        ids = torch.as_tensor(inputs["input_ids"]).to(self.device)
+        mask = inputs.get("attention_mask")
+        mask = torch.ones_like(ids) if mask is None else torch.as_tensor(mask).to(self.device)
+        with self._answering():
+            memory = self.mix_layers(self.encode_layers(ids, mask))
+            kept = mask.to(memory.dtype)[..., None]
+            mean = (memory * kept).sum(1) / kept.sum(1).clamp_min(1)
+            return self.regression_head(mean)[:, 0].double().cpu().numpy()
 
     def forward(
         self,
@@ -328,8 +469,11 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         decoder_input_ids: torch.LongTensor | None = None,
         labels: torch.LongTensor | None = None,
         encoder_outputs: Any = None,
+        encoder_states: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
+        lexical_scores: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
@@ -341,8 +485,10 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             decoder_input_ids: Number tokens so far, the start token first `(batch, places)`; made from `labels` if absent.
             labels: Number tokens `(batch, places)`, objective after objective, then the end token; -100 is ignored.
             encoder_outputs: Memory from an earlier call, in place of `input_ids`.
-            past_key_values: Decoder cache of an earlier call.
+            encoder_states: What `encode_layers` gave, in place of `input_ids`.
+            past_key_values, cache: Decoder cache of an earlier call, by either of the names that transformers gives it.
             use_cache: Keep a decoder cache.
+            lexical_scores: See `encode_memory`; in training those of regressors that have not seen the row.
             num_items_in_batch: Divide the summed loss by this instead of by the number of labels.
 
         Returns:
@@ -350,7 +496,10 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             the exact methods), and `loss` when labels are given.
         """
         if encoder_outputs is None:
-            encoder_outputs = BaseModelOutput(last_hidden_state=self.encode_memory(input_ids, attention_mask))
+            if encoder_states is None:
+                encoder_states = self.encode_layers(input_ids, attention_mask)
+            memory = self._memory(encoder_states, input_ids, attention_mask, lexical_scores)
+            encoder_outputs = BaseModelOutput(last_hidden_state=memory)
         memory = encoder_outputs[0]
         if decoder_input_ids is None:
             if labels is None:
@@ -359,22 +508,20 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
                 )
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         use_cache = (not self.training and labels is None) if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        start = past_key_values.get_seq_length() if past_key_values is not None else 0
-        if past_key_values is not None:
-            memory_kv = self._cached_memory(memory, past_key_values)
-            past = past_key_values.self_attention_cache
+        cache = past_key_values if cache is None else cache
+        if use_cache and cache is None:
+            cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        start = cache.get_seq_length() if cache is not None else 0
+        if cache is not None:
+            memory_kv, past = self._cached_memory(memory, cache), cache.self_attention_cache
         else:
             memory_kv, past = self.decoder.project_memory(self.memory_norm(memory)), None
-        hidden = self.decoder(decoder_input_ids, memory_kv, attention_mask, start=start, past=past)
+        hidden = self.decoder(decoder_input_ids, memory_kv, self.memory_mask(attention_mask), start=start, past=past)
         logits = self.number_head(hidden)
         loss = None
         if labels is not None:
             loss = self.grammar.loss(logits, labels, num_items_in_batch)
-        return Seq2SeqLMOutput(
-            loss=loss, logits=logits, past_key_values=past_key_values, encoder_last_hidden_state=memory
-        )
+        return Seq2SeqLMOutput(loss=loss, logits=logits, encoder_last_hidden_state=memory, **{CACHE_NAME: cache})
 
     def _cached_memory(
         self, memory: torch.Tensor, cache: EncoderDecoderCache
@@ -407,12 +554,35 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             kwargs.setdefault("renormalize_logits", True)
         elif num_objectives is not None:
             raise ValueError("num_objectives needs the number grammar: set config.constrain_numbers = True.")
+        # The memory is made here, as everywhere else: the library would run the bare encoder, without the mix of its layers.
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        if ids is not None and kwargs.get("encoder_outputs") is None:
+            if kwargs.get("attention_mask") is None:
+                kwargs["attention_mask"] = (ids != self.config.pad_token_id).long()
+            with torch.no_grad():
+                memory = self.encode_memory(ids, kwargs["attention_mask"])
+            kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=memory)
         return super().generate(inputs, **kwargs)
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Labels shifted right behind the start token."""
         start = labels.new_full((len(labels), 1), self.config.decoder_start_token_id)
         return torch.cat([start, labels[:, :-1].clamp_min(0)], 1)
+
+
+class _MemoryEncoder(nn.Module):
+    """`encode_memory` in the shape of an encoder; holds no weights of its own."""
+
+    main_input_name = "input_ids"
+
+    def __init__(self, model: RLMForConditionalGeneration):
+        super().__init__()
+        self.encode_memory = model.encode_memory
+
+    def forward(
+        self, input_ids, attention_mask=None, output_attentions=None, output_hidden_states=None, return_dict=True
+    ) -> BaseModelOutput:
+        return BaseModelOutput(last_hidden_state=self.encode_memory(input_ids, attention_mask))
 
 
 RLMForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")

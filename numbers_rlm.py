@@ -250,6 +250,11 @@ class NumberCodec:
         """Whether digits come in order of significance, so that quantiles follow one path of the digit tree."""
         return self.format.layout == "ordered"
 
+    @property
+    def ordered_digits(self) -> bool:
+        """Whether a prefix bounds the value ever more closely, so that quantiles can be read off the digit tree."""
+        return self.format.layout != "p10"
+
     def states(self, ids: np.ndarray, start: int | None = None) -> np.ndarray:
         """The state before each token and after the last one.
 

@@ -16,7 +16,8 @@ import torch
 from transformers import Pipeline
 
 from .errors_rlm import CheckpointError, InputError, MetricError
-from .inputs_rlm import CodeInput, encode_inputs, read_input
+from .generation_rlm import Prediction
+from .inputs_rlm import CodeInput, encode_inputs, metric_groups, read_input
 from .numbers_rlm import is_failed
 from .ranking_rlm import probability_best
 
@@ -30,7 +31,7 @@ class CallOptions:
         interval: Probability that the interval holds, inside (0, 1).
         given: Known values by metric; the others are conditioned on them.
         num_samples: Also return so many draws per metric.
-        seed: Of the draws.
+        seed: Of the draws, these and those that estimate quantiles in the p10 layout.
         conditioning: `median` or `marginal`: what later metrics are conditioned on, see `predict`.
         language: Kind of input, where the input itself does not say.
         context: Header lines for every input, a mapping or `key: value` strings.
@@ -77,8 +78,9 @@ def _is_count(value: Any) -> bool:
 
 @dataclass
 class _Prepared:
-    """One input ready to run: token ids, the metrics of its header, how many of those are given."""
+    """One text ready to run: whose it is (a position in the chunk), token ids, its metrics in decoding order."""
 
+    owner: int
     input_ids: list[int]
     metrics: tuple[str, ...]
     truncated_tokens: int
@@ -89,12 +91,14 @@ class CodeRegressionPipeline(Pipeline):
 
     Inputs: code as str; a dict with `text`, and optionally `language` and `context`; a path to a file; an
     `onnx.ModelProto`; a list, a column of a data set, or a generator of these. A single input gives a list with one dict
-    per metric; several give a list of such lists, in input order; a generator gives a generator.
+    per metric; several give a list of such lists, in input order; a generator gives a generator. Metrics that the checkpoint
+    reads in a text of their own (`Metric.template`) are predicted one by one; the answers come in the order asked for.
 
     Each dict is JSON-ready: `metric`, `value` (the median), `unit`, `low`, `high`, `level`, `calibrated` (whether the
     checkpoint's calibration was applied), `truncated_tokens`, `outcomes` (probability of each special outcome, where the
     checkpoint knows them) and `samples` if asked for. `value`, `low` and `high` are None where the model expects no finite
-    number at all.
+    number at all. Checkpoints in the p10 layout have no exact quantiles: theirs come from draws, and `draws` says how many.
+    Those with a regression head give a value without an interval.
     """
 
     _load_tokenizer = True
@@ -103,6 +107,7 @@ class CodeRegressionPipeline(Pipeline):
     _load_feature_extractor = False
     _pipeline_calls_generate = False
     default_batch_size = 16
+    quantile_draws = 1024  # in the p10 layout
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -142,23 +147,23 @@ class CodeRegressionPipeline(Pipeline):
                 except InputError as error:
                     raise InputError(f"Input {position}: {error}" if numbered else str(error)) from None
             prepared = self.preprocess(read, call)
-            answers: list[Any] = [None] * len(read)
+            found: list[dict[str, dict[str, Any]]] = [{} for _ in read]
             for group in self._groups(prepared, size):
-                batch = self._collate([prepared[i] for i in group])
-                found = self.forward({**batch, "metrics": prepared[group[0]].metrics, "call": call})
-                for i, answer in zip(group, self.postprocess(found), strict=True):
+                outputs = self.forward({**self._collate(group), "metrics": group[0].metrics, "call": call})
+                for item, answer in zip(group, self.postprocess(outputs), strict=True):
                     for entry in answer:
-                        entry["truncated_tokens"] = prepared[i].truncated_tokens
-                    answers[i] = answer
+                        entry["truncated_tokens"] = item.truncated_tokens
+                        found[item.owner][entry["metric"]] = entry
+            answers = [[entries[name] for name in asked] for entries, asked in zip(found, self._asked(read, call))]
             yield from answers
             start += len(chunk)
 
     @staticmethod
-    def _groups(prepared: list[_Prepared], size: int) -> Iterator[list[int]]:
-        """Indices of inputs that run together: the same metrics, like lengths."""
-        order = sorted(range(len(prepared)), key=lambda i: (prepared[i].metrics, len(prepared[i].input_ids)))
+    def _groups(prepared: list[_Prepared], size: int) -> Iterator[list[_Prepared]]:
+        """What runs together: the same metrics, like lengths."""
+        order = sorted(prepared, key=lambda p: (p.metrics, len(p.input_ids)))
         while order:
-            group = [i for i in order[:size] if prepared[i].metrics == prepared[order[0]].metrics]
+            group = [p for p in order[:size] if p.metrics == order[0].metrics]
             order = order[len(group) :]
             yield group
 
@@ -203,11 +208,11 @@ class CodeRegressionPipeline(Pipeline):
         entries: list[Any] = [None] * len(read)
         distributions: list[Any] = [None] * len(read)
         for group in self._groups(prepared, call.batch_size or self._batch_size or self.default_batch_size):
-            batch = {**self._collate([prepared[i] for i in group]), "metrics": prepared[group[0]].metrics, "call": call}
+            batch = {**self._collate(group), "metrics": group[0].metrics, "call": call}
             found = self.forward({**batch, "whole": True})
-            for i, [entry], whole in zip(group, self.postprocess(found), found["distributions"], strict=True):
-                entry["truncated_tokens"] = prepared[i].truncated_tokens
-                entries[i], distributions[i] = entry, whole
+            for item, [entry], whole in zip(group, self.postprocess(found), found["distributions"], strict=True):
+                entry["truncated_tokens"] = item.truncated_tokens
+                entries[item.owner], distributions[item.owner] = entry, whole
         chances = probability_best(distributions, smaller)
 
         def key(i: int) -> tuple[bool, float, float]:
@@ -221,33 +226,49 @@ class CodeRegressionPipeline(Pipeline):
 
     # The four steps of a pipeline, each over several inputs at once.
 
-    def preprocess(self, inputs: list[CodeInput], call: CallOptions) -> list[_Prepared]:
-        """Chooses each input's metrics and turns header and code into token ids."""
-        config = self.model.config
-        for name in [*call.given, *(call.metrics or ())]:
-            config.metric(name)
-        metrics = []
+    def _asked(self, inputs: list[CodeInput], call: CallOptions) -> list[list[str]]:
+        """The metrics to answer for each input, in order."""
+        config, asked = self.model.config, []
         for item in inputs:
             if call.metrics is None and item.language is None:
                 raise InputError(
                     f"{item.source}: cannot tell what kind of code this is. Pass language=..., one of "
                     f"{sorted({k for m in config.metrics for k in m['kinds']})}, or metrics=[...]."
                 )
-            asked = [m for m in (call.metrics or config.metrics_for(item.language)) if m not in call.given]
-            if not asked:
+            names = [m for m in (call.metrics or config.metrics_for(item.language)) if m not in call.given]
+            if not names:
                 raise MetricError("Every metric asked for is given; name at least one other in metrics.")
+            asked.append(names)
+        return asked
+
+    def preprocess(self, inputs: list[CodeInput], call: CallOptions) -> list[_Prepared]:
+        """Chooses each input's metrics and turns header and code into token ids; one text for each group of metrics."""
+        config, templates = self.model.config, self.model.config.templates
+        for name in [*call.given, *(call.metrics or ())]:
+            config.metric(name)
+        owners, metrics = [], []
+        for owner, (item, asked) in enumerate(zip(inputs, self._asked(inputs, call), strict=True)):
             if strange := [m for m in asked if item.language and item.language not in config.metric(m).kinds]:
                 warnings.warn(
                     f"{', '.join(strange)}: this checkpoint has not seen {item.language!r} input with it; do not trust the "
                     "answer.",
                     stacklevel=4,
                 )
-            metrics.append((*call.given, *asked))
-        limit = config.max_input_tokens
-        encoded = encode_inputs(self.tokenizer, inputs, metrics, limit)
+            for group in metric_groups(asked, templates):
+                if call.given and (own := [m for m in (*call.given, *group) if m in templates]):
+                    raise MetricError(
+                        f"{own[0]} is predicted from a text of its own, apart from other metrics, so it takes no part in "
+                        "given. Leave given out, or ask for the others alone."
+                    )
+                owners.append(owner)
+                metrics.append((*call.given, *group))
+        limits = [min(config.max_input_tokens_of(m) for m in names) for names in metrics]
+        encoded = encode_inputs(self.tokenizer, [inputs[i] for i in owners], metrics, limits, templates)
         return [
-            _Prepared(ids, names, lost)
-            for ids, names, lost in zip(encoded.input_ids, metrics, encoded.truncated_tokens, strict=True)
+            _Prepared(owner, ids, names, lost)
+            for owner, ids, names, lost in zip(
+                owners, encoded.input_ids, metrics, encoded.truncated_tokens, strict=True
+            )
         ]
 
     def _collate(self, prepared: list[_Prepared]) -> dict[str, torch.Tensor]:
@@ -261,26 +282,34 @@ class CodeRegressionPipeline(Pipeline):
 
     def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         call: CallOptions = batch["call"]
+        if self.model.regression_head is not None:
+            if call.num_samples is not None or call.given or len(batch["metrics"]) > 1:
+                raise MetricError(
+                    "This checkpoint answers with a regression head: one metric at a time, no samples, nothing given."
+                )
+            values = self.model.regress(batch)
+            unknown = np.full_like(values, np.nan)
+            quantiles = np.stack([unknown, values, unknown], -1)[:, None]
+            prediction = Prediction(batch["metrics"], (), quantiles, {}, "none", (False,) * len(batch["metrics"]))
+            return {"prediction": prediction, "samples": None, "level": None}
         tail = (1 - call.interval) / 2
         encoded = self.model.encode(batch)
+        options = {"metrics": batch["metrics"], "given": call.given}
         prediction = self.model.predict(
             encoded,
             (tail, 0.5, 1 - tail),
-            metrics=batch["metrics"],
-            given=call.given,
             conditioning=call.conditioning,
             calibrated=call.calibrated,
+            draws=None if self.model.codec.ordered_digits else self.quantile_draws,
+            seed=call.seed,
+            **options,
         )
         samples = None
         if call.num_samples is not None:
-            samples = self.model.sample(
-                encoded, call.num_samples, seed=call.seed, metrics=batch["metrics"], given=call.given
-            )
+            samples = self.model.sample(encoded, call.num_samples, seed=call.seed, **options)
         answer = {"prediction": prediction, "samples": samples, "level": call.interval}
         if batch.get("whole"):
-            answer["distributions"] = self.model.distributions(
-                encoded, metrics=batch["metrics"], given=call.given, calibrated=call.calibrated
-            )
+            answer["distributions"] = self.model.distributions(encoded, calibrated=call.calibrated, **options)
         return answer
 
     def postprocess(self, found: dict[str, Any]) -> list[list[dict[str, Any]]]:
@@ -301,6 +330,8 @@ class CodeRegressionPipeline(Pipeline):
                     "calibrated": prediction.calibrated[column],
                     "truncated_tokens": 0,
                 }
+                if prediction.draws:
+                    entry["draws"] = prediction.draws
                 if prediction.outcomes:
                     entry["outcomes"] = {k: float(p[row, column]) for k, p in prediction.outcomes.items()}
                 if samples is not None:

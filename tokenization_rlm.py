@@ -1,7 +1,8 @@
 """RLMTokenizer: byte-level BPE in, numbers out.
 
 Text: lossless on whitespace, digits one by one, special tokens `<pad>` 0, `<eos>` 1, `<mask>` 2, `<cut>` 3. Numbers: the
-exact codec of `numbers_rlm`, in the format that the tokenizer was saved with. Trained by `data/train_tokenizer.py`.
+exact codec of `numbers_rlm`, in the format that the tokenizer was saved with. Trained by `data/train_tokenizer.py`. The class
+only adds the numbers, so it holds the text tokenizer of a published checkpoint as well (`hub/convert.py`).
 """
 
 from typing import Any, Literal
@@ -15,8 +16,9 @@ from .numbers_rlm import NumberCodec, NumberFormat
 class RLMTokenizer(PreTrainedTokenizerFast):
     """Reads code and writes numbers.
 
-    A subclass without `__init__`: one that defines it reloads silently wrong. The number format is the `number_format`
-    entry of `tokenizer_config.json`.
+    A subclass without `__init__`: one that defines it reloads silently wrong. The number format is the `number_format` entry of
+    `tokenizer_config.json`. `input_layout`, where that has one, says how a text's token ids become an input
+    (`inputs_rlm.InputLayout`): `start` and `end`, ids around it, and `keep`, `head` or `ends`, what stays of a long one.
     """
 
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012

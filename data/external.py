@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, IterableDataset, load_dataset
 
-from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset, validate
+from code_rlm.data.schema import FEATURES, OUTCOMES, DataError, Example, to_dataset, validate
 from code_rlm.data.splits import SPLITS, split_of
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,9 @@ _GRAPH_COLUMNS = (
     *("target_metric", "val_accuracy", "flops", "params", "metadata"),
 )
 _MOST_PROBLEMS = 20
+# No program is this long; a file with such a line is something else, and reading it whole would fill the memory.
+MAX_TEXT_CHARS = 1 << 24
+_MAX_LINE_CHARS = 1 << 26
 
 
 def generic(
@@ -58,7 +61,10 @@ def generic(
     language_column: str | None = None,
     language: str | None = None,
     context_columns: Sequence[str] = (),
+    outcome_column: str | None = None,
     source: str | None = None,
+    on_error: str = "raise",
+    magnitudes: tuple[float, float] | None = None,
     hub_split: str = "train",
     split: str | None = None,
     seed: int = 0,
@@ -77,7 +83,10 @@ def generic(
         language_column: Column of the language, put in lower case. Either this or `language`.
         language: Language of every row.
         context_columns: Columns that become "column: value" lines; an empty cell gives no line.
+        outcome_column: Column that says how the row's run ended, one of `OUTCOMES`; an empty cell is "ok".
         source: Name for the column of that name; by default the file's name.
+        on_error: "raise", or "skip" to leave out rows with a bad cell; how many and the first of them is logged.
+        magnitudes: The smallest and the largest magnitude that the numbers, unless zero, may have; None for any.
         hub_split: Which split of a hub data set to read.
         split: "train", "validation" or "test" by group; None for every row.
         seed: Of the split.
@@ -97,18 +106,18 @@ def generic(
     if (language_column is None) == (language is None):
         raise DataError("give one of language_column='COLUMN' and language='python'")
     _check_split(split)
-    optional = [name for name in (group_column, language_column) if name is not None]
+    optional = [name for name in (group_column, language_column, outcome_column) if name is not None]
     columns = list(dict.fromkeys([text_column, *targets, *optional, *context_columns]))
     name = source or Path(path).name
 
     examples: list[Example] = []
     problems: list[str] = []
-    problem_count = 0
+    problem_count = bad_rows = 0
     for _, place, cells in _records(path, columns, hub_split):
         found: list[str] = []
         text = cells[text_column]
-        if not isinstance(text, str) or not text.strip():
-            found.append(f"column {text_column!r}: expected a text, got {_short(text)}")
+        if wrong := _wrong_text(text):
+            found.append(f"column {text_column!r}: {wrong}")
             text = ""
         group = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         if group_column is not None:
@@ -122,9 +131,12 @@ def generic(
         values = []
         for column in targets:
             try:
-                values.append(_number(cells[column]))
+                values.append(_number(cells[column], magnitudes))
             except ValueError as error:
                 found.append(f"column {column!r}: {error}")
+        outcome = "ok" if outcome_column is None else cells[outcome_column] or "ok"
+        if outcome not in OUTCOMES:
+            found.append(f"column {outcome_column!r}: expected one of {', '.join(OUTCOMES)}, got {_short(outcome)}")
         context = []
         for column in context_columns:
             if cells[column] is None or cells[column] == "":
@@ -133,13 +145,18 @@ def generic(
             if "\n" in context[-1]:
                 found.append(f"column {column!r}: a line of context cannot hold a line break")
         problem_count += len(found)
+        bad_rows += bool(found)
         problems += [f"  {place}, {message}" for message in found][: _MOST_PROBLEMS - len(problems)]
         if found or not _in_split(group, split, seed, validation, test):
             continue
-        examples.append(Example(text, kind.strip().lower(), list(targets.values()), values, None, context, group, name))
-    if problem_count:
+        names = list(targets.values())
+        examples.append(Example(text, kind.strip().lower(), names, values, None, context, group, name, outcome))
+    if problem_count and on_error == "raise":
         more = f"\n  and {problem_count - len(problems)} more" if problem_count > len(problems) else ""
-        raise DataError(f"{path}: {problem_count} bad cells:\n" + "\n".join(problems) + more)
+        hint = "\non_error: skip leaves such rows out"
+        raise DataError(f"{path}: {problem_count} bad cells:\n" + "\n".join(problems) + more + hint)
+    if problem_count:
+        logger.warning("%s: %d rows with a bad cell skipped, the first: %s", path, bad_rows, problems[0].strip())
     dataset = to_dataset(examples)
     validate(dataset, source=path)
     return dataset
@@ -267,8 +284,7 @@ class _NanToNone(ast.NodeTransformer):
 def _published(arguments: dict[str, Any], streaming: bool) -> Dataset | IterableDataset:
     """Build the data set that `_published_rows` yields."""
     _check_split(arguments["splitting"][0])
-    if arguments["on_error"] not in ("raise", "skip"):
-        raise DataError(f"on_error must be 'raise' or 'skip', got {arguments['on_error']!r}")
+    _check_on_error(arguments["on_error"])
     if streaming:
         return IterableDataset.from_generator(_published_rows, features=FEATURES, gen_kwargs=arguments)
     dataset = to_dataset(_published_rows(**arguments))
@@ -389,10 +405,39 @@ def _records(path: str, columns: Sequence[str], hub_split: str) -> Iterator[tupl
         yield row, f"row {row}{f' ({where})' if where else ''}", {name: cells[name] for name in columns}
 
 
-def _open(file: Path, encoding: str) -> Any:
-    """Open a text file, unpacked where its name ends in .gz, line ends as they are."""
+def _open(file: Path, mode: str = "rt") -> Any:
+    """Open a file, unpacked where its name ends in .gz; text with line ends as they are."""
     opener = gzip.open if file.name.lower().endswith(".gz") else open
-    return opener(file, "rt", encoding=encoding, newline="")
+    return opener(file, mode, **({} if "b" in mode else {"encoding": "utf-8-sig", "newline": ""}))
+
+
+def _lines(file: Path, stream: Any) -> Iterator[str]:
+    """Yield the lines of an open text file, none longer than the limit."""
+    number = 1
+    while line := stream.readline(_MAX_LINE_CHARS + 1):
+        if len(line) > _MAX_LINE_CHARS:
+            raise DataError(
+                f"{file}: line {number} is longer than {_MAX_LINE_CHARS} characters; is it a table of texts?"
+            )
+        yield line
+        number += 1
+
+
+def _unreadable(file: Path, error: Exception) -> DataError:
+    """Say where in a file the bytes stop being UTF-8, or whatever else keeps it from being read."""
+    if not isinstance(error, UnicodeDecodeError):
+        return DataError(f"{file}: {error}")
+    with _open(file, "rb") as stream:
+        for number, line in enumerate(iter(lambda: stream.readline(_MAX_LINE_CHARS), b""), start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as found:
+                shown = line[found.start]
+                return DataError(
+                    f"{file}: line {number}, byte {found.start + 1}: 0x{shown:02x} is not UTF-8; save the file as UTF-8, "
+                    "for example with `iconv -f LATIN1 -t UTF-8`"
+                )
+    return DataError(f"{file}: not UTF-8 ({error})")
 
 
 def _need(file: Path | str, columns: Sequence[str], present: Sequence[str], where: str = "") -> None:
@@ -410,8 +455,8 @@ def _csv(file: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[t
     try:
         # The module's default of 128 KiB is less than a long program. C long is 32 bits on some systems.
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-        with _open(file, "utf-8-sig") as stream:
-            reader = csv.reader(stream, delimiter=delimiter, strict=True)
+        with _open(file) as stream:
+            reader = csv.reader(_lines(file, stream), delimiter=delimiter, strict=True)
             header = next(reader, [])
             _need(file, columns, header)
             double = sorted({name for name in columns if header.count(name) > 1})
@@ -425,8 +470,8 @@ def _csv(file: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[t
                 yield f"line {reader.line_num}", dict(zip(header, cells))
     except csv.Error as error:
         raise DataError(f"{file}: line {reader.line_num}: {error}") from None
-    except (UnicodeDecodeError, gzip.BadGzipFile) as error:
-        raise DataError(f"{file}: {error}") from None
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise _unreadable(file, error) from None
     finally:
         csv.field_size_limit(limit)
 
@@ -438,29 +483,38 @@ def _tsv(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, An
 def _jsonl(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield one object a line; empty lines are none."""
     try:
-        with _open(file, "utf-8") as stream:
-            for number, line in enumerate(stream, start=1):
+        with _open(file) as stream:
+            for number, line in enumerate(_lines(file, stream), start=1):
                 if not line.strip():
                     continue
                 try:
-                    cells = json.loads(line)
-                except json.JSONDecodeError as error:
+                    cells = json.loads(line, object_pairs_hook=_object)
+                except (ValueError, RecursionError) as error:
                     raise DataError(f"{file}: line {number}: {error}") from None
                 if not isinstance(cells, dict):
                     raise DataError(f"{file}: line {number}: expected an object, got {_short(cells)}")
                 _need(file, columns, list(cells), f"line {number}: ")
                 yield f"line {number}", cells
-    except (UnicodeDecodeError, gzip.BadGzipFile) as error:
-        raise DataError(f"{file}: {error}") from None
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
+        raise _unreadable(file, error) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object; a key that stands in it twice has no one value."""
+    cells = dict(pairs)
+    if len(cells) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} more than once in an object")
+    return cells
 
 
 def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the objects of a list."""
     try:
-        with _open(file, "utf-8") as stream:
-            rows = json.load(stream)
-    except (json.JSONDecodeError, UnicodeDecodeError, gzip.BadGzipFile) as error:
-        raise DataError(f"{file}: {error}") from None
+        with _open(file) as stream:
+            rows = json.load(stream, object_pairs_hook=_object)
+    except (ValueError, RecursionError, gzip.BadGzipFile, EOFError) as error:
+        raise _unreadable(file, error) from None
     if not isinstance(rows, list):
         raise DataError(f"{file}: expected a list of objects, got {_short(rows)}; one object a line is .jsonl")
     for row, cells in enumerate(rows):
@@ -474,7 +528,10 @@ def _parquet(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a parquet file, a batch at a time."""
     try:
         with pq.ParquetFile(file) as opened:
-            _need(file, columns, opened.schema_arrow.names)
+            present = opened.schema_arrow.names
+            _need(file, columns, present)
+            if double := sorted({name for name in columns if present.count(name) > 1}):
+                raise DataError(f"{file}: column {', '.join(double)} more than once in the file")
             for batch in opened.iter_batches(batch_size=1024, columns=list(columns)):
                 yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
@@ -502,6 +559,11 @@ _READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Any]]] = {
 }
 
 
+def _check_on_error(on_error: str) -> None:
+    if on_error not in ("raise", "skip"):
+        raise DataError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+
+
 def _check_split(split: str | None) -> None:
     if split is not None and split not in SPLITS:
         raise DataError(f"no split {split!r}; give {', '.join(SPLITS)} or None for all")
@@ -522,11 +584,24 @@ def _column_number(cells: Mapping[str, Any], column: str) -> float | None:
         raise DataError(f"column {column!r}: {error}") from None
 
 
-def _number(cell: Any) -> float | None:
+def _wrong_text(text: Any) -> str | None:
+    """Say what is wrong with a cell that should hold a text, None where nothing is."""
+    if not isinstance(text, str) or not text.strip():
+        return f"expected a text, got {_short(text)}"
+    if len(text) > MAX_TEXT_CHARS:
+        return f"{len(text)} characters are over the limit of {MAX_TEXT_CHARS}"
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return f"character {error.start} is half of a surrogate pair and no text"
+    return None
+
+
+def _number(cell: Any, magnitudes: tuple[float, float] | None = None) -> float | None:
     """Return a cell as a finite float, None where it is empty.
 
     Raises:
-        ValueError: Anything else.
+        ValueError: Anything else, or a magnitude outside `magnitudes`.
     """
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         return None
@@ -539,6 +614,11 @@ def _number(cell: Any) -> float | None:
         raise ValueError(f"expected a number, got {_short(cell)}") from None
     if not math.isfinite(number):
         raise ValueError(f"{cell} is not a number to learn; leave the cell empty where the value is missing")
+    if magnitudes is not None and number and not magnitudes[0] <= abs(number) <= magnitudes[1]:
+        raise ValueError(
+            f"{cell} is outside the number format, which writes magnitudes of {magnitudes[0]:g} to {magnitudes[1]:g}; "
+            "change the unit, or the exponents of the tokenizer's number_format"
+        )
     return number
 
 

@@ -1,11 +1,11 @@
 """Batches for training: tokenised sources, drawn by weight, bucketed by length under a token budget.
 
 Everything that is drawn depends on the seed and the batch's number alone, so a run that was killed goes on with exactly the
-batches that it would have had.
+batches that it would have had, and any number of processes can cut the same batches into their shares.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -14,11 +14,13 @@ import torch
 from datasets import Dataset
 
 from code_rlm.data.schema import DataError
-from code_rlm.inputs_rlm import InputLayout, format_header, tokenize
+from code_rlm.errors_rlm import NumberCodeError, NumberRangeError
+from code_rlm.inputs_rlm import InputLayout, ends_of, frame, metric_groups, tokenize
 from code_rlm.numbers_rlm import FAILED
 from code_rlm.tokenization_rlm import RLMTokenizer
 
 IGNORE = -100
+FAILURES = ("outcome", "drop")
 
 
 @dataclass
@@ -30,11 +32,16 @@ class Source:
         bodies: Token ids of each row's code.
         languages, contexts: Each row's header lines.
         metrics: Names of the metrics in any row.
+        values: Their numbers, float64 `(rows, metrics)`; NaN where missing, `FAILED` where the run failed.
         codes: Number tokens int16 `(rows, metrics, code length)`.
         present: Which of them were measured, bool `(rows, metrics)`.
+        cut: Rows so long that their middle was left out before tokenisation, bool `(rows,)`.
+        failed: Rows kept with the outcome `failed`.
         dropped: Rows left out because none of their metrics was measured.
         mask_tokens: Share of code tokens that training hides behind `<mask>`, drawn anew each time: a small source read many
             times over is not learned by heart.
+        groups: Each row's group, as it was split by.
+        lexical_scores: Scores of the lexical path for each row, float32 `(rows, channels)`, where the model has one.
     """
 
     name: str
@@ -42,48 +49,133 @@ class Source:
     languages: list[str]
     contexts: list[tuple[str, ...]]
     metrics: list[str]
+    values: np.ndarray
     codes: np.ndarray
     present: np.ndarray
+    cut: np.ndarray
+    failed: int = 0
     dropped: int = 0
     mask_tokens: float = 0.0
+    groups: list[str] = field(default_factory=list)
+    lexical_scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.bodies)
 
     @classmethod
     def from_dataset(
-        cls, name: str, dataset: Dataset, tokenizer: RLMTokenizer, metrics: Sequence[str] | None = None
+        cls,
+        name: str,
+        dataset: Dataset,
+        tokenizer: RLMTokenizer,
+        metrics: Sequence[str] | None = None,
+        *,
+        max_tokens: int = 8192,
+        failures: str = "outcome",
     ) -> "Source":
-        """Tokenises a data set of the schema; a row whose program did not finish has the outcome `failed` everywhere."""
+        """Tokenises a data set of the schema.
+
+        Args:
+            name: Name of the source.
+            dataset: Rows in the schema.
+            tokenizer: For code and numbers.
+            metrics: Which metrics; None for all that any row has.
+            max_tokens: Longest input that will be asked for; of longer texts only the ends are tokenised.
+            failures: `outcome`: a row whose program did not finish has the outcome `failed` in place of each missing value;
+                `drop`: those values are missing like any other.
+
+        Raises:
+            DataError: No row has a value, or a value that the number format cannot write, naming row and metric.
+        """
+        if failures not in FAILURES:
+            raise DataError(f"{name}: failures must be {' or '.join(FAILURES)}, got {failures!r}")
         rows = dataset.to_dict()
         metrics = list(metrics or dict.fromkeys(m for names in rows["metrics"] for m in names))
         index = {m: i for i, m in enumerate(metrics)}
         values = np.full((len(dataset), len(metrics)), np.nan)
         present = np.zeros(values.shape, dtype=bool)
+        failed = np.zeros(len(dataset), dtype=bool)
         for i, (names, numbers, outcome) in enumerate(
             zip(rows["metrics"], rows["values"], rows["outcome"], strict=True)
         ):
             for metric, value in zip(names, numbers, strict=True):
-                if metric in index and (value is not None or outcome != "ok"):
+                fails = value is None and outcome != "ok" and failures == "outcome"
+                if metric in index and (value is not None or fails):
                     values[i, index[metric]] = FAILED if value is None else value
                     present[i, index[metric]] = True
+                    failed[i] |= fails
         keep = np.flatnonzero(present.any(1))
         if not len(keep):
             raise DataError(f"{name}: none of the {len(dataset)} rows has a value for {metrics}.")
-        unique, inverse = np.unique(np.array(rows["text"], dtype=object)[keep], return_inverse=True)
+        ends = [ends_of(text, max_tokens) for text in rows["text"]]
+        unique, inverse = np.unique(np.array([text for text, _ in ends], dtype=object)[keep], return_inverse=True)
         ids = [np.asarray(t, dtype=np.int32) for t in tokenize(tokenizer, list(unique))]
         codes = np.zeros((*present.shape, tokenizer.codec.length), dtype=np.int16)
-        codes[present] = tokenizer.encode_numbers(values[present])
+        codes[present] = _encoded(name, tokenizer, values, present, metrics)
         return cls(
             name,
             [ids[i] for i in inverse],
             [rows["language"][i] for i in keep],
             [tuple(rows["context"][i]) for i in keep],
             metrics,
+            values[keep],
             codes[keep],
             present[keep],
+            np.array([bool(middle) for _, middle in ends])[keep],
+            failed=int(failed.sum()),
             dropped=len(dataset) - len(keep),
+            groups=[rows["group"][i] for i in keep],
         )
+
+
+def _encoded(name: str, tokenizer: RLMTokenizer, values: np.ndarray, present: np.ndarray, metrics: list[str]) -> Any:
+    """Number tokens of the values that are present; an error names the first row and metric that cannot be written."""
+    try:
+        return tokenizer.encode_numbers(values[present])
+    except (NumberRangeError, NumberCodeError):
+        for row, column in zip(*np.nonzero(present)):
+            try:
+                tokenizer.encode_numbers(values[row, column])
+            except (NumberRangeError, NumberCodeError) as error:
+                raise DataError(f"{name}: row {row} of the split, {metrics[column]}: {error}") from None
+        raise
+
+
+@dataclass
+class Item:
+    """One example of a batch.
+
+    Attributes:
+        ids: Input ids.
+        labels: Number tokens of every metric asked for, then the end token, int64.
+        cut: Whether code was left out.
+        extras: What else the batch holds for the row: arrays whose shape is the same for all rows, by the batch's key.
+    """
+
+    ids: list[int]
+    labels: np.ndarray
+    cut: bool = False
+    extras: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class BatchStream:
+    """Endless batches; `position` says where the next one stands, as (pool, number in the pool)."""
+
+    def __init__(self, mixture: "Mixture", position: tuple[int, int] = (0, 0)):
+        self.mixture, self.position = mixture, tuple(position)
+        self._drawn: tuple[int, list[Item], list[np.ndarray]] | None = None
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        return self
+
+    def __next__(self) -> dict[str, torch.Tensor]:
+        pool, number = self.position
+        if self._drawn is None or self._drawn[0] != pool:
+            self._drawn = (pool, *self.mixture.pool_of(pool))
+        _, items, groups = self._drawn
+        last = number + 1 == len(groups)
+        self.position = (pool + 1, 0) if last else (pool, number + 1)
+        return self.mixture.collate([items[i] for i in groups[number]])
 
 
 @dataclass
@@ -99,6 +191,9 @@ class Mixture:
             model answers any subset in any order.
         seed: Of everything drawn.
         pool: Examples drawn at once and bucketed by length.
+        draws: How many fixed draws of metrics, order and masks each row has, so that its inputs are finitely many and their
+            encoder outputs can be kept; None: drawn anew each time.
+        templates: Metric to template, of those that have one (`RLMConfig.templates`); such a metric is asked for alone.
     """
 
     sources: Sequence[Source]
@@ -109,33 +204,34 @@ class Mixture:
     max_objectives: int = 4
     seed: int = 0
     pool: int = 4096
+    draws: int | None = None
+    templates: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
         self.layout = InputLayout.of(self.tokenizer, self.max_tokens)
         self._header = lru_cache(maxsize=200_000)(self._tokenize_header)
+        names = dict.fromkeys(m for source in self.sources for m in source.metrics)
+        self.metric_numbers = {name: number for number, name in enumerate(names)}
         self.truncated = 0
         self.drawn = 0
 
-    def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[int]:
-        return tokenize(self.tokenizer, [format_header(metrics, language, context)])[0]
+    def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[list[int]]:
+        """Token ids before and behind the code."""
+        return tokenize(self.tokenizer, list(frame(metrics, language, context, self.templates)))
 
-    def batches(self, first: int = 0, every: int = 1) -> Iterator[dict[str, torch.Tensor]]:
-        """Endless batches number `first`, `first + every`, ...; each as tensors `input_ids`, `attention_mask`, `labels`."""
-        number, pool = 0, 0
-        while True:
-            examples, groups = self._pool(pool)
-            for group in groups:
-                if number >= first and (number - first) % every == 0:
-                    yield self.collate([examples[i] for i in group])
-                number += 1
-            pool += 1
+    def batches(self, position: tuple[int, int] = (0, 0)) -> BatchStream:
+        """Endless batches from a position on; each as tensors `input_ids`, `attention_mask`, `labels`, `first_metric`."""
+        return BatchStream(self, position)
 
-    def _pool(self, number: int) -> tuple[list[tuple[list[int], np.ndarray]], list[np.ndarray]]:
+    def pool_of(self, number: int) -> tuple[list[Item], list[np.ndarray]]:
+        """The examples of a pool, and the batches that they make, as indices."""
         rng = np.random.default_rng([self.seed, number])
         shares = np.asarray(self.weights, dtype=np.float64)
         chosen = rng.choice(len(self.sources), self.pool, p=shares / shares.sum())
-        examples = [self.example(self.sources[s], int(rng.integers(len(self.sources[s]))), rng) for s in chosen]
-        lengths = np.array([len(ids) for ids, _ in examples])
+        items = [self.example(s, int(rng.integers(len(self.sources[s]))), rng) for s in chosen]
+        self.drawn += len(items)
+        self.truncated += sum(item.cut for item in items)
+        lengths = np.array([len(item.ids) for item in items])
         order = np.argsort(lengths + rng.random(len(lengths)), kind="stable")
         groups, start = [], 0
         while start < len(order):
@@ -144,44 +240,97 @@ class Mixture:
                 end += 1
             groups.append(order[start:end])
             start = end
-        return examples, [groups[i] for i in rng.permutation(len(groups))]
+        return items, [groups[i] for i in rng.permutation(len(groups))]
 
-    def example(self, source: Source, row: int, rng: np.random.Generator) -> tuple[list[int], np.ndarray]:
-        """Input ids and labels of one row, metrics and their order drawn at random."""
+    def example(self, number: int, row: int, rng: np.random.Generator) -> Item:
+        """One row of source `number`, metrics and their order drawn at random, or one of the row's fixed draws."""
+        if self.draws is not None:
+            return self.fixed_example(number, row, int(rng.integers(self.draws)))
+        return self._drawn_example(self.sources[number], row, rng)
+
+    def fixed_example(self, number: int, row: int, draw: int) -> Item:
+        """Draw number `draw` of a row: the same metrics, order and masks every time."""
+        return self._drawn_example(self.sources[number], row, np.random.default_rng([self.seed, number, row, draw]))
+
+    def _drawn_example(self, source: Source, row: int, rng: np.random.Generator) -> Item:
         present = np.flatnonzero(source.present[row])
         count = int(rng.integers(1, min(self.max_objectives, len(present)) + 1))
-        chosen = rng.permutation(present)[:count]
+        order = rng.permutation(present)
+        together = metric_groups([source.metrics[i] for i in order], self.templates)[0]
+        chosen = [i for i in order if source.metrics[i] in together][:count]
         body = source.bodies[row]
         if source.mask_tokens:
             body = np.where(rng.random(len(body)) < source.mask_tokens, self.tokenizer.mask_token_id, body)
         return self.build(source, row, chosen, body)
 
-    def build(
-        self, source: Source, row: int, chosen: Sequence[int], body: np.ndarray | None = None
-    ) -> tuple[list[int], np.ndarray]:
-        """Input ids and labels of one row for the given metrics, in that order; `body` stands in for the row's code."""
-        header = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
+    def build(self, source: Source, row: int, chosen: Sequence[int], body: np.ndarray | None = None) -> Item:
+        """One row for the given metrics, in that order; `body` stands in for the row's code."""
+        head, tail = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
         body = source.bodies[row] if body is None else body
-        ids, lost = self.layout.join(header, body.tolist(), source=f"{source.name} row {row}")
-        self.drawn += 1
-        self.truncated += lost > 0
+        ids, lost = self.layout.join(
+            head, body.tolist(), tail, source=f"{source.name} row {row}", always_cut=bool(source.cut[row])
+        )
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)
-        return ids, labels.astype(np.int64)
+        first = np.int64(self.metric_numbers.get(source.metrics[chosen[0]], -1))
+        extras = {"first_metric": first}
+        if source.lexical_scores is not None:
+            extras["lexical_scores"] = source.lexical_scores[row]
+        return Item(ids, labels.astype(np.int64), lost > 0 or bool(source.cut[row]), extras)
 
-    def collate(self, examples: Sequence[tuple[list[int], np.ndarray]]) -> dict[str, torch.Tensor]:
+    def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         """Pads examples to the longest of the batch."""
-        rows, width = len(examples), max(len(ids) for ids, _ in examples)
-        places = max(len(labels) for _, labels in examples)
+        rows, width = len(items), max(len(item.ids) for item in items)
+        places = max(len(item.labels) for item in items)
         batch: dict[str, Any] = {
             "input_ids": torch.full((rows, width), self.tokenizer.pad_token_id, dtype=torch.long),
             "attention_mask": torch.zeros((rows, width), dtype=torch.long),
             "labels": torch.full((rows, places), IGNORE, dtype=torch.long),
         }
-        for i, (ids, labels) in enumerate(examples):
-            batch["input_ids"][i, : len(ids)] = torch.as_tensor(ids)
-            batch["attention_mask"][i, : len(ids)] = 1
-            batch["labels"][i, : len(labels)] = torch.from_numpy(labels)
+        for i, item in enumerate(items):
+            batch["input_ids"][i, : len(item.ids)] = torch.as_tensor(item.ids)
+            batch["attention_mask"][i, : len(item.ids)] = 1
+            batch["labels"][i, : len(item.labels)] = torch.from_numpy(item.labels)
+        for name in items[0].extras:
+            batch[name] = torch.from_numpy(np.stack([item.extras[name] for item in items]))
         return batch
 
 
-__all__ = ["Mixture", "Source"]
+def share(batch: Mapping[str, torch.Tensor], index: int, count: int) -> dict[str, torch.Tensor]:
+    """The rows of a batch that process `index` of `count` takes: every `count`-th, so that the shares are of like length.
+
+    A process that gets none takes a row that costs nothing, as all processes must step together.
+    """
+    if count == 1:
+        return dict(batch)
+    if index < len(batch["labels"]):
+        return {name: tensor[index::count] for name, tensor in batch.items()}
+    spare = {name: tensor[:1] for name, tensor in batch.items()}
+    return {**spare, "labels": torch.full_like(spare["labels"], IGNORE)}
+
+
+def mixture_weights(sizes: Sequence[int], given: Sequence[float | None], temperature: float) -> list[float]:
+    """Shares of the sources, summing to 1.
+
+    Sources without a share of their own divide what the others leave by `rows ** (1 / temperature)` (arXiv 1910.10683, section
+    3.5.2). If every source has one, only their ratios count.
+
+    Raises:
+        DataError: A share that is not above zero, or shares that leave nothing for the other sources.
+    """
+    for weight in given:
+        if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight <= 0):
+            raise DataError(f"the weight of a source must be above zero, got {weight!r}")
+    fixed = sum(weight for weight in given if weight is not None)
+    if all(weight is not None for weight in given):
+        return [weight / fixed for weight in given]
+    if fixed >= 1:
+        raise DataError(
+            f"the weights given sum to {fixed:g}, which leaves nothing for the sources without one: shares of the whole such "
+            "as 0.2 are meant, or give every source a weight"
+        )
+    powers = [size ** (1 / temperature) if weight is None else 0.0 for size, weight in zip(sizes, given, strict=True)]
+    left = (1 - fixed) / sum(powers)
+    return [power * left if weight is None else weight for power, weight in zip(powers, given, strict=True)]
+
+
+__all__ = ["BatchStream", "Item", "Mixture", "Source", "mixture_weights", "share"]

@@ -104,7 +104,7 @@ def held_out(
     Raises:
         EvaluationError: Fewer than five groups.
     """
-    encoded = EncodedRows.of(rows, metric, tokenizer, model.config.max_input_tokens)
+    encoded = EncodedRows.of(rows, metric, tokenizer, model.config)
     groups = np.array(encoded.rows["group"])
     if len(np.unique(groups)) < LEAST_GROUPS:
         raise EvaluationError(

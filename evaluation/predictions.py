@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.evaluation.report import Predictions
 from code_rlm.evaluation.rows import measured
 from code_rlm.evaluation.shards import map_shards
@@ -43,12 +44,13 @@ class EncodedRows:
     truncated: np.ndarray
 
     @classmethod
-    def of(cls, rows: Dataset, metric: str, tokenizer: RLMTokenizer, max_tokens: int) -> "EncodedRows":
+    def of(cls, rows: Dataset, metric: str, tokenizer: RLMTokenizer, config: RLMConfig) -> "EncodedRows":
         """Tokenises the rows that have the metric, asked for alone."""
         index, target = measured(rows, metric)
         chosen = rows.select(index)
         inputs = [CodeInput(r["text"], r["language"], tuple(r["context"]), f"row {i}") for i, r in zip(index, chosen)]
-        encoded = encode_inputs(tokenizer, inputs, [(metric,)] * len(inputs), max_tokens)
+        limit = config.max_input_tokens_of(metric)
+        encoded = encode_inputs(tokenizer, inputs, [(metric,)] * len(inputs), limit, config.templates)
         codes, saturated = tokenizer.encode_numbers(target, out_of_range="saturate", return_saturated=True)
         written, truncated = tokenizer.decode_numbers(codes), np.array(encoded.truncated_tokens) > 0
         return cls(metric, chosen, target, written, saturated, encoded.input_ids, truncated)
@@ -110,7 +112,7 @@ def predict_rows(
     Returns:
         `Predictions` without baselines, in the order of the rows.
     """
-    encoded = EncodedRows.of(rows, metric, tokenizer, model.config.max_input_tokens)
+    encoded = EncodedRows.of(rows, metric, tokenizer, model.config)
     mended = calibrated and model.config.calibration_of(metric) is not None
 
     def ask(memory: EncodedInputs, batch: np.ndarray) -> list[np.ndarray]:

@@ -133,6 +133,20 @@ def test_when_objectives_are_numbered_then_generate_writes_exactly_so_many(any_m
     assert np.shape(answers) == (3, objectives)
 
 
+@pytest.mark.parametrize("changes", [{}, {"encoder_layers": [0, 1, -1]}])
+def test_when_generate_keeps_a_cache_then_it_writes_what_it_writes_without_one(make_model, batch, changes):
+    model = make_model(seed=3, **changes)
+    if changes:
+        with torch.no_grad():
+            model.layer_mix.copy_(torch.tensor([3.0, 0.0, -3.0]))
+    cached, plain = (model.generate(**batch, num_objectives=3, use_cache=flag) for flag in (True, False))
+    assert torch.equal(cached, plain)
+    # Greedy: no other first token is likelier, by the exact methods' own account of the memory.
+    draws = model.sample(batch, 1, temperature=1e-6, metrics=["a", "b", "c"])[:, 0]
+    written = model.codec.decode(cached[:, 1:-1].reshape(len(cached), 3, -1))
+    assert np.array_equal(draws, written, equal_nan=True)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_when_objectives_are_free_then_generate_writes_one_to_the_most(make_model, batch, seed):
     model = make_model(seed, number_format=FORMATS["ordered"].to_dict())

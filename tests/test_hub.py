@@ -22,11 +22,14 @@ REMOTE_FILES = {
     "calibration_rlm.py",
     "generation_rlm.py",
     "inputs_rlm.py",
+    "lexical_rlm.py",
     "modeling_rlm.py",
     "numbers_rlm.py",
     "onnx_text_rlm.py",
     "pipeline_rlm.py",
     "ranking_rlm.py",
+    "t5gemma_decoder_rlm.py",
+    "templates_rlm.py",
     "tokenization_rlm.py",
 }
 WEIGHTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}

@@ -11,7 +11,7 @@ import pytest
 
 from code_rlm.cli import main
 from code_rlm.evaluation.readme import render, results_table, shipped_report
-from code_rlm.train import parse_options
+from code_rlm.training.options import parse_options
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

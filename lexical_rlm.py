@@ -1,0 +1,178 @@
+"""The lexical path: what a linear model tells from the words and numbers of the text, as extra memory for the decoder.
+
+A transformer of a few million parameters learns a table of a thousand programs by heart; ridge regression on their n-grams
+does not. So a checkpoint may carry such a regressor for some of its metrics (its *channels*), fitted in closed form
+(`training/lexical.py`), and the decoder reads each one's score as one more memory token. In training the scores are those of
+regressors that have not seen the row's group, so the decoder learns how far to trust them.
+
+Features of one text, all computed from its token ids behind the first line (which names the metrics asked for):
+
+- hashed n-grams of tokens: (1 + log count) * inverse document frequency, scaled to length 1
+- numbers of the header's further lines, such as `# input_size: 1024x4096`: a run of single-digit tokens is one number;
+  log10(1 + number) is added up by the line's first word and the token before the number
+- length: logarithms of the number of tokens and of line breaks
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .errors_rlm import CheckpointError
+
+_KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
+_MODULUS = 2**31 - 1
+_LONGEST_NUMBER = 15  # digits; beyond, a float64 holds no more
+
+
+@dataclass(frozen=True)
+class LexicalSettings:
+    """How texts become features, and which metrics have a channel.
+
+    Attributes:
+        channels: Metrics with a regressor, in the order of the scores.
+        digit_tokens: Token ids of the digits 0 to 9; empty where the tokenizer does not read digits one by one.
+        line_tokens: Token ids that hold a line break; the first of them ends the header's first line.
+        comment_tokens: Token ids that begin with `#`: header lines begin with one, and the first line without ends the header.
+        buckets: Hash buckets of the n-grams.
+        longest_gram: Tokens in the longest n-gram.
+        number_buckets: Hash buckets of the places of numbers in the header.
+    """
+
+    channels: tuple[str, ...] = ()
+    digit_tokens: tuple[int, ...] = ()
+    line_tokens: tuple[int, ...] = ()
+    comment_tokens: tuple[int, ...] = ()
+    buckets: int = 2**15
+    longest_gram: int = 2
+    number_buckets: int = 32
+
+    def __post_init__(self):
+        for name in ("channels", "digit_tokens", "line_tokens", "comment_tokens"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if len(self.digit_tokens) not in (0, 10):
+            raise CheckpointError(f"lexical.digit_tokens must name 10 token ids or none, got {len(self.digit_tokens)}.")
+        for name in ("buckets", "longest_gram", "number_buckets"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise CheckpointError(
+                    f"lexical.{name} must be a whole number of at least 1, got {getattr(self, name)!r}."
+                )
+
+    @classmethod
+    def from_dict(cls, entry: dict[str, Any]) -> "LexicalSettings":
+        """Builds the settings from their JSON form; unknown keys are an error."""
+        if unknown := set(entry) - {f.name for f in fields(cls)}:
+            raise CheckpointError(f"lexical has unknown keys {sorted(unknown)}.")
+        return cls(**entry)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready fields."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @property
+    def size(self) -> int:
+        """Number of features."""
+        return self.buckets + 2 * self.number_buckets + 2
+
+
+class LexicalPath(nn.Module):
+    """Scores of the text by channel, and the memory tokens made of them.
+
+    Attributes:
+        weight: `(features, channels)`, fitted in closed form, never by gradients.
+        bias: `(channels,)`.
+        idf: Inverse document frequency by bucket `(buckets,)`.
+    """
+
+    def __init__(self, settings: LexicalSettings, memory_size: int):
+        super().__init__()
+        self.settings = settings
+        channels = len(settings.channels)
+        self.register_buffer("weight", torch.zeros(settings.size, channels))
+        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("idf", torch.ones(settings.buckets))
+        self.channel_embedding = nn.Parameter(torch.zeros(channels, memory_size))
+        self.score_proj = nn.Linear(_KNOTS + 1, memory_size, bias=False)
+
+    def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Features `(batch, size)` in float32 of token ids `(batch, length)`; see the module for what they are."""
+        raw = self.raw_features(input_ids, attention_mask)
+        grams = raw[:, : self.settings.buckets] * self.idf.float()
+        grams = grams / grams.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        return torch.cat([grams, raw[:, self.settings.buckets :]], 1)
+
+    def raw_features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The features before n-grams are weighted by `idf` and scaled, `(batch, size)` in float32."""
+        s, device = self.settings, input_ids.device
+        batch, length = input_ids.shape
+        ids = input_ids.long()
+        lines = torch.isin(ids, torch.tensor(s.line_tokens, device=device, dtype=torch.long))
+        # Behind the first line break: the line itself asks for metrics and says nothing of the code.
+        body = (lines.cumsum(1) - lines.long()) > 0
+        if attention_mask is not None:
+            body &= attention_mask.bool()
+        counts = torch.zeros(batch, s.buckets, device=device)
+        gram = torch.zeros_like(ids)
+        for n in range(1, min(s.longest_gram, length) + 1):
+            reach = length - n + 1
+            gram = _mix(gram[:, :reach] * 31 + ids[:, n - 1 :] + n)
+            whole = gram.new_ones(batch, reach, dtype=torch.bool)
+            for k in range(n):
+                whole &= body[:, k : k + reach]
+            counts.scatter_add_(1, gram % s.buckets, whole.float())
+        grams = torch.where(counts > 0, 1 + counts.clamp_min(1).log(), 0.0)
+        sizes = torch.stack([(body.sum(1) + 1).log(), ((body & lines).sum(1) + 1).log()], 1)
+        return torch.cat([grams, self._numbers(ids, body, lines), sizes], 1)
+
+    def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
+        """Sums of log10(1 + number), and logarithms of how many there are, by place: `(batch, 2 * number buckets)`."""
+        s, device = self.settings, ids.device
+        sums = torch.zeros(len(ids), s.number_buckets, device=device)
+        counts = torch.zeros_like(sums)
+        if s.digit_tokens:
+            begins_line = F.pad(lines[:, :-1], (1, 0), value=True)
+            code = begins_line & ~torch.isin(ids, torch.tensor(s.comment_tokens, device=device, dtype=torch.long))
+            header = body & (code.cumsum(1) == 0)
+            # Headers are short: the rest of the text is not looked at.
+            reach = int(header.sum(1).max()) + int((~body).sum(1).min()) + 1
+            ids, header, begins_line = ids[:, :reach], header[:, :reach], begins_line[:, :reach]
+            values = torch.full((max(int(ids.max()), *s.digit_tokens) + 1,), -1, device=device)
+            values[torch.tensor(s.digit_tokens, device=device)] = torch.arange(10, device=device)
+            digits = torch.where(header, values[ids], -1)
+            begins = (digits >= 0) & F.pad(digits[:, :-1] < 0, (1, 0), value=True)
+            number, running = torch.zeros_like(digits, dtype=torch.float64), begins
+            for k in range(min(_LONGEST_NUMBER, ids.shape[1])):
+                ahead = F.pad(digits[:, k:], (0, k), value=-1)
+                running = running & (ahead >= 0)
+                number = torch.where(running, number * 10 + ahead, number)
+            places = torch.arange(ids.shape[1], device=device).expand_as(ids)
+            starts = torch.where(begins_line, places, 0).cummax(1).values
+            word = ids.gather(1, (starts + 1).clamp_max(ids.shape[1] - 1))
+            key = _mix(_mix(word) + F.pad(ids[:, :-1], (1, 0))) % s.number_buckets
+            sums.scatter_add_(1, key, torch.where(begins, (number + 1).log10(), 0.0).float())
+            counts.scatter_add_(1, key, begins.float())
+        return torch.cat([sums, (counts + 1).log()], 1)
+
+    def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Score of each channel `(batch, channels)`, in standard deviations of the metric (of its logarithm if positive)."""
+        with torch.autocast(input_ids.device.type, enabled=False):
+            return self.features(input_ids, attention_mask) @ self.weight.float() + self.bias.float()
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        """Memory tokens `(batch, channels, memory size)` of scores `(batch, channels)`."""
+        knots = torch.linspace(-4, 4, _KNOTS, device=scores.device)
+        width = 8 / (_KNOTS - 1)
+        scores = scores.float().clamp(-8, 8)[..., None]
+        basis = torch.cat([torch.exp(-0.5 * ((scores - knots) / width) ** 2), scores], -1)
+        return self.score_proj(basis.to(self.score_proj.weight.dtype)) + self.channel_embedding
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """Scrambles non-negative int64 so that neighbours fall far apart (two rounds of a multiplicative hash)."""
+    x = (x % _MODULUS) * 48271 % _MODULUS
+    return (x ^ (x >> 13)) * 69621 % _MODULUS
+
+
+__all__ = ["LexicalPath", "LexicalSettings"]

@@ -1,0 +1,203 @@
+"""The lexical path: its features, its closed-form fit, and what the model makes of its scores."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from code_rlm import CheckpointError
+from code_rlm.data.mixture import Mixture, Source
+from code_rlm.data.schema import Example, to_dataset
+from code_rlm.inputs_rlm import format_header, tokenize
+from code_rlm.lexical_rlm import LexicalPath, LexicalSettings
+from code_rlm.training.lexical import fit_lexical_path, settings_for
+
+SMALL = {"buckets": 128, "number_buckets": 8}
+
+
+@pytest.fixture(scope="module")
+def settings(tokenizer):
+    return settings_for(tokenizer, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def path(settings):
+    return LexicalPath(settings, 32)
+
+
+def ids_of(tokenizer, *texts):
+    rows = tokenize(tokenizer, list(texts))
+    ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
+    return ids, mask
+
+
+def test_when_texts_are_batched_then_their_features_are_those_of_each_alone(path, tokenizer):
+    texts = ["# predict: a\nx = 1\n", "# predict: a\n# n_size: 3x4\ndef f(y):\n    return y * 2\n", "# predict: a\n"]
+    together = path.features(*ids_of(tokenizer, *texts))
+    for row, text in enumerate(texts):
+        assert torch.allclose(path.features(ids_of(tokenizer, text)[0])[0], together[row], atol=1e-6)
+
+
+def test_when_other_metrics_are_asked_for_then_the_features_stay(path, tokenizer):
+    body = "# language: python\nfor i in range(10):\n    print(i)\n"
+    one, other = (path.features(ids_of(tokenizer, f"# predict: {m}\n{body}")[0]) for m in ("a", "latency_ms, b"))
+    assert torch.equal(one, other)
+    assert not torch.equal(one, path.features(ids_of(tokenizer, f"# predict: a\n{body}x")[0]))
+
+
+def test_when_numbers_stand_in_the_header_then_they_count_and_in_the_code_they_do_not(path, settings, tokenizer):
+    numbers = slice(settings.buckets, settings.buckets + settings.number_buckets)
+
+    def sums(context, code):
+        text = format_header(["a"], "python", context) + code
+        return path.features(ids_of(tokenizer, text)[0])[0, numbers]
+
+    assert sums([], "x = 1234\n").sum() == 0
+    assert sums(["length: 999"], "x = 1234\n").sum() == pytest.approx(3.0)
+    # 9, 99, and the number of their elements, each as log10(1 + n)
+    assert sums(["input_size: 9x99"], "x\n").sum() == pytest.approx(1 + 2 + np.log10(892), rel=1e-6)
+
+
+def test_when_a_tokenizer_reads_no_single_digits_then_numbers_are_left_out(settings, tokenizer):
+    path = LexicalPath(dataclasses.replace(settings, digit_tokens=()), 32)
+    features = path.features(ids_of(tokenizer, format_header(["a"], None, ["n: 12"]))[0])
+    assert features[:, settings.buckets : settings.buckets + 2 * settings.number_buckets].abs().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"bucket": 3}, "unknown keys"),
+        ({"buckets": 0}, "lexical.buckets must be a whole number"),
+        ({"digit_tokens": [1, 2]}, "10 token ids or none"),
+    ],
+)
+def test_when_settings_are_wrong_then_the_error_says_so(entry, message):
+    with pytest.raises(CheckpointError, match=message):
+        LexicalSettings.from_dict(entry)
+
+
+# -------------------------------------------------------------------------------------------------------- the fit
+
+
+def source_of(tokenizer, rng, rows=240, *, informative=True, name="rows"):
+    """Rows of words; the target is ruled by how often `foo` stands in them, or by nothing."""
+    examples = []
+    for row in range(rows):
+        words = rng.choice(["foo", "bar", "(x)", "y = z"], 6)
+        value = 10.0 ** (np.sum(words == "foo") if informative else rng.normal())
+        text = " ".join([*words, f"id{row}"])
+        examples.append(Example(text, "python", ["t_ms"], [float(value)], group=f"g{row}", source=name))
+    return Source.from_dataset(name, to_dataset(examples), tokenizer)
+
+
+def fitted(make_model, tokenizer, train, validation=()):
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL))
+    mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
+    said = []
+    fit_lexical_path(model, [train], list(validation), mixture, said.append)
+    return model.eval(), mixture, said
+
+
+def correlation(a, b):
+    return np.corrcoef(a, np.log(b))[0, 1]
+
+
+def test_when_a_word_rules_the_target_then_rows_left_out_are_told_from_it(make_model, tokenizer):
+    rng = np.random.default_rng(0)
+    train, held_out = source_of(tokenizer, rng), source_of(tokenizer, rng, 80)
+    model, mixture, said = fitted(make_model, tokenizer, train, [held_out])
+    assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) > 0.8
+    assert correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0]) > 0.8
+    assert "t_ms, 240 rows" in said[0]
+    # The module gives new texts the scores that the fit promised for them.
+    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(80)])
+    assert np.allclose(batch["lexical_scores"], held_out.lexical_scores)
+    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
+
+
+def test_when_nothing_rules_the_target_then_cross_fitted_scores_do_not_give_it_away(make_model, tokenizer):
+    train = source_of(tokenizer, np.random.default_rng(1), informative=False)
+    model, mixture, _ = fitted(make_model, tokenizer, train)
+    batch = mixture.collate([mixture.build(train, row, [0]) for row in range(len(train))])
+    own = model.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0].numpy()
+    assert correlation(own, train.values[:, 0]) > 0.3  # it has seen them
+    assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) < 0.2
+
+
+def test_when_there_are_few_rows_then_the_metric_gets_no_channel(make_model, tokenizer):
+    model, _, said = fitted(make_model, tokenizer, source_of(tokenizer, np.random.default_rng(0), 20))
+    assert model.config.lexical["channels"] == []
+    assert "no channel" in said[0]
+
+
+def test_when_another_metric_is_fitted_later_then_earlier_channels_stay(make_model, tokenizer):
+    train = source_of(tokenizer, np.random.default_rng(0))
+    model, _, _ = fitted(make_model, tokenizer, train)
+    before = {name: p.clone() for name, p in model.lexical.state_dict().items()}
+    later = dataclasses.replace(train, metrics=["other_bytes"])
+    fit_lexical_path(model, [later], [], Mixture([later], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert model.config.lexical["channels"] == ["t_ms", "other_bytes"]
+    after = model.lexical.state_dict()
+    assert torch.equal(after["weight"][:, 0], before["weight"][:, 0])
+    assert torch.equal(after["channel_embedding"][0], before["channel_embedding"][0])
+    assert torch.equal(after["idf"], before["idf"]) and torch.equal(
+        after["score_proj.weight"], before["score_proj.weight"]
+    )
+    assert later.lexical_scores.shape == (len(later), 2)
+
+
+# -------------------------------------------------------------------------------------------------------- the model
+
+
+@pytest.fixture(scope="module")
+def lexical_model(make_model, tokenizer):
+    """A tiny model with two channels of random regressors."""
+    model = make_model(lexical=dataclasses.replace(settings_for(tokenizer, **SMALL), channels=("a", "b")).to_dict())
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        torch.nn.init.normal_(model.lexical.weight)
+    return model
+
+
+def test_when_inputs_are_padded_then_answers_are_those_of_each_alone(lexical_model, batch, alone):
+    together = lexical_model.predict(batch).quantiles
+    for row, inputs in enumerate(alone):
+        assert np.allclose(lexical_model.predict(inputs).quantiles[0], together[row], rtol=1e-5)
+    memory = lexical_model.encode(batch)
+    assert memory.memory[0][0].shape[2] == batch["input_ids"].shape[1] + 2
+
+
+def test_when_generate_writes_numbers_then_it_reads_the_lexical_path_too(lexical_model, batch):
+    mask = batch["attention_mask"]
+    tokens = lexical_model.generate(**batch, num_objectives=1)
+    labels = tokens[:, 1:]
+    logits = lexical_model(**batch, labels=labels).logits
+    allowed = lexical_model.grammar.scores(logits, labels)
+    length = lexical_model.codec.length
+    assert torch.equal(allowed.argmax(-1)[:, :length], labels[:, :length])
+    other = lexical_model(
+        **batch, labels=labels, lexical_scores=lexical_model.lexical.scores(batch["input_ids"], mask) + 2
+    ).logits
+    assert not torch.allclose(logits, other, atol=1e-3)
+
+
+def test_when_a_checkpoint_is_saved_then_the_path_comes_back(lexical_model, batch, tmp_path):
+    lexical_model.save_pretrained(tmp_path)
+    again = type(lexical_model).from_pretrained(tmp_path).eval()
+    assert np.array_equal(again.predict(batch).quantiles, lexical_model.predict(batch).quantiles)
+    trained = {name for name, p in again.lexical.named_parameters() if p.requires_grad}
+    assert trained == {"channel_embedding", "score_proj.weight"}
+
+
+def test_when_only_encoder_states_are_given_then_the_error_asks_for_scores(lexical_model, batch):
+    states = lexical_model.encode_layers(batch["input_ids"], batch["attention_mask"])
+    labels = torch.zeros((3, 1), dtype=torch.long)
+    with pytest.raises(ValueError, match="lexical_scores"):
+        lexical_model(encoder_states=states, attention_mask=batch["attention_mask"], labels=labels)

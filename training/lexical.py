@@ -1,0 +1,216 @@
+"""Fits the lexical path (`lexical_rlm.py`) in closed form: ridge regression on n-grams, cross-fitted by group.
+
+Each metric's regressor is fitted on the training rows that have the metric, on the logarithm where all values are positive.
+What the model sees of it in training are scores of regressors that have not seen the row's group (as in stacking,
+Wolpert 1992): scores of the regressor fitted on the row itself would be better than any that the model will meet later, and
+teach it to trust them too far. Validation rows and everything after training get the scores of the regressor fitted on all.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from scipy.sparse.linalg import LinearOperator, cg
+from scipy.stats import spearmanr
+
+from code_rlm.data.mixture import Mixture, Source
+from code_rlm.lexical_rlm import LexicalPath, LexicalSettings
+from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.numbers_rlm import is_failed
+from code_rlm.tokenization_rlm import RLMTokenizer
+
+FOLDS = 5
+PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
+LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no channel
+_MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
+_BATCH_TOKENS = 65_536
+
+
+def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
+    """Settings without channels for a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
+    vocabulary = tokenizer.get_vocab()
+    digits = tuple(vocabulary.get(str(d), -1) for d in range(10))
+    special = set(tokenizer.all_special_ids)
+    texts = {i: tokenizer.decode([i]) for i in sorted(vocabulary.values()) if i not in special}
+    lines = [i for i, text in texts.items() if "\n" in text]
+    comments = [i for i, text in texts.items() if text.startswith("#")]
+    return LexicalSettings(
+        digit_tokens=() if -1 in digits else digits,
+        line_tokens=tuple(lines),
+        comment_tokens=tuple(comments),
+        **{**changes, "channels": ()},
+    )
+
+
+def fit_lexical_path(
+    model: RLMForConditionalGeneration,
+    train: Sequence[Source],
+    validation: Sequence[Source],
+    mixture: Mixture,
+    say: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Fits a channel for every metric of the training sources and gives all sources their scores.
+
+    Channels that the model already has for other metrics stay as they are; the inverse document frequencies are computed
+    with the first fit and kept.
+
+    Args:
+        model: Its config has `lexical`; the path is widened by channels for metrics that it does not know.
+        train: Sources to fit on; their `lexical_scores` become cross-fitted ones, float32 `(rows, channels)`.
+        validation: Sources that get the scores of the final regressors.
+        mixture: Builds the inputs, as in training.
+        say: Told the penalty and the cross-fitted rank correlation of each channel.
+    """
+    # As much of the text as the model will read in use, even where training reads less.
+    whole = replace(mixture, max_tokens=model.config.max_input_tokens)
+    rows = {id(source): _raw_features(model.lexical, source, whole) for source in (*train, *validation)}
+    if not model.lexical.settings.channels:
+        model.lexical.idf.data = _inverse_document_frequency([rows[id(s)] for s in train], model.lexical.settings)
+    buckets = model.lexical.settings.buckets
+    idf = model.lexical.idf.double().numpy()
+    features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
+    folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
+    fitted: dict[str, tuple[np.ndarray, float, list]] = {}
+    for metric in dict.fromkeys(m for source in train for m in source.metrics):
+        parts = [(s, *_usable(s, metric)) for s in train if metric in s.metrics]
+        target = np.concatenate([values for _, _, values in parts])
+        if len(target) < LEAST_ROWS or np.ptp(target) == 0:
+            say(f"lexical path: {metric} has {len(target)} usable rows, no channel")
+            continue
+        x = sparse.vstack([features[id(s)][index] for s, index, _ in parts]).tocsr()
+        fold = np.concatenate([folds[id(s)][index] for s, index, _ in parts])
+        regressor = _Ridge(x, target, buckets)
+        penalty, by_fold, found = regressor.cross_fit(fold)
+        fitted[metric] = (*regressor.fit(np.ones(len(target), bool), penalty), by_fold)
+        rho = spearmanr(found, target).statistic
+        say(f"lexical path: {metric}, {len(target)} rows, penalty {penalty:g}, cross-fitted Spearman {rho:.3f}")
+    _widen(model, list(fitted))
+    channels = model.lexical.settings.channels
+    for metric, (weight, bias, _) in fitted.items():
+        model.lexical.weight.data[:, channels.index(metric)] = torch.from_numpy(weight).float()
+        model.lexical.bias.data[channels.index(metric)] = bias
+    weight, bias = model.lexical.weight.double().numpy(), model.lexical.bias.double().numpy()
+    for source in (*train, *validation):
+        x = features[id(source)]
+        source.lexical_scores = (x @ weight + bias).astype(np.float32)
+    for source in train:
+        x = features[id(source)]
+        for metric in set(source.metrics) & set(fitted):
+            for number, (own_weight, own_bias) in enumerate(fitted[metric][2]):
+                index = np.flatnonzero(folds[id(source)] == number)
+                source.lexical_scores[index, channels.index(metric)] = x[index] @ own_weight + own_bias
+
+
+def _raw_features(path: LexicalPath, source: Source, mixture: Mixture) -> sparse.csr_matrix:
+    """The path's features of every row, its n-grams not yet weighted and scaled."""
+    items = [mixture.build(source, row, np.flatnonzero(source.present[row])[:1]).ids for row in range(len(source))]
+    order = sorted(range(len(items)), key=lambda row: len(items[row]))
+    blocks, start = [], 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and len(items[order[end]]) * (end + 1 - start) <= _BATCH_TOKENS and end - start < 512:
+            end += 1
+        group = [items[row] for row in order[start:end]]
+        ids = torch.zeros((len(group), len(group[-1])), dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, tokens in enumerate(group):
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.as_tensor(tokens), 1
+        blocks.append(sparse.csr_matrix(path.raw_features(ids, mask).numpy()))
+        start = end
+    back = np.empty(len(order), dtype=np.int64)
+    back[order] = np.arange(len(order))
+    return sparse.vstack(blocks).tocsr()[back]
+
+
+def _inverse_document_frequency(rows: Sequence[sparse.csr_matrix], settings: LexicalSettings) -> torch.Tensor:
+    """1 - log of the share of texts that hold an n-gram, the sources counted alike whatever their size."""
+    shares = [np.asarray((x[:, : settings.buckets] > 0).mean(0)).ravel() for x in rows]
+    return torch.from_numpy(1 - np.log(np.mean(shares, 0).clip(1e-3, 1))).float()
+
+
+def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_matrix:
+    """The features as `LexicalPath.features` gives them."""
+    grams = x[:, :buckets].multiply(idf[None]).tocsr()
+    norms = np.sqrt(np.asarray(grams.multiply(grams).sum(1)).ravel())
+    return sparse.hstack([sparse.diags(1 / np.maximum(norms, 1e-6)) @ grams, x[:, buckets:]]).tocsr()
+
+
+def _fold(group: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"lexical\x00{group}".encode()).digest()[:8], "big") % FOLDS
+
+
+def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a source that have a finite value of a metric, and the values."""
+    column = source.metrics.index(metric)
+    values = source.values[:, column]
+    index = np.flatnonzero(source.present[:, column] & np.isfinite(values) & ~is_failed(values))
+    return index, values[index]
+
+
+def _widen(model: RLMForConditionalGeneration, metrics: Sequence[str]) -> None:
+    """Adds channels for metrics that the path has none for."""
+    old = model.lexical
+    channels = tuple(dict.fromkeys([*old.settings.channels, *metrics]))
+    model.add_lexical_path(replace(old.settings, channels=channels))
+    known = len(old.settings.channels)
+    model.lexical.weight.data[:, :known] = old.weight.data
+    model.lexical.bias.data[:known] = old.bias.data
+    model.lexical.channel_embedding.data[:known] = old.channel_embedding.data
+    model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
+
+
+class _Ridge:
+    """Ridge regression of one metric by conjugate gradients.
+
+    Args:
+        x: `(rows, features)`.
+        values: In the metric's unit `(rows,)`.
+        buckets: How many features are n-grams; those behind them are standardised first.
+    """
+
+    def __init__(self, x: sparse.csr_matrix, values: np.ndarray, buckets: int):
+        values = np.log(values) if (values > 0).all() else values
+        self.y = (values - values.mean()) / values.std()
+        dense = x[:, buckets:].toarray()
+        # They are logarithms: one that hardly ever differs must not become huge where it does.
+        self.center, self.spread = dense.mean(0), np.maximum(dense.std(0), 0.5)
+        self.buckets = buckets
+        constant = np.ones((x.shape[0], 1))
+        self.x = sparse.hstack([x[:, :buckets], (dense - self.center) / self.spread, constant]).tocsr()
+
+    def _solve(self, keep: np.ndarray, penalty: float) -> np.ndarray:
+        x, y = self.x[keep], self.y[keep]
+        back = x.T.tocsr()
+        normal = LinearOperator((x.shape[1],) * 2, matvec=lambda w: back @ (x @ w) + penalty * w)
+        # N-grams and sizes differ in scale by orders of magnitude: without the diagonal the rare ones would not be fitted.
+        inverse = 1 / (np.asarray(x.multiply(x).sum(0)).ravel() + penalty)
+        return cg(normal, back @ y, rtol=1e-3, maxiter=60, M=sparse.diags(inverse))[0]
+
+    def _plain(self, solution: np.ndarray) -> tuple[np.ndarray, float]:
+        """Weights and bias for features that are not standardised."""
+        dense = solution[self.buckets : -1] / self.spread
+        return np.concatenate([solution[: self.buckets], dense]), float(solution[-1] - dense @ self.center)
+
+    def fit(self, keep: np.ndarray, penalty: float) -> tuple[np.ndarray, float]:
+        """Weights `(features,)` and bias fitted on some of the rows."""
+        return self._plain(self._solve(keep, penalty))
+
+    def cross_fit(self, fold: np.ndarray) -> tuple[float, list[tuple[np.ndarray, float]], np.ndarray]:
+        """The best penalty on groups left out, a regressor for each fold that has not seen it, and its scores `(rows,)`."""
+        tried = range(FOLDS) if len(self.y) <= _MANY_ROWS else range(1)
+        errors = [[self._error(fold == number, penalty) for number in tried] for penalty in PENALTIES]
+        penalty = PENALTIES[int(np.argmin(np.sum(errors, 1)))]
+        solutions = [self._solve(fold != number, penalty) for number in range(FOLDS)]
+        found = np.zeros(len(self.y))
+        for number, solution in enumerate(solutions):
+            found[fold == number] = self.x[fold == number] @ solution
+        return penalty, [self._plain(s) for s in solutions], found
+
+    def _error(self, left_out: np.ndarray, penalty: float) -> float:
+        return float(np.sum((self.x[left_out] @ self._solve(~left_out, penalty) - self.y[left_out]) ** 2))
+
+
+__all__ = ["fit_lexical_path", "settings_for"]

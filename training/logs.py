@@ -1,0 +1,128 @@
+"""What a run tells: lines for people, the same as JSON, and trackers."""
+
+import importlib.util
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from code_rlm.training.options import TrainError
+
+TRACKERS = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
+
+
+def check_trackers(names: list[str]) -> None:
+    """Refuses trackers that accelerate does not know or that are not installed."""
+    for name in names:
+        if name not in TRACKERS:
+            raise TrainError(f"log_with names {name!r}. Known: {', '.join(TRACKERS)}.")
+        if importlib.util.find_spec(TRACKERS[name]) is None:
+            raise TrainError(f"log_with: {name} is not installed. Install it: pip install {TRACKERS[name]}")
+
+
+@dataclass
+class Window:
+    """What happened since the last log line."""
+
+    losses: list[float] = field(default_factory=list)
+    examples: int = 0
+    tokens: int = 0
+    padded: int = 0
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, batch: dict[str, torch.Tensor]) -> None:
+        """Counts a batch of all processes."""
+        mask = batch["attention_mask"]
+        self.examples += len(mask)
+        self.tokens += int(mask.sum())
+        self.padded += mask.numel()
+
+    def summary(self) -> dict[str, float]:
+        """Mean loss, speed of all processes together, and share of padding."""
+        seconds = time.perf_counter() - self.began
+        return {
+            "loss": sum(self.losses) / len(self.losses),
+            "examples_per_s": round(self.examples / seconds, 1),
+            "tokens_per_s": round(self.tokens / seconds),
+            "padding": round(1 - self.tokens / max(1, self.padded), 4),
+        }
+
+
+class RunLog:
+    """Lines for people on standard error, the same as JSON in the run's folder, and trackers of accelerate.
+
+    Args:
+        accelerator: Only its main process writes.
+        path: The JSON lines.
+        steps: Progress is shown as a share of these.
+    """
+
+    def __init__(self, accelerator: Accelerator, path: Path, steps: int):
+        self.accelerator, self.path, self.steps = accelerator, path, steps
+        self.active = accelerator.is_main_process
+        self._bar = None
+
+    def go_on_from(self, step: int) -> None:
+        """Forgets what was logged after a checkpoint: the run goes on from there and says it again."""
+        if not self.active or not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except ValueError:  # the line in which a kill struck
+                continue
+        fresh = self.path.with_suffix(".partial")
+        fresh.write_text("".join(kept))
+        os.replace(fresh, self.path)
+
+    def say(self, text: str) -> None:
+        """One line for people."""
+        if self.active and self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        elif self.active:
+            print(text, file=sys.stderr, flush=True)
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """One log entry; it has a `step`."""
+        if not self.active:
+            return
+        self.say("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()))
+        with open(self.path, "a") as handle:
+            handle.write(json.dumps(entry) + "\n")
+        if self.accelerator.trackers:
+            self.accelerator.log(dict(_flat(entry)), step=entry["step"])
+
+    def progress(self, step: int) -> None:
+        """Moves the progress bar, where there is a terminal to show one on."""
+        if not self.active or not sys.stderr.isatty():
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=self.steps, initial=step, unit="step", dynamic_ncols=True)
+        self._bar.update(step - self._bar.n)
+
+    def close(self) -> None:
+        """Takes the progress bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+def _flat(entry: dict[str, Any], prefix: str = ""):
+    for key, value in entry.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}/")
+        elif key != "step" and isinstance(value, (int, float)):
+            yield prefix + key, value
+
+
+__all__ = ["RunLog", "Window", "check_trackers"]

@@ -1,0 +1,104 @@
+"""The model of a run: a new one, or a checkpoint with its registry widened."""
+
+import typing
+
+from torch import nn
+
+from code_rlm.configuration_rlm import Metric, RLMConfig
+from code_rlm.loading import load
+from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.tokenization_rlm import RLMTokenizer
+from code_rlm.training.adapters import add_lora, base_of
+from code_rlm.training.lexical import settings_for
+from code_rlm.training.options import TrainError, TrainOptions
+
+
+def load_tokenizer(options: TrainOptions) -> RLMTokenizer:
+    """The tokenizer of the options, or that of the checkpoint to start from."""
+    where = options.tokenizer or options.init
+    if not where:
+        raise TrainError("A new model needs `tokenizer:`, a folder or hub id (see data/train_tokenizer.py).")
+    if where == options.init:
+        return load(where)[1]
+    try:
+        return RLMTokenizer.from_pretrained(where)
+    except OSError as error:
+        raise TrainError(f"No tokenizer could be loaded from {where}: {str(error).splitlines()[0]}") from error
+
+
+def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
+    """The model to train: new, or the checkpoint to go on from with its registry widened.
+
+    Raises:
+        TrainError: Options that do not fit the checkpoint.
+    """
+    model = _tuned(options, tokenizer, metrics) if options.init else _new(options, tokenizer, metrics)
+    if options.lexical is not None and model.lexical is None:
+        model.add_lexical_path(settings_for(tokenizer, **options.lexical))
+    return model
+
+
+def prepare_for_training(model: RLMForConditionalGeneration, options: TrainOptions) -> nn.Module:
+    """Adapted and checkpointed as the options say."""
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if options.lora is not None:
+        return add_lora(model, options.lora_options(), options.init)
+    return model
+
+
+def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
+    model, own = load(options.init)
+    if tokenizer.codec.format != own.codec.format:
+        raise TrainError(f"{options.tokenizer} writes numbers in another format than {options.init}.")
+    if options.max_objectives > model.config.max_objectives:
+        raise TrainError(
+            f"max_objectives is {options.max_objectives}, but {options.init} answers at most "
+            f"{model.config.max_objectives} metrics at once. Pass --max_objectives {model.config.max_objectives}."
+        )
+    known = {m["name"]: m for m in model.config.metrics}
+    given = {m["name"]: m for m in options.metrics}
+    for entry in metrics:
+        # What the data suggests gives way to what the checkpoint knows, and that to what the options say.
+        earlier = known.get(entry["name"], {})
+        merged = {**entry, **earlier, **given.get(entry["name"], {})}
+        merged["kinds"] = sorted({*earlier.get("kinds", ()), *entry["kinds"]})
+        known[entry["name"]] = merged
+    model.config.metrics = [Metric.from_dict(entry).to_dict() for entry in known.values()]
+    model.config.default_metrics = {**model.config.default_metrics, **options.default_metrics}
+    if options.freeze_encoder is not None or options.lora is not None:
+        model.config.freeze_encoder = bool(options.freeze_encoder)
+        model.encoder.requires_grad_(not options.freeze_encoder)
+    return model
+
+
+def _new(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
+    fields = [k for k, kind in RLMConfig.__annotations__.items() if typing.get_origin(kind) is not typing.ClassVar]
+    if unknown := sorted(set(options.model) - set(fields)):
+        raise TrainError(f"model has unknown fields {unknown}. Known: {', '.join(fields)}.")
+    settings = {
+        "metrics": metrics,
+        "default_metrics": options.default_metrics,
+        "number_format": tokenizer.codec.format.to_dict(),
+        "max_objectives": max(options.max_objectives, options.model.get("max_objectives", 0)),
+        "freeze_encoder": bool(options.freeze_encoder),
+        **{k: v for k, v in options.model.items() if k != "max_objectives"},
+    }
+    if options.encoder:
+        return RLMForConditionalGeneration.from_encoder_pretrained(
+            options.encoder, keep_decoder=options.keep_decoder, **settings
+        )
+    if isinstance(settings.get("encoder"), dict):
+        settings["encoder"] = {
+            "vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
+            "bos_token_id": None, "cls_token_id": None, "sep_token_id": None, **settings["encoder"],
+        }  # fmt: skip
+    return RLMForConditionalGeneration(RLMConfig(**settings))
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """All parameters, and those that are trained."""
+    return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+__all__ = ["base_of", "build_model", "count_parameters", "load_tokenizer", "prepare_for_training"]

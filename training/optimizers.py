@@ -1,0 +1,123 @@
+"""Optimisers, the learning rate over a run, and the running average of weights."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from code_rlm.training.options import TrainError, TrainOptions
+
+
+def build_optimizers(model: nn.Module, options: TrainOptions) -> list[torch.optim.Optimizer]:
+    """The optimisers of a run; together they hold every trained parameter once. Vectors have no weight decay.
+
+    - adamw: betas .9 and .98
+    - adafactor: as in the paper (arXiv 2509.26476, section 4; Adafactor is arXiv 1804.04235), updates relative to the
+      size of each parameter
+    - muon: the matrices of linear layers by orthogonalised momentum, scaled so that AdamW's learning rate serves (arXiv
+      2502.16982); embeddings, the numeric head and vectors by AdamW
+
+    Raises:
+        TrainError: This torch has no Muon.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise TrainError("Nothing is left to train: every parameter is frozen.")
+    rate, decay = options.learning_rate, options.weight_decay
+    if options.optimizer == "adafactor":
+        return [torch.optim.Adafactor(_groups(trained, decay), lr=rate)]
+    optimizers = []
+    if options.optimizer == "muon":
+        if not hasattr(torch.optim, "Muon"):
+            raise TrainError(
+                f"torch {torch.__version__} has no Muon; install torch 2.9 or later, or use optimizer: adamw."
+            )
+        names = _hidden_matrices(model)
+        hidden = [trained.pop(name) for name in list(trained) if name in names]
+        if hidden:
+            optimizers.append(torch.optim.Muon(hidden, lr=rate, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    if trained:
+        optimizers.append(torch.optim.AdamW(_groups(trained, decay), rate, betas=(0.9, 0.98)))
+    return optimizers
+
+
+def _groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict]:
+    matrices, vectors = ([p for p in trained.values() if (p.ndim >= 2) == wide] for wide in (True, False))
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def _hidden_matrices(model: nn.Module) -> set[str]:
+    return {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and "number_head" not in name.split(".")
+    }
+
+
+def schedule(options: TrainOptions, step: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, cosine to `final_learning_rate`."""
+    warm = max(1, int(options.warmup * options.steps))
+    if step < warm:
+        return (step + 1) / warm
+    done = (step - warm) / max(1, options.steps - 1 - warm)
+    low = options.final_learning_rate
+    return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> None:
+    """Sets one learning rate everywhere."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+
+
+class WeightAverage:
+    """Exponential moving average of the trained parameters, in float32; young averages forget faster.
+
+    The decay after `n` steps is `min(decay, (1 + n) / (10 + n))`.
+    """
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.average = [p.detach().float().clone() for p in self.parameters]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the parameters after a step."""
+        self.steps += 1
+        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for mean, p in zip(self.average, self.parameters, strict=True):
+            mean.lerp_(p.detach().float(), 1 - keep)
+
+    @contextmanager
+    @torch.no_grad()
+    def in_place(self) -> Iterator[None]:
+        """Puts the average into the model for a while."""
+        own = [p.detach().clone() for p in self.parameters]
+        self._set(self.average)
+        try:
+            yield
+        finally:
+            self._set(own)
+
+    @torch.no_grad()
+    def _set(self, values: list[torch.Tensor]) -> None:
+        for p, value in zip(self.parameters, values, strict=True):
+            p.copy_(value)
+
+    def state_dict(self) -> dict:
+        """What a checkpoint keeps."""
+        return {"steps": self.steps, "average": self.average}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Takes up a checkpoint's state."""
+        self.steps = state["steps"]
+        for mean, saved in zip(self.average, state["average"], strict=True):
+            mean.copy_(saved)
+
+
+__all__ = ["WeightAverage", "build_optimizers", "schedule", "set_learning_rate"]
