@@ -781,10 +781,15 @@ class ExactGenerationMixin:
             One for each input.
 
         Raises:
-            MetricError: An input for which no finite number has any probability, or a tolerance outside (0, 1).
+            MetricError: An input for which no finite number has any probability, a tolerance outside (0, 1), or the p10
+                layout.
         """
         if not 0 < tolerance < 1:
             raise MetricError(f"tolerance must be in (0, 1), got {tolerance}.")
+        if not self.codec.ordered_digits:
+            raise MetricError(
+                "The p10 layout writes the exponent last: its pieces overlap, and there is no order in them."
+            )
         with self._answering():
             walk, nodes, asked = self._begin(inputs, metrics, given)
             batch = len(walk.encoded)

@@ -380,7 +380,8 @@ def report_plots(tasks: Mapping[str, Mapping[str, Predictions]], folder: str | P
             curves = {"calibrated" if found.uncalibrated else "the model's own": quantiles}
             if found.uncalibrated:
                 curves = {"the model's own": {q: v[keep] for q, v in found.uncalibrated.items()}, **curves}
-            save(calibration_curve(target, curves, title=title), task, metric, "calibration")
+            if quantiles:
+                save(calibration_curve(target, curves, title=title), task, metric, "calibration")
             predictors = {
                 "this model": median,
                 **{n: v[keep] for n, v in found.baselines.items() if np.ptp(v[keep]) > 0},
