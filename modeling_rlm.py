@@ -338,8 +338,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
     # ------------------------------------------------------------------------------------------------ parts
 
     def get_encoder(self, *args, **kwargs) -> nn.Module:
-        """What `generate()` calls on the text: `encode_memory` as a module, as the decoder reads more than the last layer."""
-        return _MemoryEncoder(self)
+        """The text encoder; `encode_memory` gives what the decoder reads of it."""
+        return self.encoder
 
     def get_decoder(self, *args, **kwargs) -> nn.Module:
         """The number decoder."""
@@ -554,7 +554,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             kwargs.setdefault("renormalize_logits", True)
         elif num_objectives is not None:
             raise ValueError("num_objectives needs the number grammar: set config.constrain_numbers = True.")
-        # The memory is made here, as everywhere else: the library would run the bare encoder, without the mix of its layers.
+        # The memory is made here, as everywhere else: the library would run the bare encoder alone.
         ids = kwargs.get("input_ids") if inputs is None else inputs
         if ids is not None and kwargs.get("encoder_outputs") is None:
             if kwargs.get("attention_mask") is None:
@@ -568,21 +568,6 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         """Labels shifted right behind the start token."""
         start = labels.new_full((len(labels), 1), self.config.decoder_start_token_id)
         return torch.cat([start, labels[:, :-1].clamp_min(0)], 1)
-
-
-class _MemoryEncoder(nn.Module):
-    """`encode_memory` in the shape of an encoder; holds no weights of its own."""
-
-    main_input_name = "input_ids"
-
-    def __init__(self, model: RLMForConditionalGeneration):
-        super().__init__()
-        self.encode_memory = model.encode_memory
-
-    def forward(
-        self, input_ids, attention_mask=None, output_attentions=None, output_hidden_states=None, return_dict=True
-    ) -> BaseModelOutput:
-        return BaseModelOutput(last_hidden_state=self.encode_memory(input_ids, attention_mask))
 
 
 RLMForConditionalGeneration.register_for_auto_class("AutoModelForSeq2SeqLM")
