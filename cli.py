@@ -101,7 +101,14 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    pipe = pipeline(args.model)
+    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1  # under `accelerate launch`
+    if shared:
+        from code_rlm.evaluation.shards import is_main_process, own_device
+
+        if "-" in args.files:
+            raise InputError("Standard input cannot be shared out over processes; name files or directories.")
+    pipe = pipeline(args.model, device=own_device() if shared else None)
+    speaks = not shared or is_main_process()
     inputs, skipped = [], []
     for path, named in found:
         if path == "-":
@@ -118,13 +125,15 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
             skipped.append(f"{path}: {error}")
             continue
         inputs.append(read)
-    if skipped:
+    if skipped and speaks:
         print(f"code-rlm: {len(skipped)} files skipped, the first: {skipped[0]}", file=sys.stderr)
     if not inputs:
         raise InputError(f"There is nothing to predict for; known kinds of files: {' '.join(sorted(LANGUAGES))}.")
     options = {"metrics": args.metrics, "given": given, "context": context, "interval": args.interval}
-    options["calibrated"] = not args.uncalibrated
-    answers = pipe(_with_progress(inputs), batch_size=args.batch_size, **options)
+    options |= {"calibrated": not args.uncalibrated, "batch_size": args.batch_size}
+    answers = _answers(pipe, inputs, options, shared)
+    if not speaks:
+        return 0
     rows = [{"file": item.source, **entry} for item, answer in zip(inputs, answers, strict=True) for entry in answer]
     style = args.format or ("table" if out.isatty() else "json")
     {"table": write_table, "json": write_json, "csv": write_csv}[style](rows, out)
@@ -168,13 +177,28 @@ def find_inputs(names: list[str]) -> Iterator[tuple[str, bool]]:
             raise InputError(f"{name} does not exist.")
 
 
-def _with_progress(inputs: list[Any]) -> Iterator[Any]:
-    """The inputs one by one, with a progress bar on a terminal when there are many."""
-    if len(inputs) < 64 or not sys.stderr.isatty():
-        return iter(inputs)
+def _answers(pipe: Any, inputs: list[Any], options: dict[str, Any], shared: bool) -> list[Any]:
+    """The pipeline's answers, chunk by chunk, so that batches and answers are the same for any number of processes."""
+    size = 8 * max(1, options["batch_size"] or pipe.default_batch_size)  # what is no size is told by the pipeline
+    chunks = [inputs[i : i + size] for i in range(0, len(inputs), size)]
+    if shared:
+        from code_rlm.evaluation.shards import map_shards
+
+        return [answer for part in map_shards(lambda chunk: pipe(chunk, **options), chunks) for answer in part]
+    return [answer for chunk in _with_progress(chunks, len(inputs)) for answer in pipe(chunk, **options)]
+
+
+def _with_progress(chunks: list[list[Any]], inputs: int) -> Iterator[list[Any]]:
+    """The chunks one by one, with a progress bar on a terminal when there are many inputs."""
+    if inputs < 64 or not sys.stderr.isatty():
+        yield from chunks
+        return
     from tqdm import tqdm
 
-    return iter(tqdm(inputs, unit="file"))
+    with tqdm(total=inputs, unit="file") as bar:
+        for chunk in chunks:
+            yield chunk
+            bar.update(len(chunk))
 
 
 # ---------------------------------------------------------------------------------------------------- output

@@ -567,7 +567,10 @@ class ExactGenerationMixin:
 
     def _quantiles(self, walk, nodes, owner, weight, owners, levels, calibration=None) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles `(owners, levels)` of the weighted mixture of the nodes of each owner, and its special outcomes."""
+        own = None
         if calibration is not None:
+            if calibration.pool_weight:
+                own, _ = self._quantiles(walk, nodes, owner, weight, owners, levels)
             levels = calibration.model_level(levels)
         if not self.codec.ordered_digits:
             raise MetricError(
@@ -589,6 +592,11 @@ class ExactGenerationMixin:
         finite = total(pieces)
         values = _bracket(pieces, finite, levels)[0]
         values[finite <= 0] = np.nan
+        if own is not None:
+            # A few groups can ask for levels so far out that the model has only noise there: no end goes beyond all that was
+            # seen, unless the model's own does.
+            pool = calibration.pool_values
+            values = np.clip(values, np.minimum(min(pool), own), np.maximum(max(pool), own))
         return values, outcomes / whole[:, None]
 
     def _continue(self, walk, nodes, parents, values, masses) -> _Nodes:
@@ -781,10 +789,15 @@ class ExactGenerationMixin:
             One for each input.
 
         Raises:
-            MetricError: An input for which no finite number has any probability, or a tolerance outside (0, 1).
+            MetricError: An input for which no finite number has any probability, a tolerance outside (0, 1), or the p10
+                layout.
         """
         if not 0 < tolerance < 1:
             raise MetricError(f"tolerance must be in (0, 1), got {tolerance}.")
+        if not self.codec.ordered_digits:
+            raise MetricError(
+                "The p10 layout writes the exponent last: its pieces overlap, and there is no order in them."
+            )
         with self._answering():
             walk, nodes, asked = self._begin(inputs, metrics, given)
             batch = len(walk.encoded)

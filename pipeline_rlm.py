@@ -192,6 +192,10 @@ class CodeRegressionPipeline(Pipeline):
         given, _, _ = self._sanitize_parameters(**options)
         call = CallOptions(**{**self._preprocess_params, **given, "metrics": [metric], "num_samples": None})
         smaller = self.model.config.metric(metric).smaller_is_better
+        if self.model.regression_head is not None or not self.model.codec.ordered_digits:
+            raise MetricError(
+                "rank() needs exact distributions, which this checkpoint does not have; sort by the values."
+            )
         if metric in call.given:
             raise MetricError(f"{metric} is given; there is nothing to rank by.")
         if isinstance(candidates, (str, bytes, Mapping)):

@@ -102,8 +102,13 @@ def held_out(
     """Asks the model for its own probabilities of the rows' values.
 
     Raises:
-        EvaluationError: Fewer than five groups.
+        EvaluationError: Fewer than five groups, or a checkpoint without exact distributions.
     """
+    if model.regression_head is not None or not model.codec.ordered_digits:
+        raise EvaluationError(
+            f"{metric}: only exact quantiles can be calibrated, and this checkpoint has none, as it "
+            + ("answers with a regression head." if model.regression_head is not None else "writes the exponent last.")
+        )
     encoded = EncodedRows.of(rows, metric, tokenizer, model.config)
     groups = np.array(encoded.rows["group"])
     if len(np.unique(groups)) < LEAST_GROUPS:

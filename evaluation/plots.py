@@ -25,7 +25,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.patches import Ellipse
+    from matplotlib.patches import Ellipse, Patch
     from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 except ImportError as error:
     raise ImportError("the plots need matplotlib: pip install 'code-rlm[plots]'") from error
@@ -277,8 +277,8 @@ def pareto_plot(
             axis.set_major_formatter(FuncFormatter(lambda v, _: _short(10.0**v)))
     ax.margins(0.05)
     ax.autoscale_view()
-    ax.add_patch(Ellipse((np.nan, np.nan), 1, 1, facecolor=BLUE, alpha=0.25, label=f"{level:.0%} intervals"))
-    ax.legend(fontsize="small", frameon=False)
+    density = Patch(facecolor=BLUE, alpha=0.25, label=f"{level:.0%} intervals")
+    ax.legend(handles=[*ax.get_legend_handles_labels()[0], density], fontsize="small", frameon=False)
     return _dressed(ax, title, *labels)
 
 
@@ -380,7 +380,8 @@ def report_plots(tasks: Mapping[str, Mapping[str, Predictions]], folder: str | P
             curves = {"calibrated" if found.uncalibrated else "the model's own": quantiles}
             if found.uncalibrated:
                 curves = {"the model's own": {q: v[keep] for q, v in found.uncalibrated.items()}, **curves}
-            save(calibration_curve(target, curves, title=title), task, metric, "calibration")
+            if quantiles:
+                save(calibration_curve(target, curves, title=title), task, metric, "calibration")
             predictors = {
                 "this model": median,
                 **{n: v[keep] for n, v in found.baselines.items() if np.ptp(v[keep]) > 0},

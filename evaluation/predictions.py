@@ -17,6 +17,7 @@ from code_rlm.inputs_rlm import CodeInput, encode_inputs
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
 
+QUANTILE_DRAWS = 1024  # for layouts without exact quantiles
 # Central intervals of 50, 80, 90 and 95%, the median, and enough between them for the CRPS.
 LEVELS = (0.025, 0.05, 0.1, 0.15, 0.25, 0.35, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95, 0.975)
 
@@ -66,7 +67,8 @@ class EncodedRows:
 
         Args:
             model, tokenizer: The checkpoint.
-            ask: Given a batch's memory and its rows' numbers, returns arrays `(batch, ...)`.
+            ask: Given a batch's memory and its rows' numbers, returns arrays `(batch, ...)`. A checkpoint that answers with a
+                regression head gives its answers alone, and nothing is asked.
             batch_size: Rows run together.
 
         Returns:
@@ -77,7 +79,8 @@ class EncodedRows:
 
         def work(batch: np.ndarray) -> Sequence[np.ndarray]:
             padded = tokenizer.pad({"input_ids": [self.input_ids[i] for i in batch]}, return_tensors="pt")
-            return ask(model.encode({k: torch.as_tensor(padded[k]) for k in ("input_ids", "attention_mask")}), batch)
+            inputs = {k: torch.as_tensor(padded[k]) for k in ("input_ids", "attention_mask")}
+            return [model.regress(inputs)] if model.regression_head is not None else ask(model.encode(inputs), batch)
 
         back = np.argsort(order)
         return [np.concatenate(parts)[back] for parts in zip(*map_shards(work, batches), strict=True)]
@@ -115,32 +118,38 @@ def predict_rows(
     encoded = EncodedRows.of(rows, metric, tokenizer, model.config)
     mended = calibrated and model.config.calibration_of(metric) is not None
 
+    # Layouts that write the exponent last have no exact quantiles.
+    draws = None if model.codec.ordered_digits else QUANTILE_DRAWS
+
     def ask(memory: EncodedInputs, batch: np.ndarray) -> list[np.ndarray]:
-        own = model.predict(memory, levels, metrics=[metric]).quantiles[:, 0]
+        own = model.predict(memory, levels, metrics=[metric], draws=draws).quantiles[:, 0]
         log_probs = model.log_prob(memory, encoded.written[batch], metrics=[metric])[:, 0]
         if not mended:
             return [own, log_probs]
         return [own, log_probs, model.predict(memory, levels, metrics=[metric], calibrated=True).quantiles[:, 0]]
 
     began = time.perf_counter()
-    own, log_probs, *calibrated_ones = encoded.run(model, tokenizer, ask, batch_size)
+    found = encoded.run(model, tokenizer, ask, batch_size)
     seconds = time.perf_counter() - began
-    quantiles = calibrated_ones[0] if calibrated_ones else own
 
     def by_level(array: np.ndarray) -> dict[float, np.ndarray]:
         return {level: array[:, k] for k, level in enumerate(levels)}
 
+    if len(found) == 1:  # a regression head: numbers, no distributions
+        answer = {"median": found[0]}
+    else:
+        own, log_probs, *calibrated_ones = found
+        quantiles = by_level(calibrated_ones[0] if calibrated_ones else own)
+        answer = {"median": quantiles[0.5], "quantiles": quantiles, "uncalibrated": by_level(own) if mended else {}}
+        answer["log_probs"] = np.where(encoded.saturated, -np.inf, log_probs)
     return Predictions(
         target=encoded.target,
-        median=quantiles[:, list(levels).index(0.5)],
-        quantiles=by_level(quantiles),
-        uncalibrated=by_level(own) if mended else {},
+        **answer,
         groups=np.array(encoded.rows["group"]),
         languages=np.array(encoded.rows["language"]),
         truncated=encoded.truncated,
         smaller_is_better=model.config.metric(metric).smaller_is_better,
         out_of_range=int(encoded.saturated.sum()),
-        log_probs=np.where(encoded.saturated, -np.inf, log_probs),
         seconds_per_row=seconds / len(encoded.target),
     )
 

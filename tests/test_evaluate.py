@@ -11,11 +11,14 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 
 from code_rlm.cli import main
 from code_rlm.data.readers import TASKS
+from code_rlm.data.train_tokenizer import train_tokenizer
 from code_rlm.evaluation.rows import read_rows
 from code_rlm.evaluation.run import build_parser, rows_to_fit
+from code_rlm.numbers_rlm import NumberFormat
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|{}~1|+|avg_pool_3x3~0|{}~1|{}~2|"
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
@@ -252,3 +255,49 @@ def test_when_two_processes_evaluate_then_the_report_is_that_of_one(checkpoint, 
     for found in (one, two):
         found["tasks"]["mine.parquet"]["peak_memory_bytes"].pop("seconds_per_row")
     assert one == two
+
+
+@pytest.mark.slow
+def test_when_two_processes_predict_then_the_answers_are_those_of_one(checkpoint, tmp_path):
+    for i in range(20):
+        (tmp_path / f"p{i:02}.py").write_text(f"x = [0] * {i}\n" * (1 + i % 3))
+    command = ["predict", str(tmp_path), "--model", str(checkpoint), "--format", "csv", "--batch-size", "1"]
+    launch = ["accelerate.commands.launch", "--cpu", "--num_machines", "1", "--num_processes", "2"]
+    outputs = []
+    for start in (
+        ["code_rlm.cli"],
+        [*launch, "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "code_rlm.cli"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *start, *command],
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1] and outputs[0].count("\n") == 41
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"regression_head": True}, {"number_format": NumberFormat.p10(4).to_dict()}],
+    ids=["regression head", "p10"],
+)
+def test_when_a_checkpoint_has_no_exact_quantiles_then_it_is_evaluated_and_calibration_refused(
+    make_model, tokenizer, table, tmp_path, capsys, changes
+):
+    layout = NumberFormat.p10(4) if "number_format" in changes else None
+    own = train_tokenizer(iter(["x = [1]\n"] * 4), 300, layout) if layout else tokenizer
+    folder = tiny.save(make_model, own, tmp_path / "other", **changes)
+    columns = ["--text-column", "code", "--group-column", "problem", "--language", "python"]
+    argv = ["--data", str(table), *columns, "--target-columns", "peak_memory_bytes", "--model", str(folder)]
+    limits = ["--max-rows", "12", "--resamples", "20", "--baselines", "constant"]
+    assert main(["evaluate", *argv, *limits, "--split", "all", "--out", str(tmp_path / "report")]) == 0
+    entry = json.loads((tmp_path / "report" / "report.json").read_text())["tasks"]["mine.parquet"]["peak_memory_bytes"]
+    assert entry["n"] == 12 and set(entry["coverage"]) == (set() if layout is None else {"0.5", "0.8", "0.9", "0.95"})
+    capsys.readouterr()
+    assert main(["calibrate", *argv, "--out", str(tmp_path / "new")]) == 2
+    assert "only exact quantiles can be calibrated" in capsys.readouterr().err

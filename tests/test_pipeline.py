@@ -426,7 +426,9 @@ def test_when_an_option_is_unusable_then_the_error_says_what_is_allowed(pipe, op
 
 
 def test_when_an_option_is_unknown_then_the_error_lists_the_known(pipe, checkpoint):
-    message = r"Unknown options \['metric'\]. A code-regression pipeline takes \['batch_size', 'conditioning'"
+    message = (
+        r"Unknown options \['metric'\]. A code-regression pipeline takes \['batch_size', 'calibrated', 'conditioning'"
+    )
     with pytest.raises(TypeError, match=message):
         pipe(tiny.PYTHON, metric="cpu_time_ms")
     with pytest.raises(TypeError, match=message):

@@ -51,7 +51,7 @@ def test_when_axes_are_given_then_they_are_drawn_on_and_returned(name, tmp_path)
     empty = tmp_path / "empty.png"
     ax.figure.savefig(empty)
     assert DRAW[name](ax) is ax and ax.get_xlabel() and ax.get_ylabel()
-    ax.figure.savefig(tmp_path / "drawn.png")
+    ax.figure.savefig(tmp_path / "drawn.png", bbox_inches="tight")
     assert (tmp_path / "drawn.png").stat().st_size > 1.5 * empty.stat().st_size
     own = DRAW[name](None)
     assert own is not ax and own.figure is not ax.figure
