@@ -49,6 +49,7 @@ def prepare_for_training(model: RLMForConditionalGeneration, options: TrainOptio
 
 def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
     model, own = load(options.init)
+    model.config.calibration = {}  # true only of the weights that it was fitted with
     if tokenizer.codec.format != own.codec.format:
         raise TrainError(f"{options.tokenizer} writes numbers in another format than {options.init}.")
     if options.max_objectives > model.config.max_objectives:
