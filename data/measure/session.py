@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from code_rlm import __version__
@@ -26,7 +27,7 @@ from code_rlm.data.measure.observers import DEFAULT_METRICS, IDLE_METRIC, PAPER_
 from code_rlm.data.measure.programs import BUILD_LIMITS, RUN_LIMITS, Limits, MeasureError, Program
 from code_rlm.data.measure.toolchains import TOOLCHAINS
 from code_rlm.data.measure.worker import Worker, tool_prefixes, version_of
-from code_rlm.data.schema import Example, to_dataset, validate
+from code_rlm.data.schema import FEATURES, Example, to_dataset, validate
 
 logger = logging.getLogger(__name__)
 
@@ -436,8 +437,9 @@ def _write_table(rows: Sequence[Example], out: Path) -> Path:
     dataset = to_dataset(rows)
     report = validate(dataset, source=str(out))
     path = out / TABLE
-    dataset.to_parquet(str(path) + ".new")
-    os.replace(str(path) + ".new", path)
+    new = path.with_suffix(".new")
+    pq.write_table(dataset.data.table.cast(FEATURES.arrow_schema), new)
+    os.replace(new, path)
     logger.info("%s: %d rows: %s", path, report.rows, _counted(report.outcomes))
     return path
 

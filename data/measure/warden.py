@@ -273,6 +273,7 @@ class Keeper:
         kernel.die_with_parent()
         kernel.adopt_orphans()
         if self.monitor.warden.apart:
+            kernel.unshare(kernel.CLONE_NEWNS)  # the monitor needs the outer /proc
             try:
                 kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
             except OSError:
