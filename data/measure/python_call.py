@@ -5,7 +5,8 @@
 Warm-ups, then timed calls, then traced calls; the results go to file descriptor 3 as JSON. A call is the statements of
 `call` after those of `setup`, which are not measured; without them it is the whole program, with standard input from its
 beginning. What the first call prints is what the program prints. Each call has `wall_s` seconds on the clock and `cpu_s` of
-the processor; then SIGALRM or SIGPROF ends all.
+the processor; then SIGALRM or SIGPROF ends all. Memory is the peak above what was there before the call, less that of a call of
+nothing.
 """
 
 import gc
@@ -70,7 +71,7 @@ def main():
                 sys.exit(CHECK_FAILED)
         return wall, cpu
 
-    def traced():
+    def traced(call):
         fresh = prepare(False)
         tracemalloc.start()
         try:
@@ -85,7 +86,8 @@ def main():
     for number in range(options["warmups"]):
         timed(first=number == 0)
     times = [timed(first=not options["warmups"] and number == 0) for number in range(options["repeats"])]
-    peaks = [traced() for _ in range(options["traced"])]
+    overhead = traced(compile("", "nothing", "exec"))
+    peaks = [max(0, traced(call) - overhead) for _ in range(options["traced"])]
     sys.stdout = printed
     sys.stdout.flush()
     result = {
