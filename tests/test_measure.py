@@ -5,20 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
-import socket
-import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from code_rlm.data.measure import TOOLCHAINS, Limits, MeasureError, Program, measure_programs, read_programs
-from code_rlm.data.measure.session import same_output
-from code_rlm.data.measure.toolchains import base_python
+from code_rlm.data.measure import Limits, Program, measure_programs
 from code_rlm.data.measure.worker import Worker
 from code_rlm.data.schema import validate
 

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from code_rlm.data.measure.observers import Protocol
@@ -71,7 +72,7 @@ def measure_leetcode(
     workers: int = 1,
     resume: bool = True,
 ) -> Path:
-    """Measure the data set; returns the table's path, `OUT/python/leetcode_memory.parquet`.
+    """Measure the data set; returns the path of the table that the task `leetcode_memory` reads.
 
     Args:
         data_root: Folder that holds `SOURCE_FILE`.
@@ -100,9 +101,13 @@ def measure_leetcode(
     outcomes = table["outcome"].to_pylist()
     grown = [program.name.rpartition(" ")[2].startswith("size") for program in programs]
     keep = [not (large and outcome in ("runtime_error", "wrong_answer")) for large, outcome in zip(grown, outcomes)]
+    flat = table.select(["text", "context", "group", "outcome", "hardware", "versions"])
+    flat = flat.append_column(
+        "peak_memory_bytes", pa.array([cell[0] for cell in table["values"].to_pylist()], pa.float64())
+    )
     target = out / TABLE_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.filter(keep), target.with_suffix(".new"))
+    pq.write_table(flat.filter(keep), target.with_suffix(".new"))
     os.replace(target.with_suffix(".new"), target)
     counts = Counter((("grown" if large else "assert"), outcome) for large, outcome in zip(grown, outcomes))
     logger.info(

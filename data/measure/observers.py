@@ -36,6 +36,10 @@ class Protocol:
         for name, least in (("repeats", 1), ("call_warmups", 0), ("call_repeats", 0), ("call_traced", 1)):
             if getattr(self, name) < least:
                 raise MeasureError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.call_warmups + self.call_repeats:
+            raise MeasureError(
+                "call_warmups and call_repeats are both 0; the first untraced call is the one that is checked"
+            )
 
 
 PAPER_PROTOCOL = Protocol()
