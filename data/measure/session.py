@@ -124,7 +124,7 @@ def measure_programs(
         options = {"keep": tool_prefixes([TOOLCHAINS[each] for each in languages]), "namespaces": namespaces}
         work = _Work(journal, metrics, limits, build_limits, protocol)
         if pending:
-            with Worker(out / ".workers" / "idle", cores[0], workers, **options) as worker:
+            with Worker(out / ".workers" / "idle", cores[0], **options) as worker:
                 _tell(worker.isolation)
                 if IDLE_METRIC in metrics:
                     work.measure_idle(worker, sorted({program.language for _, program in pending}))
@@ -358,7 +358,7 @@ def _run_workers(
 
     def serve(number: int, core: int) -> None:
         try:
-            with Worker(folder / str(number), core, number, **options) as worker:
+            with Worker(folder / str(number), core, **options) as worker:
                 open_workers[number] = worker
                 while not stop.is_set():
                     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,8 +17,8 @@ from typing import Any
 from code_rlm.data.measure.programs import BUILD_LIMITS, Limits, MeasureError, Program
 from code_rlm.data.measure.toolchains import TOOLCHAINS, Toolchain, base_python
 
-# Below the range from which systemd draws users, above those that distributions hand out.
-FIRST_USER = 61000
+# Above the users that distributions hand out, below those that systemd draws.
+_USERS = range(61100, 61184)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HERE = Path(__file__).resolve().parent
 _KEPT_OUTPUT = 2000
@@ -84,17 +85,16 @@ class Worker:
     Args:
         folder: Folder to work in; it is emptied.
         core: Core that compilers and programs are pinned to.
-        number: Of this worker; tells its user id from others'.
         keep: Paths that programs need, wherever they lie.
         namespaces: False to do without.
     """
 
-    def __init__(
-        self, folder: Path, core: int, number: int, *, keep: Sequence[str] = (), namespaces: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, core: int, *, keep: Sequence[str] = (), namespaces: bool = True) -> None:
         self.folder = folder.resolve()
-        self.core, self.number, self.namespaces = core, number, namespaces
+        self.core, self.namespaces = core, namespaces
         self.keep = [str(_HERE), sys.base_prefix, sys.base_exec_prefix, base_python(), *keep]
+        self.user: int | None = None
+        self._user_lock: socket.socket | None = None
         self.warden: subprocess.Popen | None = None
         self.isolation: dict[str, Any] = {}
 
@@ -103,11 +103,15 @@ class Worker:
         for name, mode in (("", 0o711), ("build", 0o755), ("run", 0o755), ("cache", 0o755), ("io", 0o700)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             (self.folder / name).chmod(mode)
+        if os.geteuid() == 0:
+            self.user, self._user_lock = _take_user()
         self._open()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._close()
+        if self._user_lock is not None:
+            self._user_lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self) -> None:
@@ -121,7 +125,7 @@ class Worker:
         request = {
             "folder": str(self.folder),
             "core": self.core,
-            "user": FIRST_USER + self.number,
+            "user": self.user,
             "keep": self.keep,
             "namespaces": self.namespaces,
         }
@@ -268,6 +272,19 @@ class Worker:
         path = self.folder / "build" / name
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         path.chmod(0o644)
+
+
+def _take_user() -> tuple[int, socket.socket]:
+    """A user id that no other worker of this machine has, and what holds it: the kernel counts processes by user."""
+    for user in _USERS:
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0code-rlm-measure-user-{user}")  # gone with the process, however that ends
+        except OSError:
+            lock.close()
+            continue
+        return user, lock
+    raise MeasureError(f"all {len(_USERS)} user ids of workers are taken on this machine")
 
 
 def _empty(folder: Path) -> None:
