@@ -23,7 +23,15 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from code_rlm import __version__
-from code_rlm.data.measure.observers import DEFAULT_METRICS, IDLE_METRIC, PAPER_PROTOCOL, Plan, Protocol, observers_of
+from code_rlm.data.measure.observers import (
+    DEFAULT_METRICS,
+    IDLE_METRIC,
+    METRICS_OF,
+    PAPER_PROTOCOL,
+    Plan,
+    Protocol,
+    observers_of,
+)
 from code_rlm.data.measure.programs import BUILD_LIMITS, RUN_LIMITS, Limits, MeasureError, Program
 from code_rlm.data.measure.toolchains import TOOLCHAINS
 from code_rlm.data.measure.worker import Worker, tool_prefixes, version_of
@@ -102,9 +110,15 @@ def measure_programs(
             or more workers than cores.
     """
     protocol = protocol if repeats is None else replace(protocol, repeats=repeats)
-    metrics = tuple(DEFAULT_METRICS if metrics is None else metrics)
     keyed = _keyed(programs)
     languages = sorted({program.language for _, program in keyed})
+    if metrics is None:
+        metrics = METRICS_OF.get(languages[0], DEFAULT_METRICS)
+        if any(METRICS_OF.get(each, DEFAULT_METRICS) != metrics for each in languages):
+            raise MeasureError(
+                f"programs in {', '.join(languages)} have no metrics in common by default; name the metrics"
+            )
+    metrics = tuple(metrics)
     _check(languages, metrics)
     cores = sorted(os.sched_getaffinity(0))
     if not 1 <= workers <= len(cores):
@@ -156,12 +170,12 @@ def _check(languages: Sequence[str], metrics: Sequence[str]) -> None:
     if unknown := [each for each in languages if each not in TOOLCHAINS]:
         raise MeasureError(f"no toolchain for {', '.join(unknown)}; there are {', '.join(TOOLCHAINS)}")
     missing = [
-        f"{each} needs {', '.join(TOOLCHAINS[each].missing())} (apt-get install {TOOLCHAINS[each].package})"
+        f"{each} needs {', '.join(TOOLCHAINS[each].missing())} ({TOOLCHAINS[each].remedy()})"
         for each in languages
         if TOOLCHAINS[each].missing()
     ]
     if missing:
-        raise MeasureError(f"tools are not on the PATH: {'; '.join(missing)}. The packages are Debian's")
+        raise MeasureError(f"tools are missing: {'; '.join(missing)}; apt's packages are Debian's")
     if not metrics or len(set(metrics)) != len(metrics):
         raise MeasureError(f"metrics must be names, each once, got {', '.join(metrics) or 'none'}")
     for language in languages:

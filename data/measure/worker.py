@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from code_rlm.data.measure.onnx_files import copy_model
 from code_rlm.data.measure.programs import BUILD_LIMITS, Limits, MeasureError, Program
 from code_rlm.data.measure.toolchains import TOOLCHAINS, Toolchain, base_python
 
@@ -204,6 +205,7 @@ class Worker:
         places = {
             "{build}": str(self.folder / "build"),
             "{python}": base_python(),
+            "{own_python}": sys.executable,
             "{memory_mb}": str(int(limits.memory_bytes) >> 20),
         }
         words = []
@@ -217,7 +219,13 @@ class Worker:
         """Put a program's source into `build`, emptied, and build it; None where there is nothing to build."""
         tools = TOOLCHAINS[program.language]
         _empty(self.folder / "build")
-        self.write(tools.source, program.text)
+        if program.file:
+            try:
+                copy_model(program.file, self.folder / "build" / tools.source)
+            except (MeasureError, OSError) as error:
+                return Usage(exit_code=1, stderr=str(error).encode())
+        else:
+            self.write(tools.source, program.text)
         if not tools.build:
             return None
         usage = self.run(tools.build, limits, environment=tools.environment, building=True)
@@ -326,9 +334,10 @@ def tool_prefixes(toolchains: Sequence[Toolchain]) -> list[str]:
     prefixes = []
     for tools in toolchains:
         for tool in tools.tools():
-            if tool != "{python}":
-                for path in (find_tool(tool), os.path.realpath(find_tool(tool))):
-                    prefixes.append(os.path.dirname(os.path.dirname(path)))
+            for path in (find_tool(tool), os.path.realpath(find_tool(tool))):
+                prefixes.append(os.path.dirname(os.path.dirname(path)))
+        if tools.modules:
+            prefixes += [sys.prefix, *(os.path.abspath(path) for path in sys.path if os.path.isdir(path))]
     return sorted({each for each in prefixes if each not in ("/", "/usr", "/usr/local")})
 
 
@@ -341,8 +350,8 @@ def _search_path(tool: str) -> str:
 def version_of(language: str) -> str:
     """First line that the version command of a language prints."""
     tools = TOOLCHAINS[language]
-    command = [base_python() if word == "{python}" else word for word in tools.version]
-    command[0] = find_tool(command[0])
+    places = {"{python}": base_python(), "{own_python}": sys.executable}
+    command = [places.get(tools.version[0]) or find_tool(tools.version[0]), *tools.version[1:]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     printed = (done.stdout.strip() or done.stderr.strip()).splitlines()
     if done.returncode or not printed:
