@@ -20,6 +20,7 @@ from pathlib import Path
 import onnx
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from code_rlm.data.measure import TOOLCHAINS, Limits, MeasureError, Program, measure_programs, read_programs
 from code_rlm.data.measure.leetcode import SOURCE_FILE, Wrapped, count_items, describe, enlarge, measure_leetcode
@@ -433,6 +434,43 @@ def test_when_a_model_is_measured_then_its_time_is_that_of_onnxruntime(tmp_path)
     found = values(table[0])
     assert 0.1 < found["latency_ms"] < 5000 and 1 << 20 < found["peak_memory_bytes"] < 1 << 30
     assert table[0]["text"].startswith("in ") and "onnxruntime" in table[0]["versions"]
+
+
+KERNEL = """
+import torch, triton
+import triton.language as tl
+
+@triton.jit
+def double(out_ptr, in_ptr, size, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + at, 2 * tl.load(in_ptr + at, mask=at < size), mask=at < size)
+
+x = torch.ones(300, device=DEVICE)
+y = torch.empty_like(x)
+
+def run():
+    double[(3,)](y, x, 300, BLOCK=128)
+
+if DEVICE == "cpu":
+    run()
+    assert y.tolist() == [2.0] * 300
+"""
+
+
+def test_when_there_is_no_gpu_then_kernels_are_checked_and_not_measured(tmp_path):
+    texts = [KERNEL, KERNEL.replace("2 * tl.load", "3 * tl.load"), KERNEL.replace("tl.arange", "tl.oops")]
+    programs = [Program(text, "triton") for text in [*texts, "x = 1"]]
+    if TOOLCHAINS["triton"].missing():
+        with pytest.raises(MeasureError, match=r"triton \(pip install 'code-rlm\[triton\]'\)"):
+            measure_programs(programs, tmp_path)
+        return
+    table = rows(measure_programs(programs, tmp_path, limits=Limits(wall_s=120, cpu_s=60, memory_bytes=4 << 30)))
+    if torch.cuda.is_available():
+        assert [row["outcome"] for row in table] == ["ok", "ok", "runtime_error", "runtime_error"]
+        assert table[0]["values"][0] > 0
+    else:
+        assert [row["outcome"] for row in table] == ["ok", "runtime_error", "compile_error", "runtime_error"]
+        assert table[0]["values"] == [None]
 
 
 # ---------------------------------------------------------------------------------------------------- sessions

@@ -20,6 +20,9 @@ from code_rlm.data.measure.worker import Usage, Worker
 CHECK_FAILED = 98
 """Exit status with which `python_call.py` says that the check of a call failed."""
 
+COMPILE_FAILED = 97
+"""Exit status with which `triton_run.py` says that a kernel does not compile."""
+
 _HERE = Path(__file__).resolve().parent
 
 
@@ -191,6 +194,9 @@ class TritonRun(OnnxRun):
 
     metrics = ("latency_ms",)
     languages = ("triton",)
+
+    def outcome(self, usage: Usage) -> str:
+        return "compile_error" if usage.exit_code == COMPILE_FAILED else usage.outcome
 
 
 OBSERVERS: tuple[Observer, ...] = (
