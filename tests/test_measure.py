@@ -356,7 +356,7 @@ def test_when_children_do_the_work_then_it_is_the_programs(worker):
     for ending in ("os.wait(); os.wait()", "time.sleep(3)"):
         worker.build(python(text.format(ending)))
         usage = worker.run(TOOLCHAINS["python"].run, ROOMY)
-        assert usage.ok and usage.cpu_s > 0.38, usage
+        assert usage.ok and 0.3 < usage.cpu_s < 1, usage
         assert 22 << 20 < usage.peak_rss_bytes < 40 << 20 < usage.tree_peak_rss_bytes
 
 
@@ -433,7 +433,7 @@ def test_when_a_model_is_measured_then_its_time_is_that_of_onnxruntime(tmp_path)
     assert [row["outcome"] for row in table] == ["ok", "runtime_error", "compile_error"]
     found = values(table[0])
     assert 0.1 < found["latency_ms"] < 5000 and 1 << 20 < found["peak_memory_bytes"] < 1 << 30
-    assert table[0]["text"].startswith("in ") and "onnxruntime" in table[0]["versions"]
+    assert "in 1 3 32 32" in table[0]["text"] and "onnxruntime" in table[0]["versions"]
 
 
 KERNEL = """

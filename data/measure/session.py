@@ -336,12 +336,12 @@ class _Work:
 
 def _batches(pending: Sequence[tuple[str, Program]]) -> list[list[_Unit]]:
     """Programs by text, and texts by what can be built at once, in order."""
-    units: dict[tuple[str, str], _Unit] = {}
+    units: dict[tuple[str, str, str], _Unit] = {}
     for key, program in pending:
-        units.setdefault((program.language, program.text), _Unit([])).programs.append((key, program))
+        units.setdefault((program.language, program.text, program.file), _Unit([])).programs.append((key, program))
     batches: list[list[_Unit]] = []
     open_batch: dict[str, list[_Unit]] = {}
-    for (language, _), unit in units.items():
+    for (language, _, _), unit in units.items():
         if not TOOLCHAINS[language].batch:
             batches.append([unit])
             continue
