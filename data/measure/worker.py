@@ -94,6 +94,7 @@ class Worker:
         self.folder = folder.resolve()
         self.core, self.namespaces = core, namespaces
         self.keep = [str(_HERE), sys.base_prefix, sys.base_exec_prefix, base_python(), *keep]
+        self._stopped = False
         self.user: int | None = None
         self._user_lock: socket.socket | None = None
         self.warden: subprocess.Popen | None = None
@@ -189,7 +190,8 @@ class Worker:
         answer = self._ask(request)
         if answer is None:  # only a program that runs without namespaces gets so far
             self._close()
-            self._open()
+            if not self._stopped:
+                self._open()
             answer = {"stopped_by": "warden killed"}
         if "failed" in answer:
             raise MeasureError(f"{argv[0]} could not be run in {self.folder}: {answer['failed']}")
@@ -272,6 +274,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the warden and all that it runs at once; for another thread."""
+        self._stopped = True
         if self.warden is not None:
             self.warden.kill()
 
