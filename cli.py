@@ -1,10 +1,11 @@
-"""The command `code-rlm`: predict, train, evaluate, convert.
+"""The command `code-rlm`: predict, and the others of `COMMANDS`.
 
 code-rlm predict examples/                        # the weights that ship, offline
 code-rlm predict model.onnx --metrics cifar10_valid_accuracy_percent --interval 0.8 --format json
-code-rlm train --config configs/small.yaml --data_root DATA
+code-rlm train --config configs/small_1.yaml --data_root DATA
 code-rlm evaluate --task bhive_zen4 --data-root DATA --out report
 code-rlm convert akhauriyash/RLM-GemmaS-Code-v0 published
+code-rlm measure solutions/ --out measured        # time and memory of programs, as a data set to train on
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +26,16 @@ from code_rlm.loading import pipeline
 
 FORMATS = ("table", "json", "csv")
 COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "calibrated", "truncated_tokens")
+
+# Each with its help and the module whose `main` it is; imported only when asked for, as most bring much with them.
+COMMANDS = {
+    "train": ("train or fine-tune a model", "code_rlm.train"),
+    "evaluate": ("measure a model against baselines", "code_rlm.evaluation.run"),
+    "calibrate": ("fit a model's intervals on held-out rows", "code_rlm.evaluation.calibration"),
+    "pareto": ("files that no other beats in two metrics", "code_rlm.evaluation.pareto"),
+    "convert": ("read the paper's published weights", "code_rlm.hub.convert"),
+    "measure": ("measure programs into a data set", "code_rlm.data.measure.run"),
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,37 +59,16 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--language", help="kind of input, where the file's name does not tell")
     predict.add_argument("--batch-size", type=int, help="inputs run together [16]")
     predict.add_argument("--format", choices=FORMATS, help="output; by default a table on a terminal, JSON elsewhere")
-    commands.add_parser("train", help="train or fine-tune a model", add_help=False)
-    commands.add_parser("evaluate", help="measure a model against baselines", add_help=False)
-    commands.add_parser("pareto", help="files that no other beats in two metrics", add_help=False)
-    commands.add_parser("calibrate", help="fit a model's intervals on held-out rows", add_help=False)
-    commands.add_parser("convert", help="read the paper's published weights", add_help=False)
+    for name, (text, _) in COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0, or 2 after one line on what is wrong."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv[:1] == ["train"]:
-        from code_rlm.train import main as train
-
-        return train(argv[1:])
-    if argv[:1] == ["evaluate"]:
-        from code_rlm.evaluation.run import main as evaluate
-
-        return evaluate(argv[1:])
-    if argv[:1] == ["calibrate"]:
-        from code_rlm.evaluation.calibration import main as calibrate
-
-        return calibrate(argv[1:])
-    if argv[:1] == ["pareto"]:
-        from code_rlm.evaluation.pareto import main as pareto
-
-        return pareto(argv[1:])
-    if argv[:1] == ["convert"]:
-        from code_rlm.hub.convert import main as convert
-
-        return convert(argv[1:])
+    if argv and argv[0] in COMMANDS:
+        return import_module(COMMANDS[argv[0]][1]).main(argv[1:])
     args = build_parser().parse_args(argv)
     try:
         return predict(args, sys.stdout)
