@@ -20,7 +20,7 @@ AUTO_MAP = {
     "AutoModel": "modeling_rlm.RLMForConditionalGeneration",
     "AutoModelForSeq2SeqLM": "modeling_rlm.RLMForConditionalGeneration",
 }
-# Library models whose decoder can write our numbers, see t5gemma_decoder_rlm.py.
+# Library models whose decoder can write our numbers, see t5gemma_rlm.py.
 LIBRARY_DECODERS = ("t5gemma",)
 # What an embedded config may never carry into the model: code to run, kernels to load, where to fetch from.
 _FORBIDDEN = (

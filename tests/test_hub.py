@@ -25,7 +25,7 @@ REMOTE_FILES = {
     "numbers_rlm.py",
     "onnx_text_rlm.py",
     "pipeline_rlm.py",
-    "t5gemma_decoder_rlm.py",
+    "t5gemma_rlm.py",
     "templates_rlm.py",
     "tokenization_rlm.py",
 }

@@ -24,6 +24,7 @@ from code_rlm import CheckpointError, InputError, MetricError, NumberFormat, RLM
 from code_rlm.cli import main
 from code_rlm.hub.convert import convert
 from code_rlm.inputs_rlm import encode_inputs, read_input
+from code_rlm.t5gemma_rlm import ATTENTION, softcapped_attention
 
 TEXTS = [Path(__file__).read_text(), Path(layout.__file__).read_text()]
 CODE = "int main() {\n    return 0;\n}\n"
@@ -181,6 +182,31 @@ def test_when_rows_are_padded_into_a_batch_then_answers_are_those_of_the_row_alo
         assert np.allclose(ours.model.predict(alone).quantiles[0], answers[row], rtol=1e-3)
         assert np.array_equal(ours.model.sample(alone, 8)[0], drawn[row])
     assert len({tuple(a) for a in answers[:, 0].tolist()}) == 3
+
+
+@pytest.mark.parametrize("softcap", [5.0, None])
+def test_when_attention_takes_a_few_queries_at_a_time_then_it_is_the_librarys(softcap):
+    from transformers.models.t5gemma.modeling_t5gemma import eager_attention_forward
+
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, heads, 300, 8, requires_grad=True) for heads in (4, 2, 2))
+    mask = torch.rand(2, 1, 300, 300) > 0.3
+    options = {"scaling": 0.7, "softcap": softcap}
+    added = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    module = SimpleNamespace(num_key_value_groups=2, training=False)
+    expected, _ = eager_attention_forward(module, query, key, value, added, **options)
+    grads = torch.autograd.grad(expected.square().sum(), (query, key, value))
+    for given in (mask, added):
+        found, _ = softcapped_attention(None, query, key, value, given, **options)
+        assert torch.allclose(found, expected, atol=1e-5)
+        for one, other in zip(torch.autograd.grad(found.square().sum(), (query, key, value)), grads, strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_when_a_model_is_built_or_loaded_then_its_encoder_attends_leanly(ours, pretrained):
+    assert ours.model.encoder.config.encoder._attn_implementation == ATTENTION
+    model = RLMForConditionalGeneration.from_encoder_pretrained(str(pretrained))
+    assert model.encoder.config.encoder._attn_implementation == ATTENTION
 
 
 # Exact answers on the library's decoder
