@@ -86,8 +86,9 @@ class Metric:
         return cls(**entry)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready fields."""
-        return {**asdict(self), "kinds": list(self.kinds)}
+        """Plain JSON-ready fields; a template and a limit only where there is one."""
+        entry = {**asdict(self), "kinds": list(self.kinds)}
+        return {key: value for key, value in entry.items() if value or key not in ("template", "max_input_tokens")}
 
 
 class RLMConfig(PreTrainedConfig):

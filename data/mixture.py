@@ -115,12 +115,15 @@ class Mixture:
     def __post_init__(self):
         self.layout = InputLayout.of(self.tokenizer, self.max_tokens)
         self._header = lru_cache(maxsize=200_000)(self._tokenize_header)
+        self._tail = lru_cache(maxsize=200_000)(self._tokenize_tail)
         self.truncated = 0
         self.drawn = 0
 
-    def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[list[int]]:
-        """Token ids before and behind the code."""
-        return tokenize(self.tokenizer, list(frame(metrics, language, context, self.templates)))
+    def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[int]:
+        return tokenize(self.tokenizer, [frame(metrics, language, context, self.templates)[0]])[0]
+
+    def _tokenize_tail(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[int]:
+        return tokenize(self.tokenizer, [frame(metrics, language, context, self.templates)[1]])[0]
 
     def batches(self, first: int = 0, every: int = 1) -> Iterator[dict[str, torch.Tensor]]:
         """Endless batches number `first`, `first + every`, ...; each as tensors `input_ids`, `attention_mask`, `labels`."""
@@ -165,9 +168,11 @@ class Mixture:
         self, source: Source, row: int, chosen: Sequence[int], body: np.ndarray | None = None
     ) -> tuple[list[int], np.ndarray]:
         """Input ids and labels of one row for the given metrics, in that order; `body` stands in for the row's code."""
-        head, tail = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
+        lines = tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row]
         body = source.bodies[row] if body is None else body
-        ids, lost = self.layout.join(head, body.tolist(), tail, source=f"{source.name} row {row}")
+        ids, lost = self.layout.join(
+            self._header(*lines), body.tolist(), self._tail(*lines), source=f"{source.name} row {row}"
+        )
         self.drawn += 1
         self.truncated += lost > 0
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)
