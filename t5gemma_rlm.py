@@ -70,9 +70,9 @@ def softcapped_attention(
         q = query[:, :, start : start + step]
         count = q.shape[2]
         q = q.reshape(batch, heads // groups, groups * count, head_dim)
-        scores = q * (scaling if softcap is None else scaling / softcap) @ keys
+        scores = q * scaling @ keys  # exactly the library's where scaling is a power of two, as in the published sizes
         if softcap is not None:
-            scores = scores.tanh_() * softcap
+            scores = scores.div_(softcap).tanh_() * softcap
         if attention_mask is not None:
             mask = attention_mask if attention_mask.shape[-2] == 1 else attention_mask[:, :, start : start + step]
             if groups > 1 and mask.shape[-2] > 1:
