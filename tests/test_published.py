@@ -280,6 +280,23 @@ def test_when_the_layout_is_p10_then_the_pipeline_answers_from_draws_and_says_so
         pipe.model.predict({"input_ids": torch.tensor([[2, 7, 8]])})
 
 
+@pytest.mark.parametrize(
+    ("layout_of", "tokens", "value"),
+    [
+        (NumberFormat.ieee(2, 5), "<+> <+> <0> <2> <0> <5> <0> <0> <1>", 50.01),
+        (NumberFormat.ieee(2, 5), "<-> <-> <1> <0> <0> <0> <0> <0> <7>", -7e-14),
+        (NumberFormat.ieee(2, 5), "<+> <-> <0> <0> <0> <0> <0> <0> <0>", 0.0),
+        (NumberFormat.p10(6, 10), "<-> <0> <0> <1> <2> <3> <4> <E-1>", -123.4),
+    ],
+)
+def test_when_a_published_code_has_leading_zeros_then_it_is_read_but_never_written(layout_of, tokens, value):
+    codec = code_rlm.NumberCodec(layout_of)
+    ids = np.array([codec.ids[token] for token in tokens.split()])
+    assert codec.decode(ids) == pytest.approx(value, rel=1e-12)
+    assert codec.states(ids)[-1] == -1  # the grammar lists one code for each number
+    assert codec.decode(codec.encode(value)) == pytest.approx(value, rel=1e-4)
+
+
 # Converting
 
 
