@@ -22,7 +22,7 @@ AUTO_MAP = {
     "AutoModel": "modeling_rlm.RLMForConditionalGeneration",
     "AutoModelForSeq2SeqLM": "modeling_rlm.RLMForConditionalGeneration",
 }
-# Library models whose decoder can write our numbers, see t5gemma_decoder_rlm.py.
+# Library models whose decoder can write our numbers, see t5gemma_rlm.py.
 LIBRARY_DECODERS = ("t5gemma",)
 # What an embedded config may never carry into the model: code to run, kernels to load, where to fetch from.
 _FORBIDDEN = (
@@ -88,8 +88,9 @@ class Metric:
         return cls(**entry)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready fields."""
-        return {**asdict(self), "kinds": list(self.kinds)}
+        """Plain JSON-ready fields; a template and a limit only where there is one."""
+        entry = {**asdict(self), "kinds": list(self.kinds)}
+        return {key: value for key, value in entry.items() if value or key not in ("template", "max_input_tokens")}
 
 
 class RLMConfig(PreTrainedConfig):

@@ -2,7 +2,7 @@
 
 - encoder: any text encoder known to transformers; its last layer, or a learned mix of several, is the memory
 - decoder: small, pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head; or one of the
-  library's in its place (`t5gemma_decoder_rlm`)
+  library's in its place (`t5gemma_rlm`)
 - cross-attention with grouped key/value heads, folded into the query axis: keys and values are computed once per input
   and never copied, neither per head nor per sample
 - optionally a lexical path: scores of closed-form regressors on n-grams as a few more memory tokens (`lexical_rlm.py`)
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AutoModel, AutoModelForTextEncoding, GenerationMixin, PreTrainedModel
+from transformers import AutoModel, AutoModelForTextEncoding, GenerationMixin, PreTrainedModel, T5GemmaPreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
@@ -32,7 +32,7 @@ from .numbers_rlm import NumberCodec
 # The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
 # itself loaded from the Hub.
 from .pipeline_rlm import CodeRegressionPipeline  # noqa: F401
-from .t5gemma_decoder_rlm import T5GemmaNumberDecoder
+from .t5gemma_rlm import T5GemmaNumberDecoder, use_lean_attention
 
 # What transformers calls the decoder's cache in the arguments and outputs of a model; older versions say past_key_values.
 CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
@@ -54,6 +54,8 @@ def _text_encoder(model: PreTrainedModel) -> PreTrainedModel:
     model = getattr(model, "text_model", model)
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
+    if isinstance(model, T5GemmaPreTrainedModel):
+        use_lean_attention(model)
     return model
 
 

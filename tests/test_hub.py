@@ -28,7 +28,7 @@ REMOTE_FILES = {
     "onnx_text_rlm.py",
     "pipeline_rlm.py",
     "ranking_rlm.py",
-    "t5gemma_decoder_rlm.py",
+    "t5gemma_rlm.py",
     "templates_rlm.py",
     "tokenization_rlm.py",
 }

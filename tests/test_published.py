@@ -24,6 +24,7 @@ from code_rlm import CheckpointError, InputError, MetricError, NumberFormat, RLM
 from code_rlm.cli import main
 from code_rlm.hub.convert import convert
 from code_rlm.inputs_rlm import encode_inputs, read_input
+from code_rlm.t5gemma_rlm import ATTENTION, softcapped_attention
 
 TEXTS = [Path(__file__).read_text(), Path(layout.__file__).read_text()]
 CODE = "int main() {\n    return 0;\n}\n"
@@ -183,6 +184,31 @@ def test_when_rows_are_padded_into_a_batch_then_answers_are_those_of_the_row_alo
     assert len({tuple(a) for a in answers[:, 0].tolist()}) == 3
 
 
+@pytest.mark.parametrize("softcap", [5.0, None])
+def test_when_attention_takes_a_few_queries_at_a_time_then_it_is_the_librarys(softcap):
+    from transformers.models.t5gemma.modeling_t5gemma import eager_attention_forward
+
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(2, heads, 300, 8, requires_grad=True) for heads in (4, 2, 2))
+    mask = torch.rand(2, 1, 300, 300) > 0.3
+    options = {"scaling": 0.7, "softcap": softcap}
+    added = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    module = SimpleNamespace(num_key_value_groups=2, training=False)
+    expected, _ = eager_attention_forward(module, query, key, value, added, **options)
+    grads = torch.autograd.grad(expected.square().sum(), (query, key, value))
+    for given in (mask, added):
+        found, _ = softcapped_attention(None, query, key, value, given, **options)
+        assert torch.allclose(found, expected, atol=1e-5)
+        for one, other in zip(torch.autograd.grad(found.square().sum(), (query, key, value)), grads, strict=True):
+            assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_when_a_model_is_built_or_loaded_then_its_encoder_attends_leanly(ours, pretrained):
+    assert ours.model.encoder.config.encoder._attn_implementation == ATTENTION
+    model = RLMForConditionalGeneration.from_encoder_pretrained(str(pretrained))
+    assert model.encoder.config.encoder._attn_implementation == ATTENTION
+
+
 # Exact answers on the library's decoder
 
 
@@ -252,6 +278,23 @@ def test_when_the_layout_is_p10_then_the_pipeline_answers_from_draws_and_says_so
     assert pipe("def f(): pass", metrics=["peak_memory_bytes"])[0] == answer
     with pytest.raises(MetricError, match=r"predict\(draws=1024\)"):
         pipe.model.predict({"input_ids": torch.tensor([[2, 7, 8]])})
+
+
+@pytest.mark.parametrize(
+    ("layout_of", "tokens", "value"),
+    [
+        (NumberFormat.ieee(2, 5), "<+> <+> <0> <2> <0> <5> <0> <0> <1>", 50.01),
+        (NumberFormat.ieee(2, 5), "<-> <-> <1> <0> <0> <0> <0> <0> <7>", -7e-14),
+        (NumberFormat.ieee(2, 5), "<+> <-> <0> <0> <0> <0> <0> <0> <0>", 0.0),
+        (NumberFormat.p10(6, 10), "<-> <0> <0> <1> <2> <3> <4> <E-1>", -123.4),
+    ],
+)
+def test_when_a_published_code_has_leading_zeros_then_it_is_read_but_never_written(layout_of, tokens, value):
+    codec = code_rlm.NumberCodec(layout_of)
+    ids = np.array([codec.ids[token] for token in tokens.split()])
+    assert codec.decode(ids) == pytest.approx(value, rel=1e-12)
+    assert codec.states(ids)[-1] == -1  # the grammar lists one code for each number
+    assert codec.decode(codec.encode(value)) == pytest.approx(value, rel=1e-4)
 
 
 # Converting
