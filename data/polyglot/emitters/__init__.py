@@ -1,0 +1,13 @@
+"""One emitter for each language, by name."""
+
+from importlib import import_module
+
+from code_rlm.data.polyglot.emitters.base import Emitter, Style
+
+_MODULES = ("c", "cpp", "csharp", "java", "python")
+
+EMITTERS: dict[str, type[Emitter]] = {
+    name: import_module(f"code_rlm.data.polyglot.emitters.{name}").EMITTER for name in _MODULES
+}
+
+__all__ = ["EMITTERS", "Emitter", "Style"]
