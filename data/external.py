@@ -365,7 +365,26 @@ def _graph_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, proxi
     )
 
 
-def _records(path: str, columns: Sequence[str], hub_split: str) -> Iterator[tuple[int, str, dict[str, Any]]]:
+def read_cells(
+    path: str | os.PathLike, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (place in words, cells) of a table in any of the formats of `generic`.
+
+    Args:
+        path: File, or id of a data set of the hub.
+        columns: Columns that must be there.
+        optional: Columns that are given where they are there.
+
+    Raises:
+        DataError: No such table, or a column is missing.
+    """
+    for _, place, cells in _records(os.fspath(path), columns, "train", optional):
+        yield place, cells
+
+
+def _records(
+    path: str, columns: Sequence[str], hub_split: str, optional: Sequence[str] = ()
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield (row from 0, its place in words, the columns asked for) of a file, a folder of parquet or a hub id."""
     file = Path(path)
     kind = file.name.lower().removesuffix(".gz").rpartition(".")[2]
@@ -373,7 +392,9 @@ def _records(path: str, columns: Sequence[str], hub_split: str) -> Iterator[tupl
         files = sorted(file.rglob("*.parquet"))
         if not files:
             raise DataError(f"{path}: no .parquet file in the folder")
-        rows = ((f"file {each.relative_to(file)}", cells) for each in files for cells in _parquet(each, columns))
+        rows = (
+            (f"file {each.relative_to(file)}", cells) for each in files for cells in _parquet(each, columns, optional)
+        )
     elif not file.exists() and path.count("/") == 1 and kind not in _READERS:
         rows = (("", cells) for cells in _hub(path, columns, hub_split))
     elif not file.is_file():
@@ -382,11 +403,14 @@ def _records(path: str, columns: Sequence[str], hub_split: str) -> Iterator[tupl
         )
     elif kind not in _READERS:
         raise DataError(f"{path}: unknown format; give {', '.join('.' + each for each in _READERS)}, or a hub id")
+    elif kind == "parquet":
+        rows = _parquet(file, columns, optional)
     else:
         rows = _READERS[kind](file, columns)
     for row, item in enumerate(rows):
         where, cells = item if isinstance(item, tuple) else ("", item)
-        yield row, f"row {row}{f' ({where})' if where else ''}", {name: cells[name] for name in columns}
+        found = {name: cells[name] for name in (*columns, *optional) if name in cells}
+        yield row, f"row {row}{f' ({where})' if where else ''}", found
 
 
 def _open(file: Path, encoding: str) -> Any:
@@ -470,12 +494,14 @@ def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         yield cells
 
 
-def _parquet(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _parquet(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Yield the rows of a parquet file, a batch at a time."""
     try:
         with pq.ParquetFile(file) as opened:
-            _need(file, columns, opened.schema_arrow.names)
-            for batch in opened.iter_batches(batch_size=1024, columns=list(columns)):
+            present = opened.schema_arrow.names
+            _need(file, columns, present)
+            wanted = [*columns, *(name for name in optional if name in present)]
+            for batch in opened.iter_batches(batch_size=1024, columns=wanted):
                 yield from batch.to_pylist()
     except pa.ArrowInvalid as error:
         raise DataError(f"{file}: not a parquet file ({error})") from None
@@ -547,4 +573,12 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
-__all__ = ["CODE_SPACES", "MAX_METADATA_CHARS", "code_regression", "generic", "graph_arch_regression", "parse_metadata"]
+__all__ = [
+    "CODE_SPACES",
+    "MAX_METADATA_CHARS",
+    "code_regression",
+    "generic",
+    "graph_arch_regression",
+    "parse_metadata",
+    "read_cells",
+]

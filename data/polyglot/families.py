@@ -862,10 +862,10 @@ def full_trees(s: Stage) -> Built:
     )
     result = Var(s.name("sum"))
     deep = (Call(total, (Var(s.name("l")),)), Call(total, (Var(s.name("r")),)))
-    l, r = deep[0].args[0], deep[1].args[0]
+    low, high = deep[0].args[0], deep[1].args[0]
     add = (
-        Let(l.name, TREE, Ask("tree.left", t.name)),
-        Let(r.name, TREE, Ask("tree.right", t.name)),
+        Let(low.name, TREE, Ask("tree.left", t.name)),
+        Let(high.name, TREE, Ask("tree.right", t.name)),
         Assign(result.name, (Ask("tree.value", t.name) + deep[0] * s.p("left", 2, 3) + deep[1]) % 1000003),
     )
     count = Function(
@@ -893,14 +893,14 @@ def search_tree(s: Stage) -> Built:
     n = s.constant("count", n_value)
     limit = s.o("limit", 200, 1000003, 1000003)
     insert, t, key, made = s.name("insert"), Var(s.name("tree")), Var(s.name("key")), Var(s.name("made"))
-    l, r, v = Var(s.name("l")), Var(s.name("r")), Var(s.name("v"))
+    low, high, v = Var(s.name("l")), Var(s.name("r")), Var(s.name("v"))
     levels = max(int(1.4 * min(limit, n_value).bit_length()), 3)
-    left = (Assign(made.name, Node(Call(insert, (l, key)), v, r)),)
-    right = (Assign(made.name, Node(l, v, Call(insert, (r, key)))),)
+    left = (Assign(made.name, Node(Call(insert, (low, key)), v, high)),)
+    right = (Assign(made.name, Node(low, v, Call(insert, (high, key)))),)
     down = (
-        Let(l.name, TREE, Ask("tree.left", t.name)),
+        Let(low.name, TREE, Ask("tree.left", t.name)),
         Let(v.name, LONG, Ask("tree.value", t.name)),
-        Let(r.name, TREE, Ask("tree.right", t.name)),
+        Let(high.name, TREE, Ask("tree.right", t.name)),
         If(key < v, left, (If(key > v, right, (Assign(made.name, t),), 0.9),), 0.5),
     )
     body = (

@@ -1,4 +1,4 @@
-"""C++20: vectors, unordered containers, strings, unique or raw nodes, lazy ranges."""
+"""C++17: vectors, ordered and unordered containers, strings, shared or raw nodes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ELEM = {"u8": "unsigned char", "i32": "int", "i64": "long long", "f64": "double
 
 class Cpp(Braces):
     language = "cpp"
-    supports = frozenset({*ir.CONTAINERS, "sort", "recursion", "lazy"})
+    supports = frozenset({*ir.CONTAINERS, "sort", "recursion"})
     forms = {"mat": ("nested", "flat"), "map": ("unordered", "ordered"), "smap": ("unordered", "ordered")}
     forms |= {"set": ("unordered", "ordered"), "list": ("shared", "raw"), "tree": ("shared", "raw")}
     max_depth = 40_000
@@ -215,7 +215,7 @@ class Cpp(Braces):
         return f"({m}.count({key}) ? {m}.at({key}) : {default})"
 
     def map_has(self, m, key):
-        return self.pick("has", f"{m}.count({key})", f"{m}.contains({key})")
+        return self.pick("has", f"{m}.count({key})", f"({m}.find({key}) != {m}.end())")
 
     set_has = map_has
 
@@ -308,23 +308,6 @@ class Cpp(Braces):
 
     def tree_right(self, c):
         return f"{c}->right"
-
-    # Folds
-
-    def fold_lazy(self, node):
-        self.imports.add("<ranges>")
-        self.imports.add("<algorithm>")
-        var = self.v(node.var)
-        views = "std::views" if self.std else "views"
-        keep = "" if node.keep is None else f" | {views}::filter([](int {var}) {{ return {self.x(node.keep)}; }})"
-        span = f"{views}::iota({self.x(node.low)}, {self.x(node.high)})"
-        low = f"auto {self.fresh('stream')}"
-        stream = low.split()[1]
-        name = self.v(node.name)
-        self.put(
-            f"{low} = {span}{keep} | {views}::transform([](int {var}) -> long long {{ return {self.x(node.value)}; }});"
-        )
-        self.put(f"long long {name} = 0;", f"for (long long part : {stream}) {name} += part;")
 
 
 EMITTER = Cpp
