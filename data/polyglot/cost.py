@@ -12,14 +12,16 @@ from typing import Any
 
 from code_rlm.data.polyglot import ir
 
-_WEIGHTS = {"map": 6, "smap": 14, "set": 6, "deque": 2, "str": 2, "strs": 8, "list": 2, "tree": 2}
+_LOOKUPS = {"map": 1, "set": 1, "smap": 2}
+_WEIGHTS = {"deque": 2, "str": 2, "strs": 8, "list": 2, "tree": 2}
 
 
 @dataclass
 class Cost:
-    """Estimates: `operations`, and `elements`, (kind, element type) to how many."""
+    """Estimates: simple `operations`, `lookups` in hash tables, and `elements`, (kind, element type) to how many."""
 
     operations: float = 0.0
+    lookups: float = 0.0
     elements: Counter = field(default_factory=Counter)
 
 
@@ -100,6 +102,7 @@ class _Walk:
             self.cost.operations += times * self.known(node.entries, env, f"join {node.name}") / 8
         elif isinstance(node, ir.Do):
             self.cost.operations += times * _WEIGHTS.get(node.op.split(".")[0], 1)
+            self.cost.lookups += times * _LOOKUPS.get(node.op.split(".")[0], 0)
             if node.op.endswith(".sort"):
                 size = self.rows.get(node.target, 0.0)
                 self.cost.operations += times * size * int(size).bit_length()
@@ -168,6 +171,7 @@ class _Walk:
             self.expression(node.value, times, env)
         elif isinstance(node, ir.Ask):
             self.cost.operations += times * _WEIGHTS.get(node.op.split(".")[0], 1)
+            self.cost.lookups += times * _LOOKUPS.get(node.op.split(".")[0], 0)
             for each in node.args:
                 self.expression(each, times, env)
         elif isinstance(node, ir.Cons):

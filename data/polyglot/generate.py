@@ -211,7 +211,9 @@ def costs(emitter: type[Emitter], cost: Cost, style_seed: int) -> tuple[float, f
         forms = emitter.forms.get(kind)
         form = random.Random(f"{style_seed}/form {kind}").choice(forms) if forms else ""
         total += count * emitter.cost_of(kind, elem, form)
-    return total, emitter.start_ms + cost.operations / emitter.speed
+    # A lookup that leaves the cache costs about the same in every compiled language, however fast its arithmetic.
+    lookup_ms = max(6 / emitter.speed, 100e-6)
+    return total, emitter.start_ms + cost.operations / emitter.speed + cost.lookups * lookup_ms
 
 
 def sample(seed: int, problem: int, variant: int, language: str, budget: Budget = Budget()) -> Sample | None:
@@ -219,7 +221,6 @@ def sample(seed: int, problem: int, variant: int, language: str, budget: Budget 
     emitter = EMITTERS[language]
     if not can_write(emitter, problem_families(seed, problem)):
         return None
-    # What only widens the choice of variants counts by language; depth by a few classes, so that programs are shared.
     own = f"{seed}/{problem}/{variant}/{language}"
     style_seed = random.Random(f"{own}/style").randrange(2**32)
 

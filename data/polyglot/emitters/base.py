@@ -115,6 +115,8 @@ class Emitter:
         self.sizes: dict[str, Value] = {}
         self.function = program.main
         self.constants = dict(program.constants)
+        # Names of the function that take another value after their declaration.
+        self.varying: set[str] = set()
         self._fresh = 0
 
     # Text
@@ -457,6 +459,7 @@ class Emitter:
 
     def fold_loop(self, node: ir.Fold) -> None:
         """Add in a plain loop."""
+        self.varying.add(node.name)
         self.hoist(node.var, INT)
         self.statement(ir.Let(node.name, LONG, ir.Int(0)))
         add = ir.Assign(node.name, ir.Bin("+", ir.Var(node.name), node.value))
@@ -468,6 +471,7 @@ class Emitter:
 
     def fold_list(self, node: ir.Fold) -> None:
         """Store the values, then add them."""
+        self.varying.add(node.name)
         values, each = self.fresh("kept_"), self.fresh("item_")
         self.types[values], self.types[each] = self.formed(Type("vec", "i64")), LONG
         self.hoist(values, self.types[values])
@@ -486,7 +490,7 @@ class Emitter:
 
     def enter(self, function: ir.Function) -> None:
         """Begin a function: its names are known from here on."""
-        self.function, self.sizes = function, {}
+        self.function, self.sizes, self.varying = function, {}, ir.assigned(function)
         self.types = {name: self.formed(type) for name, type in ir.declared(function).items()}
 
     def formed(self, type: Type) -> Type:

@@ -57,7 +57,7 @@ class JavaScript(Braces):
         return f"{word} {a}{self.colon(self.type_text(a.type))} = {value};"
 
     def let(self, name, type, value):
-        word = "let" if name in ir.assigned(self.function) else self.pick("const", "const", "const", "let")
+        word = "let" if name in self.varying else self.pick("const", "const", "const", "let")
         noted = self.colon(self.type_text(type)) if type.kind in ("list", "tree") or self.pick("note", 0, 1) else ""
         self.put(f"{word} {self.v(name)}{noted} = {value};")
 

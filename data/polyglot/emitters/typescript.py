@@ -44,7 +44,7 @@ class TypeScript(JavaScript):
         return f"{name} | null"
 
     def let(self, name, type, value):
-        word = "let" if name in ir.assigned(self.function) else self.pick("const", "const", "const", "let")
+        word = "let" if name in self.varying else self.pick("const", "const", "const", "let")
         self.put(f"{word} {self.v(name)}{self.colon(self.type_text(type))} = {value};")
 
     def vec_pop(self, a):
