@@ -1,9 +1,10 @@
-"""The command `code-rlm`: predict, train, evaluate.
+"""The command `code-rlm`: predict, train, evaluate, measure.
 
 code-rlm predict examples/                        # the weights that ship, offline
 code-rlm predict model.onnx --metrics cifar10_valid_accuracy_percent --interval 0.8 --format json
 code-rlm train --config configs/small.yaml --data_root DATA
 code-rlm evaluate --task bhive_zen4 --data-root DATA --out report
+code-rlm measure solutions/ --out measured        # time and memory of programs, as a data set to train on
 """
 
 import argparse
@@ -26,7 +27,7 @@ COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "truncated
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The argument parser of `predict`; `train` and `evaluate` have their own, in their modules."""
+    """The argument parser of `predict`; `train`, `evaluate` and `measure` have their own, in their modules."""
     parser = argparse.ArgumentParser(
         "code-rlm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     predict.add_argument("--format", choices=FORMATS, help="output; by default a table on a terminal, JSON elsewhere")
     commands.add_parser("train", help="train or fine-tune a model", add_help=False)
     commands.add_parser("evaluate", help="measure a model against baselines", add_help=False)
+    commands.add_parser("measure", help="measure programs into a data set", add_help=False)
     return parser
 
 
@@ -59,6 +61,10 @@ def main(argv: list[str] | None = None) -> int:
         from code_rlm.evaluation.run import main as evaluate
 
         return evaluate(argv[1:])
+    if argv[:1] == ["measure"]:
+        from code_rlm.data.measure.run import main as measure
+
+        return measure(argv[1:])
     args = build_parser().parse_args(argv)
     try:
         return predict(args, sys.stdout)

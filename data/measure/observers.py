@@ -29,13 +29,17 @@ class Protocol:
 
     repeats: int = field(default=5, metadata={"help": "runs of a program"})
     call_warmups: int = field(default=3, metadata={"help": "Python calls before those that are measured"})
-    call_repeats: int = field(default=11, metadata={"help": "timed Python calls"})
+    call_repeats: int = field(default=11, metadata={"help": "timed Python calls; 0 where no time is asked for"})
     call_traced: int = field(default=11, metadata={"help": "Python calls whose memory is traced"})
 
     def __post_init__(self) -> None:
-        for name, least in (("repeats", 1), ("call_warmups", 0), ("call_repeats", 1), ("call_traced", 1)):
+        for name, least in (("repeats", 1), ("call_warmups", 0), ("call_repeats", 0), ("call_traced", 1)):
             if getattr(self, name) < least:
                 raise MeasureError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.call_warmups + self.call_repeats:
+            raise MeasureError(
+                "call_warmups and call_repeats are both 0; the first untraced call is the one that is checked"
+            )
 
 
 PAPER_PROTOCOL = Protocol()
@@ -141,6 +145,7 @@ class PythonCall(_Driver):
 
     def before(self, worker: Worker, program: Program, limits: Limits, protocol: Protocol) -> Plan:
         options = {
+            "prelude": program.prelude,
             "setup": program.setup,
             "call": program.call,
             "check": program.check,
@@ -149,6 +154,7 @@ class PythonCall(_Driver):
             "repeats": protocol.call_repeats,
             "traced": protocol.call_traced,
             "wall_s": limits.wall_s,
+            "cpu_s": limits.cpu_s,
         }
         worker.write("options.json", json.dumps(options))
         python = TOOLCHAINS["python"]
@@ -163,7 +169,7 @@ class PythonCall(_Driver):
         )
 
     def outcome(self, usage: Usage) -> str:
-        if usage.signal == signal.SIGALRM:
+        if usage.signal in (signal.SIGALRM, signal.SIGPROF):
             return "timeout"
         return "wrong_answer" if usage.exit_code == CHECK_FAILED else usage.outcome
 

@@ -38,6 +38,7 @@ class Program:
         name: For messages and the details of a run; not part of the row.
         context: "key: value" lines of the row.
         arguments: Command line arguments.
+        prelude: Python only, for metrics of a call: code that runs before the text, once.
         setup: Python only, for metrics of a call: statements that run before every call and are not measured.
         call: Python only: the statements that are measured; by default the text itself.
         check: Python only: statements that run after the first call; an AssertionError is a wrong answer.
@@ -52,6 +53,7 @@ class Program:
     name: str = ""
     context: tuple[str, ...] = ()
     arguments: tuple[str, ...] = ()
+    prelude: str = ""
     setup: str = ""
     call: str = ""
     check: str = ""
@@ -93,7 +95,7 @@ class Limits:
 RUN_LIMITS = Limits()
 BUILD_LIMITS = Limits(wall_s=120, cpu_s=120, memory_bytes=4 << 30, processes=256, file_bytes=1 << 30)
 
-_OPTIONAL = ("stdin", "expected_stdout", "group", "name", "setup", "call", "check", "context", "arguments")
+_OPTIONAL = ("stdin", "expected_stdout", "group", "name", "prelude", "setup", "call", "check", "context", "arguments")
 
 
 def read_programs(path: str | os.PathLike, *, language: str | None = None) -> Iterator[Program]:
@@ -104,7 +106,8 @@ def read_programs(path: str | os.PathLike, *, language: str | None = None) -> It
     giving a program. The folder that holds the program names its group, if it is not the one given.
 
     A table (.parquet, .csv, .tsv, .jsonl, .json) has the columns `text` and, unless given, `language`, and any of `stdin`,
-    `expected_stdout`, `group`, `name`, `setup`, `call`, `check`, `context` and `arguments`. The
+    `expected_stdout`, `group`, `name`, `prelude`, `setup`,
+    `call`, `check`, `context` and `arguments`. The
     last two are lists, in text formats written as JSON; other columns are left alone.
 
     Args:

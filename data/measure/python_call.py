@@ -4,7 +4,9 @@
 
 Warm-ups, then timed calls, then traced calls; the results go to file descriptor 3 as JSON. A call is the statements of
 `call` after those of `setup`, which are not measured; without them it is the whole program, with standard input from its
-beginning. What the first call prints is what the program prints. Each call has `wall_s` seconds; then SIGALRM ends all.
+beginning. What the first call prints is what the program prints. Each call has `wall_s` seconds on the clock and `cpu_s` of
+the processor; then SIGALRM or SIGPROF ends all. Memory is the peak above what was there before the call, less that of a call of
+nothing.
 """
 
 import gc
@@ -27,9 +29,14 @@ def main():
     data = sys.stdin.buffer.read()
     sys.argv[:] = ["main.py", *options["arguments"]]
     printed, nowhere = sys.stdout, open(os.devnull, "w")
-    seconds = options["wall_s"]
+
+    def timers(wall_s, cpu_s):
+        signal.setitimer(signal.ITIMER_REAL, wall_s)
+        signal.setitimer(signal.ITIMER_PROF, cpu_s)
+
     if options["call"]:
         names = {"__name__": "__main__"}
+        exec(compile(options["prelude"], "prelude", "exec", dont_inherit=True), names)
         exec(program, names)
         setup, call, check = (
             compile(options[part], part, "exec", dont_inherit=True) for part in ("setup", "call", "check")
@@ -47,7 +54,7 @@ def main():
             fresh = names
             exec(setup, fresh)
         gc.collect()
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        timers(options["wall_s"], options["cpu_s"])
         return fresh
 
     def timed(first=False):
@@ -55,7 +62,7 @@ def main():
         wall, cpu = time.perf_counter(), time.process_time()
         run(call, fresh)
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        timers(0, 0)
         if first and check is not None:
             try:
                 exec(check, fresh)
@@ -64,7 +71,7 @@ def main():
                 sys.exit(CHECK_FAILED)
         return wall, cpu
 
-    def traced():
+    def traced(call):
         fresh = prepare(False)
         tracemalloc.start()
         try:
@@ -74,18 +81,19 @@ def main():
             return tracemalloc.get_traced_memory()[1] - before
         finally:
             tracemalloc.stop()
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            timers(0, 0)
 
     for number in range(options["warmups"]):
         timed(first=number == 0)
     times = [timed(first=not options["warmups"] and number == 0) for number in range(options["repeats"])]
-    peaks = [traced() for _ in range(options["traced"])]
+    overhead = traced(compile("", "nothing", "exec"))
+    peaks = [max(0, traced(call) - overhead) for _ in range(options["traced"])]
     sys.stdout = printed
     sys.stdout.flush()
     result = {
+        "peak_memory_bytes": peaks,
         "call_wall_time_ms": [wall * 1e3 for wall, _ in times],
         "call_cpu_time_ms": [cpu * 1e3 for _, cpu in times],
-        "peak_memory_bytes": peaks,
     }
     with os.fdopen(3, "w", encoding="utf-8") as file:
         json.dump(result, file)

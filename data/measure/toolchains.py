@@ -5,6 +5,7 @@ Commands are lists of words in which these stand for what a run fills in:
 * `{build}`, the folder with the source file and what the build made of it; builds run in it.
 * `{python}`, the interpreter that runs this package, without its virtual environment.
 * `{memory_mb}`, the limit on memory in MiB.
+* `{tsc}`, the path of the TypeScript compiler.
 
 Every program is pinned to one core, and runtimes that choose by the machine are told the same on every machine.
 """
@@ -160,8 +161,19 @@ TOOLCHAINS: dict[str, Toolchain] = {
         Toolchain(
             "typescript",
             "main.ts",
-            build=("tsc", "--target", "es2020", "--module", "commonjs", "--lib", "es2020,dom", "main.ts"),
+            build=(
+                "tsc",
+                "--target",
+                "es2020",
+                "--module",
+                "commonjs",
+                "--lib",
+                "es2020,dom",
+                "--skipLibCheck",
+                "main.ts",
+            ),
             artifact="main.js",
+            batch=("node", f"{_DRIVERS}/TscMany.js", "{tsc}"),
             run=("node", "{build}/main.js"),
             version=("tsc", "--version"),
             package="node-typescript",
@@ -295,7 +307,10 @@ TOOLCHAINS: dict[str, Toolchain] = {
         Toolchain(
             "scheme",
             "main.scm",
-            build=("guild", "compile", "-O2", "-o", "main.go", "main.scm"),
+            build=(
+                *("guile", "--no-auto-compile", "-c"),
+                '(use-modules (system base compile)) (compile-file "main.scm" #:output-file "main.go")',
+            ),
             artifact="main.go",
             run=("guile", "--no-auto-compile", "-c", '(load-compiled "{build}/main.go")'),
             version=("guile", "--version"),

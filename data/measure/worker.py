@@ -67,14 +67,14 @@ class Usage:
         return "ok" if self.ok else "runtime_error"
 
     def describe(self) -> str:
-        """In words what went wrong, and the end of what was printed to standard error."""
+        """In words what went wrong, and the end of what was printed, to standard error if anything was."""
         if self.stopped_by:
             what = f"stopped by {self.stopped_by}"
         elif self.signal is not None:
             what = f"signal {self.signal}"
         else:
             what = f"exit status {self.exit_code}"
-        said = self.stderr[-_KEPT_OUTPUT:].decode("utf-8", "replace").strip()
+        said = (self.stderr.strip() or self.stdout.strip())[-_KEPT_OUTPUT:].decode("utf-8", "replace")
         return f"{what}: {said}" if said else what
 
 
@@ -206,7 +206,7 @@ class Worker:
         for word in command:
             for place, text in places.items():
                 word = word.replace(place, text)
-            words.append(word)
+            words.append(find_tool("tsc") if word == "{tsc}" else word)
         return [words[0] if os.path.isabs(words[0]) else find_tool(words[0]), *words[1:]]
 
     def build(self, program: Program, limits: Limits = BUILD_LIMITS) -> Usage | None:
