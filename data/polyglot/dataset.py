@@ -28,7 +28,7 @@ from code_rlm.data.schema import DataError
 logger = logging.getLogger(__name__)
 
 LIMITS = Limits(wall_s=30.0, cpu_s=10.0, memory_bytes=1 << 30)
-METRICS = ("peak_rss_bytes", "cpu_time_ms", "idle_rss_bytes")
+METRICS = ("peak_rss_bytes", "cpu_time_ms", "idle_peak_rss_bytes")
 _LINE_EVERY_S = 30
 
 

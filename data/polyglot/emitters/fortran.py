@@ -48,7 +48,8 @@ class Fortran(Emitter):
         contains = ["contains", "", *("  " + line if line else "" for line in inside)] if inside else []
         title = [self.comment(self.program.note)] if self.style.comments else []
         head = [*title, "program main", "  implicit none", *types, *constants, *variables]
-        return "\n".join([*head, "", *body, *(["", *contains] if contains else []), "end program main"]) + "\n"
+        lines = [*head, "", *body, *(["", *contains] if contains else []), "end program main"]
+        return "\n".join(piece for line in lines for piece in _folded(line)) + "\n"
 
     def enter(self, function):
         super().enter(function)
@@ -345,6 +346,16 @@ end function branch""",
 
     def tree_right(self, c):
         return f"{c}%right"
+
+
+def _folded(line: str) -> list[str]:
+    """Cut a line at the 120th column or before; compilers take no more than 132."""
+    pieces = []
+    while len(line) > 120:
+        place = line.rfind(" ", 40, 118)
+        pieces.append(line[:place] + " &")
+        line = " " * 8 + line[place + 1 :]
+    return [*pieces, line]
 
 
 EMITTER = Fortran
