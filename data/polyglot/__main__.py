@@ -71,7 +71,9 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "measure":
             print(dataset.measure(args.programs, args.out, hours=args.hours, batch=args.batch, core=args.core))
         elif args.command == "noise":
-            print(dataset.measure_again(args.programs, args.measured, args.out, each=args.programs_each, core=args.core))
+            print(
+                dataset.measure_again(args.programs, args.measured, args.out, each=args.programs_each, core=args.core)
+            )
         else:
             print(dataset.pack(args.measured, args.out, noise=args.noise, least=args.least))
     except RLMError as error:

@@ -133,7 +133,11 @@ class Bash(Emitter):
 
     def arr_new(self, a, size, fill):
         at = self.fresh("q")
-        return [f"local -a {a}=()", f"local {at}", f"for (({at} = 0; {at} < {size}; {at}++)); do {a}[{at}]={fill}; done"]
+        return [
+            f"local -a {a}=()",
+            f"local {at}",
+            f"for (({at} = 0; {at} < {size}; {at}++)); do {a}[{at}]={fill}; done",
+        ]
 
     def arr_get(self, a, i):
         return f"{a}[{i}]"
@@ -169,7 +173,9 @@ class Bash(Emitter):
                 self.put(f"local {self.v(node.name)}=${{{source}[-1]}}", f"unset '{source}[-1]'")
             else:
                 head = f"{source}_head"
-                self.put(f"local {self.v(node.name)}=${{{source}[{head}]}}", f"unset '{source}[{head}]'", f"(({head}++))")
+                self.put(
+                    f"local {self.v(node.name)}=${{{source}[{head}]}}", f"unset '{source}[{head}]'", f"(({head}++))"
+                )
         else:
             super().statement(node)
 
@@ -232,7 +238,7 @@ class Bash(Emitter):
         return f"{s}[{self.name_of(value)}]=1"
 
     def set_del(self, s, value):
-        return f"unset \"{s}[{self.name_of(value)}]\""
+        return f'unset "{s}[{self.name_of(value)}]"'
 
     def deque_new(self, q):
         return [f"local -a {q}=()", f"local {q}_head=0"]
@@ -256,18 +262,23 @@ class Bash(Emitter):
         return f"{s}+=$(({value}))"
 
     def str_each(self, node, s):
-        at = self.fresh("q")
-        self.put(f"local {at} {self.v(node.var)}", f"for (({at} = 0; {at} < ${{#{s}}}; {at}++)); do")
+        # A substring is looked for from the beginning; reading on is linear.
+        letter = self.fresh("letter")
+        self.put(f"local {letter} {self.v(node.var)}", f"while IFS= read -r -n1 {letter}; do")
         with self.indented():
-            self.put(f"printf -v {self.v(node.var)} '%d' \"'${{{s}:{at}:1}}\"")
+            self.put(f"[[ -n ${letter} ]] || continue", f"printf -v {self.v(node.var)} '%d' \"'${letter}\"")
             self.body(node.body)
-        self.put("done")
+        self.put(f'done <<< "${s}"')
 
     def strs_push(self, s, prefix, value):
         return f"{s}+=({prefix}{self.name_of(value)})"
 
     def strs_join(self, target, source, separator):
-        return [f"local {target}", f"printf -v {target} '%s{separator}' \"${{{source}[@]}}\"", f"{target}=${{{target}%?}}"]
+        return [
+            f"local {target}",
+            f"printf -v {target} '%s{separator}' \"${{{source}[@]}}\"",
+            f"{target}=${{{target}%?}}",
+        ]
 
 
 EMITTER = Bash

@@ -42,16 +42,25 @@ class D(Braces):
         if type.kind in ("mat", "jag"):
             return f"{elem}[][]"
         if type.kind in ("map", "smap", "set", "str", "strs"):
-            return {"map": "long[long]", "smap": "long[string]", "set": "bool[long]", "str": "char[]", "strs": "string[]"}[
-                type.kind
-            ]
+            return {
+                "map": "long[long]",
+                "smap": "long[string]",
+                "set": "bool[long]",
+                "str": "char[]",
+                "strs": "string[]",
+            }[type.kind]
         name, links = ("Cell", ("next",)) if type.kind == "list" else ("Tree", ("left", "right"))
         struct = self.formed(type).form == "struct"
         link = f"{name}*" if struct else name
         fields = [*(f"    {link} {each};" for each in links), "    long value;"]
         if not struct:
             given = ", ".join([*(f"{name} {each}" for each in links), "long value"])
-            fields += ["", f"    this({given}) {{", *(f"        this.{each} = {each};" for each in (*links, "value")), "    }"]
+            fields += [
+                "",
+                f"    this({given}) {{",
+                *(f"        this.{each} = {each};" for each in (*links, "value")),
+                "    }",
+            ]
         self.need(name, "\n".join([f"{'struct' if struct else 'class'} {name} {{", *fields, "}"]))
         return link
 

@@ -75,7 +75,9 @@ class Fortran(Emitter):
             group = groups.setdefault(key, (type, []))[1]
             if self.v(name) not in group:
                 group.append(self.v(name))
-        lines = [self.declaration(type, names[k : k + 6]) for type, names in groups.values() for k in range(0, len(names), 6)]
+        lines = [
+            self.declaration(type, names[k : k + 6]) for type, names in groups.values() for k in range(0, len(names), 6)
+        ]
         return [*lines, *([f"  logical :: {', '.join(self.flags)}"] if self.flags else [])]
 
     def routine(self, function) -> list[str]:
@@ -224,7 +226,11 @@ end subroutine push_{elem}""",
         self.put("end if")
 
     def free(self, a):
-        return f"deallocate({a})" if a.type.kind in ("arr", "mat", "jag") else f"if (allocated({a}%data)) deallocate({a}%data)"
+        return (
+            f"deallocate({a})"
+            if a.type.kind in ("arr", "mat", "jag")
+            else f"if (allocated({a}%data)) deallocate({a}%data)"
+        )
 
     # Arrays
 
@@ -232,7 +238,9 @@ end subroutine push_{elem}""",
         return text if a.elem == "i64" else f"int({text}, 8)"
 
     def store(self, a, value: str) -> str:
-        return {"u8": f"int({value}, 1)", "i32": f"int({value}, 4)", "f64": f"real({value}, 8)"}.get(a.elem, self.kind8(value))
+        return {"u8": f"int({value}, 1)", "i32": f"int({value}, 4)", "f64": f"real({value}, 8)"}.get(
+            a.elem, self.kind8(value)
+        )
 
     def arr_new(self, a, size, fill):
         return [f"allocate({a}(0:{size} - 1))", f"{a} = {fill}"]

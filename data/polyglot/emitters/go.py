@@ -175,7 +175,9 @@ class Go(Braces):
         if isinstance(node, ir.Let) and isinstance(node.value, ir.Ask) and node.value.op in pops:
             source = self.target(node.value.target)
             if node.value.op == "vec.pop":
-                self.put(f"{self.v(node.name)} := int({source}[len({source})-1])", f"{source} = {source}[:len({source})-1]")
+                self.put(
+                    f"{self.v(node.name)} := int({source}[len({source})-1])", f"{source} = {source}[:len({source})-1]"
+                )
             else:
                 self.put(f"{self.v(node.name)} := {source}[0]", f"{source} = {source}[1:]")
         else:

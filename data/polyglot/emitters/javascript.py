@@ -18,7 +18,17 @@ class JavaScript(Braces):
     speed = 100_000
     start_ms = 35.0
     bytes_of = {"arr.array": 9, "arr.typed": 0, "vec": 14, "mat.nested": 9, "mat.typed": 0, "jag": 16, "map": 60}
-    bytes_of |= {"smap": 90, "set": 45, "deque": 12, "str": 18, "strs": 45, "list": 32, "tree": 40, "call": 160, "row": 40}
+    bytes_of |= {
+        "smap": 90,
+        "set": 45,
+        "deque": 12,
+        "str": 18,
+        "strs": 45,
+        "list": 32,
+        "tree": 40,
+        "call": 160,
+        "row": 40,
+    }
     whole_division = False
     both, either = "&&", "||"
     comparisons = {**Braces.comparisons, "==": "===", "!=": "!=="}

@@ -103,7 +103,10 @@ class Lua(Emitter):
         return Value(f"{text} // 1 | 0", level=LOOSE) if a.elem == "f64" else Value(text)
 
     def table(self, size: Value, fill: str) -> str:
-        self.need("filled", "local function filled(n, x)\n    local t = {}\n    for i = 1, n do\n        t[i] = x\n    end\n    return t\nend")
+        self.need(
+            "filled",
+            "local function filled(n, x)\n    local t = {}\n    for i = 1, n do\n        t[i] = x\n    end\n    return t\nend",
+        )
         return f"filled({size}, {fill})"
 
     def arr_new(self, a, size, fill):
@@ -146,7 +149,9 @@ class Lua(Emitter):
     strs_new = vec_new
 
     def vec_push(self, a, value):
-        return self.pick("push", f"{a}[#{a} + 1] = {self.store(a, value)}", f"table.insert({a}, {self.store(a, value)})")
+        return self.pick(
+            "push", f"{a}[#{a} + 1] = {self.store(a, value)}", f"table.insert({a}, {self.store(a, value)})"
+        )
 
     def vec_pop(self, a):
         return self.load(a, f"table.remove({a})")
@@ -247,7 +252,9 @@ class Lua(Emitter):
     def statement(self, node):
         if isinstance(node, ir.Let) and isinstance(node.value, ir.Ask) and node.value.op == "deque.pop":
             q = self.target(node.value.target)
-            self.put(f"local {self.v(node.name)} = {q}[{q}_first]", f"{q}[{q}_first] = nil", f"{q}_first = {q}_first + 1")
+            self.put(
+                f"local {self.v(node.name)} = {q}[{q}_first]", f"{q}[{q}_first] = nil", f"{q}_first = {q}_first + 1"
+            )
         else:
             super().statement(node)
 

@@ -88,7 +88,10 @@ class Nested(Emitter):
         self.varying.add(node.name)
         add = ir.Assign(node.name, ir.Bin("+", ir.Var(node.name), node.value))
         body = (add,) if node.keep is None else (ir.If(node.keep, (add,)),)
-        return [*self.part(ir.Let(node.name, ir.LONG, ir.Int(0))), *self.part(ir.For(node.var, node.low, node.high, body))]
+        return [
+            *self.part(ir.Let(node.name, ir.LONG, ir.Int(0))),
+            *self.part(ir.For(node.var, node.low, node.high, body)),
+        ]
 
     def folded_list(self, node: ir.Fold) -> list[Binding | list[str]]:
         return self.folded_loop(node)

@@ -32,11 +32,17 @@ class OCaml(Nested):
             body = self.lines_of(function.body, self.x(function.result))
             if function.note and self.style.comments:
                 functions.append(self.comment(function.note))
-            rec = "rec " if any(isinstance(n, ir.Call) and n.name == function.name for n in ir.walk(function.body)) else ""
+            rec = (
+                "rec "
+                if any(isinstance(n, ir.Call) and n.name == function.name for n in ir.walk(function.body))
+                else ""
+            )
             functions += [f"let {rec}{self.f(function.name)} {names} =", *self.shifted(body), ""]
         self.enter(self.program.main)
         result = self.x(self.program.result)
-        show = self.pick("show", f'Printf.printf "%d\\n" {self.tight(result)}', f"print_endline (string_of_int {self.tight(result)})")
+        show = self.pick(
+            "show", f'Printf.printf "%d\\n" {self.tight(result)}', f"print_endline (string_of_int {self.tight(result)})"
+        )
         main = ["let () =", *self.shifted(self.lines_of(self.program.body, show))]
         constants = [f"let {self.v(name)} = {value}" for name, value in self.program.constants]
         title = [self.comment(self.program.note)] if self.style.comments else []
@@ -50,7 +56,9 @@ class OCaml(Nested):
                 lines.append(f"let {part[0]} = {part[1]} in")
                 continue
             comment = part[0].startswith("(*")
-            more = last is not None or any(not (isinstance(p, list) and p[0].startswith("(*")) for p in parts[place + 1 :])
+            more = last is not None or any(
+                not (isinstance(p, list) and p[0].startswith("(*")) for p in parts[place + 1 :]
+            )
             lines += part if comment or not more else [*part[:-1], part[-1] + ";"]
         if last is not None:
             return [*lines, last]
@@ -152,7 +160,11 @@ class OCaml(Nested):
     def arr_each(self, node, a):
         item, body = self.fresh("it"), self.lines_of(node.body)
         kind = "Bytes" if self.is_bytes(a) else "Array"
-        lines = [f"{kind}.iter (fun {item} ->", f"  let {self.v(node.var)} = {self.load(a, item)} in", *self.shifted(body)]
+        lines = [
+            f"{kind}.iter (fun {item} ->",
+            f"  let {self.v(node.var)} = {self.load(a, item)} in",
+            *self.shifted(body),
+        ]
         return [*lines[:-1], lines[-1] + f") {a}"]
 
     def grow(self) -> None:
@@ -196,7 +208,10 @@ let pop g =
 
     def vec_each(self, node, a):
         at, body = self.fresh("at"), self.lines_of(node.body)
-        lines = [f"for {at} = 0 to {a}.size - 1 do", f"  let {self.v(node.var)} = {self.load(a, f'{a}.data.({at})')} in"]
+        lines = [
+            f"for {at} = 0 to {a}.size - 1 do",
+            f"  let {self.v(node.var)} = {self.load(a, f'{a}.data.({at})')} in",
+        ]
         return [*lines, *self.shifted(body), "done"]
 
     def mat_new(self, a, rows, columns, fill):
@@ -260,7 +275,9 @@ let pop g =
     smap_each = map_each
 
     def key(self, prefix, value: Value) -> str:
-        return self.pick("key", f'("{prefix}" ^ string_of_int {value.atom})', f'(Printf.sprintf "{prefix}%d" {value.atom})')
+        return self.pick(
+            "key", f'("{prefix}" ^ string_of_int {value.atom})', f'(Printf.sprintf "{prefix}%d" {value.atom})'
+        )
 
     def smap_add(self, m, prefix, value, delta):
         word = Value(self.fresh("word"))

@@ -92,10 +92,10 @@ class Pascal(Emitter):
             self.body(function.body)
             self.put(f"Result := {self.x(function.result)};")
             self.depth = 0
-        parameters = [
-            f"{'var ' if name in changed or self.types[name].kind == 'arr' else ''}{self.v(name)}: {self.type_text(self.types[name])}"
-            for name, _ in function.params
-        ]
+        parameters = []
+        for name, _ in function.params:
+            word = "var " if name in changed or self.types[name].kind == "arr" else ""
+            parameters.append(f"{word}{self.v(name)}: {self.type_text(self.types[name])}")
         given = f"({'; '.join(parameters)})" if parameters else ""
         lines = [f"function {self.f(function.name)}{given}: {self.type_text(function.result_type)};"]
         if function.note and self.style.comments:
@@ -145,9 +145,7 @@ class Pascal(Emitter):
         if kind == "str":
             return "AnsiString"
         if kind == "strs":
-            return self.named(
-                "TWords", "record\n    data: array of AnsiString;\n    size: LongInt;\n  end"
-            )
+            return self.named("TWords", "record\n    data: array of AnsiString;\n    size: LongInt;\n  end")
         name, links = ("Cell", "next: PCell;") if kind == "list" else ("Tree", "left, right: PTree;")
         self.named(f"P{name}", f"^T{name}")
         self.named(f"T{name}", f"record\n    value: Int64;\n    {links}\n  end")
@@ -175,7 +173,11 @@ end;""",
         return Value(value, INT, value.level)
 
     def wide(self, value):
-        return Value(f"Int64({value})", LONG) if value.type == INT and not value.isdigit() else Value(value, LONG, value.level)
+        return (
+            Value(f"Int64({value})", LONG)
+            if value.type == INT and not value.isdigit()
+            else Value(value, LONG, value.level)
+        )
 
     def let(self, name, type, value):
         self.put(f"{self.v(name)} := {value};")
@@ -234,7 +236,11 @@ end;""",
     def free(self, a):
         if a.type.kind in ("map", "smap", "set", "deque"):
             return f"{a}.Free;"
-        return f"SetLength({a}{'.data' if a.type.kind in ('vec', 'strs') else ''}, 0);" if a.type.kind != "str" else f"{a} := '';"
+        return (
+            f"SetLength({a}{'.data' if a.type.kind in ('vec', 'strs') else ''}, 0);"
+            if a.type.kind != "str"
+            else f"{a} := '';"
+        )
 
     # Arrays
 
@@ -267,7 +273,9 @@ end;""",
     def statement(self, node):
         if isinstance(node, ir.Let) and isinstance(node.value, ir.Ask) and node.value.op == "vec.pop":
             stack = self.target(node.value.target)
-            self.put(f"Dec({stack}.size);", f"{self.v(node.name)} := {self.load(stack, f'{stack}.data[{stack}.size]')};")
+            self.put(
+                f"Dec({stack}.size);", f"{self.v(node.name)} := {self.load(stack, f'{stack}.data[{stack}.size]')};"
+            )
         else:
             super().statement(node)
 
@@ -289,7 +297,11 @@ end;""",
         if fill == "0":
             return lines
         at, k = self.counter(), self.counter()
-        return [*lines, f"for {at} := 0 to {rows} - 1 do", f"  for {k} := 0 to {columns} - 1 do {a}[{at}][{k}] := {fill};"]
+        return [
+            *lines,
+            f"for {at} := 0 to {rows} - 1 do",
+            f"  for {k} := 0 to {columns} - 1 do {a}[{at}][{k}] := {fill};",
+        ]
 
     def cell(self, a, i, j) -> str:
         return f"{a}[{i.atom} * {self.sizes[a.name].atom} + {j}]" if a.form == "flat" else f"{a}[{i}][{j}]"

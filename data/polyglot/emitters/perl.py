@@ -282,7 +282,10 @@ class Perl(Braces):
             return
         low, high, kept = self.x(node.low), self.x(ir.minus_one(node.high)), self.fresh("kept")
         with_topic = {**self.style.names, node.var: ("_",)}
-        plain, self.style = self.style, type(self.style)(self.style.seed, self.style.comments, with_topic, self.style.indent)
+        plain, self.style = (
+            self.style,
+            type(self.style)(self.style.seed, self.style.comments, with_topic, self.style.indent),
+        )
         keep = "" if node.keep is None else f"grep {{ {self.x(node.keep)} }} "
         self.put(f"my {kept} = [map {{ {self.x(node.value).atom} }} {keep}{low} .. {high}];")
         self.style = plain

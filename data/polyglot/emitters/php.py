@@ -177,7 +177,13 @@ class Php(Braces):
         return f"{m}[{key}] = {value};"
 
     def map_add(self, m, key, delta):
-        test = [f"if (isset({m}[{key}])) {{", f"    {m}[{key}] += {delta};", "} else {", f"    {m}[{key}] = {delta};", "}"]
+        test = [
+            f"if (isset({m}[{key}])) {{",
+            f"    {m}[{key}] += {delta};",
+            "} else {",
+            f"    {m}[{key}] = {delta};",
+            "}",
+        ]
         return self.pick("add", f"{m}[{key}] = ({m}[{key}] ?? 0) + {delta};", test)
 
     def map_each(self, node, m):
@@ -293,7 +299,9 @@ class Php(Braces):
         use = f" use ({', '.join(bound)})" if bound else ""
         keep = "" if node.keep is None else f"if ({self.x(node.keep)}) "
         lines = [f"for ({var} = {low}; {var} < {high}; {var}++) {{", f"    {keep}yield {self.x(node.value)};", "}"]
-        self.put(f"${name} = function (){use} {{", *("    " + line for line in lines), "};", f"{self.v(node.name)} = 0;")
+        self.put(
+            f"${name} = function (){use} {{", *("    " + line for line in lines), "};", f"{self.v(node.name)} = 0;"
+        )
         self.put(f"foreach (${name}() as $part) {self.v(node.name)} += $part;")
 
     def fold_list(self, node):

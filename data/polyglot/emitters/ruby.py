@@ -105,7 +105,9 @@ class Ruby(Emitter):
     # Arrays
 
     def store(self, a, value: Value) -> str:
-        return f"{value}.0" if a.elem == "f64" and value.isdigit() else f"{value.atom}.to_f" if a.elem == "f64" else value
+        return (
+            f"{value}.0" if a.elem == "f64" and value.isdigit() else f"{value.atom}.to_f" if a.elem == "f64" else value
+        )
 
     def load(self, a, text: str) -> str:
         return f"{text}.to_i" if a.elem == "f64" else text
@@ -145,7 +147,9 @@ class Ruby(Emitter):
     strs_new = deque_new = vec_new
 
     def vec_push(self, a, value):
-        return self.pick("push", f"{a} << {Value(self.store(a, value), level=value.level).atom}", f"{a}.push({self.store(a, value)})")
+        return self.pick(
+            "push", f"{a} << {Value(self.store(a, value), level=value.level).atom}", f"{a}.push({self.store(a, value)})"
+        )
 
     def vec_pop(self, a):
         return self.load(a, f"{a}.pop")
@@ -238,7 +242,7 @@ class Ruby(Emitter):
         return f"{q}.shift"
 
     def str_new(self, s):
-        return f'{s} = {self.pick("text", "String.new", "+" + chr(34) * 2)}'
+        return f"{s} = {self.pick('text', 'String.new', '+' + chr(34) * 2)}"
 
     def str_add_char(self, s, code):
         return f"{s} << {code.atom}.chr"

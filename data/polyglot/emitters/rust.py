@@ -60,7 +60,10 @@ class Rust(Braces):
         if type.kind in ("str", "strs"):
             return "String" if type.kind == "str" else "Vec<String>"
         self.imports.add("std::rc::Rc")
-        self.need("Tree", "struct Tree {\n    left: Link,\n    value: i64,\n    right: Link,\n}\n\ntype Link = Option<Rc<Tree>>;")
+        self.need(
+            "Tree",
+            "struct Tree {\n    left: Link,\n    value: i64,\n    right: Link,\n}\n\ntype Link = Option<Rc<Tree>>;",
+        )
         return "Link"
 
     def declare(self, type, name, value):
@@ -68,7 +71,9 @@ class Rust(Braces):
 
     def let(self, name, type, value):
         word = "let mut" if name in self.varying else "let"
-        noted = f": {self.type_text(type)}" if type.kind == "tree" or word == "let mut" or value.upper() == value else ""
+        noted = (
+            f": {self.type_text(type)}" if type.kind == "tree" or word == "let mut" or value.upper() == value else ""
+        )
         value = self.owned(value) if type.kind == "tree" else value
         self.put(f"{word} {self.v(name)}{noted} = {value};")
 
@@ -235,7 +240,9 @@ class Rust(Braces):
 
     def map_get(self, m, key, default):
         return self.pick(
-            "get", f"*{m}.get({self.borrowed(key)}).unwrap_or(&{default})", f"{m}.get({self.borrowed(key)}).copied().unwrap_or({default})"
+            "get",
+            f"*{m}.get({self.borrowed(key)}).unwrap_or(&{default})",
+            f"{m}.get({self.borrowed(key)}).copied().unwrap_or({default})",
         )
 
     def ask(self, node):

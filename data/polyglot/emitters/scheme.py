@@ -73,7 +73,9 @@ class Scheme(Nested):
             return Value(f"({op} {self.x(node.left)} {self.x(node.right)})", self.type_of(node))
         if isinstance(node, ir.Cmp):
             sides = f"{self.x(node.left)} {self.x(node.right)}"
-            return Value(f"(not (= {sides}))" if node.op == "!=" else f"({'=' if node.op == '==' else node.op} {sides})")
+            return Value(
+                f"(not (= {sides}))" if node.op == "!=" else f"({'=' if node.op == '==' else node.op} {sides})"
+            )
         if isinstance(node, (ir.Both, ir.Either)):
             word = "and" if isinstance(node, ir.Both) else "or"
             return Value(f"({word} {self.x(node.left)} {self.x(node.right)})")
