@@ -41,6 +41,7 @@ from code_rlm.data.polyglot.ir import (
     Var,
     While,
     Wide,
+    node,
 )
 from code_rlm.data.polyglot.stage import Stage
 
@@ -71,12 +72,12 @@ def family(*needs: str) -> Callable[[Callable[[Stage], Built]], Callable[[Stage]
 
 def get(name: str, *at: Any) -> Ask:
     """Read an element of an array."""
-    return Ask("arr.get", name, at)
+    return Ask("arr.get", name, tuple(map(node, at)))
 
 
 def put(name: str, at: Any, value: Any) -> Do:
     """Write an element of an array."""
-    return Do("arr.set", name, (at, value))
+    return Do("arr.set", name, (node(at), node(value)))
 
 
 def filled(s: Stage, role: str, elem: str, size: Any, limit: int) -> tuple[str, list[Any]]:

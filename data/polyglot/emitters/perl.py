@@ -46,6 +46,11 @@ class Perl(Braces):
         text = self.v(name)
         return text if text.startswith("$") else f"{text}()"
 
+    def f(self, name):
+        # Quoting operators look like functions of one letter.
+        text = super().f(name)
+        return f"{text}_" if text in ("m", "q", "s", "x", "y", "tr") else text
+
     def fresh(self, stem):
         return f"${super().fresh(stem)}"
 

@@ -162,6 +162,7 @@ class Scheme(Nested):
             body = (ir.Let(node.var, ir.LONG, value), *node.body)
             return self.counted(ir.For(at, ir.Int(0), self.size_node(node.target), body))
         body = self.lines_of(node.body)
+        self.imports.add("((rnrs base) #:select (vector-for-each))")
         return [f"(vector-for-each (lambda ({self.v(node.var)})", *self.closed(self.shifted(body, 4), f") {a})")]
 
     def grow(self) -> None:
