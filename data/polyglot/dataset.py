@@ -173,10 +173,14 @@ def pack(measured: str, out: str, *, noise: str | None = None, least: int = 0) -
     tables = {}
     for split in SPLITS:
         table = pa.Table.from_pylist([row for row in rows if split_of(row["group"]) == split], schema=ARROW_SCHEMA)
+        (folder / f"{split}.parquet").unlink(missing_ok=True)
+        # `datasets` does not read a file without rows; a split that has none is not named in the card either.
+        if not table.num_rows:
+            continue
         pq.write_table(table, folder / f"{split}.parquet", compression="zstd", compression_level=19)
         tables[split] = table
     spreads = noise_between(rows, _rows(noise)) if noise else {}
-    sizes = {split: (folder / f"{split}.parquet").stat().st_size for split in SPLITS}
+    sizes = {split: (folder / f"{split}.parquet").stat().st_size for split in tables}
     (folder / "README.md").write_text(write_card(tables, sizes, spreads), encoding="utf-8")
     gone = f"; left out for fewer than {least} ok rows: {', '.join(left_out)}" if left_out else ""
     return f"{folder}: {len(rows)} rows, {sum(sizes.values()) / 1e6:.1f} MB{gone}"

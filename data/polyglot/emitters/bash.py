@@ -13,7 +13,7 @@ class Bash(Emitter):
     # Neither cells nor rows of rows: an array holds texts only.
     supports = frozenset({"arr", "vec", "mat", "map", "smap", "set", "deque", "str", "strs", "recursion"})
     max_depth = 300
-    speed = 500
+    speed = 300
     start_ms = 3.0
     bytes_of = {"arr": 70, "vec": 70, "mat": 70, "map": 110, "smap": 130, "set": 110, "deque": 70, "str": 4}
     bytes_of |= {"strs": 80, "call": 4000}
@@ -182,7 +182,7 @@ class Bash(Emitter):
     def vec_len(self, a):
         return f"${{#{a}[@]}}"
 
-    map_len = smap_len = set_len = deque_len = vec_len
+    map_len = smap_len = set_len = vec_len
 
     def mat_new(self, a, rows, columns, fill):
         self.sizes[a.name] = columns
@@ -241,10 +241,14 @@ class Bash(Emitter):
         return f'unset "{s}[{self.name_of(value)}]"'
 
     def deque_new(self, q):
-        return [f"local -a {q}=()", f"local {q}_head=0"]
+        # Appending to an array that has run empty would begin at 0 again, so that the end is counted too.
+        return [f"local -a {q}=()", f"local {q}_head=0 {q}_tail=0"]
 
     def deque_push(self, q, value):
-        return self.vec_push(q, value)
+        return f"{q}[{q}_tail++]=$(({value}))"
+
+    def deque_len(self, q):
+        return f"({q}_tail - {q}_head)"
 
     def str_new(self, s):
         return f"local {s}="
