@@ -68,7 +68,7 @@ def test_when_many_are_drawn_then_texts_are_distinct_and_within_the_budget():
     assert len(made) > 30
     assert len({each.text for each in made}) == len(made)
     for each in made:
-        assert each.estimated_ms <= SMALL.most_ms or each.size <= 100
+        assert each.estimated_ms <= SMALL.most_ms
         assert each.estimated_bytes <= SMALL.most_bytes
 
 
@@ -105,8 +105,11 @@ def test_when_a_family_is_supported_then_its_text_is_written(language):
     # Every family in a third of the languages.
     for problem in range(list(EMITTERS).index(language) % 3, len(FAMILIES), 3):
         made = sample(3, problem, 0, language, SMALL)
-        if made is None:
-            assert not can_write(EMITTERS[language], problem_families(3, problem))
+        if not can_write(EMITTERS[language], problem_families(3, problem)):
+            assert made is None
+            continue
+        if made is None:  # even the smallest size is over this budget
+            assert language in ("bash", "java")
             continue
         assert made.language == language and made.group.startswith(f"s3-p{problem:04d}-")
         assert len(made.text.splitlines()) > 5

@@ -217,7 +217,7 @@ def costs(emitter: type[Emitter], cost: Cost, style_seed: int) -> tuple[float, f
 
 
 def sample(seed: int, problem: int, variant: int, language: str, budget: Budget = Budget()) -> Sample | None:
-    """Draw one program, or None where the language does not support the problem."""
+    """Draw one program; None where the language does not support the problem, or not within the budget at any size."""
     emitter = EMITTERS[language]
     if not can_write(emitter, problem_families(seed, problem)):
         return None
@@ -229,6 +229,8 @@ def sample(seed: int, problem: int, variant: int, language: str, budget: Budget 
         needed, ms = costs(emitter, cost, style_seed)
         return needed <= budget.most_bytes and ms <= budget.most_ms
 
+    if not fits(0):
+        return None
     low, high = 0, int(math.log(LARGEST / SMALLEST, RUNG))
     while low < high:
         middle = (low + high + 1) // 2
@@ -254,7 +256,7 @@ def sample(seed: int, problem: int, variant: int, language: str, budget: Budget 
 def samples(
     seed: int, problems: int, variants: int, languages: Sequence[str], budget: Budget = Budget()
 ) -> Iterator[Sample]:
-    """Yield programs variant by variant, each in every language that supports its problem; texts are distinct.
+    """Yield programs variant by variant, each in every language that can write it; texts are distinct.
 
     Raises:
         DataError: An unknown language.

@@ -398,7 +398,9 @@ let right = function Node (_, _, t) -> t | Leaf -> failwith "leaf\"""",
         else:
             span = f"List.init {self.x(node.high).atom} (fun {var} -> {var})"
         keep = "" if node.keep is None else f" |> {module}.filter (fun {var} -> {self.x(node.keep)})"
-        return f"{span}{keep} |> {module}.map (fun {var} -> {self.x(node.value)}) |> {module}.fold_left (+) 0"
+        # List.map needs stack for every element.
+        mapper = "Seq.map" if module == "Seq" else "List.rev_map"
+        return f"{span}{keep} |> {mapper} (fun {var} -> {self.x(node.value)}) |> {module}.fold_left (+) 0"
 
     def folded_lazy(self, node):
         return [(self.v(node.name), self.stream(node, "Seq"))]
