@@ -1,6 +1,6 @@
 """Generates, measures and packs polyglot-memory, one step a command.
 
-    python -m code_rlm.data.polyglot generate --problems 220 --variants 8 --out programs.parquet
+    python -m code_rlm.data.polyglot generate --problems 160 --variants 7 --out programs.parquet
     python -m code_rlm.data.polyglot measure programs.parquet --out measured --hours 2
     python -m code_rlm.data.polyglot noise programs.parquet --measured measured --out noise --programs 20
     python -m code_rlm.data.polyglot pack measured --noise noise --out data/polyglot_memory
@@ -30,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="write programs with their expected answers to a table")
     generate.add_argument("--seed", type=int, default=0, help="decides everything [0]")
-    generate.add_argument("--problems", type=int, default=220, help="skeletons, each a group [220]")
-    generate.add_argument("--variants", type=int, default=8, help="variants of a problem in each language [8]")
+    generate.add_argument("--problems", type=int, default=160, help="skeletons, each a group [160]")
+    generate.add_argument("--variants", type=int, default=7, help="variants of a problem in each language [7]")
     generate.add_argument("--languages", nargs="+", default=list(EMITTERS), metavar="NAME", help="by default all")
     generate.add_argument("--most-ms", type=float, default=260.0, help="estimated CPU time of a program [260]")
     generate.add_argument("--most-mb", type=float, default=280.0, help="estimated memory of a program [280]")

@@ -13,8 +13,8 @@ class Bash(Emitter):
     # Neither cells nor rows of rows: an array holds texts only.
     supports = frozenset({"arr", "vec", "mat", "map", "smap", "set", "deque", "str", "strs", "recursion"})
     max_depth = 300
-    speed = 300
-    start_ms = 3.0
+    speed = 600
+    start_ms = 5.0
     bytes_of = {"arr": 70, "vec": 70, "mat": 70, "map": 110, "smap": 130, "set": 110, "deque": 70, "str": 4}
     bytes_of |= {"strs": 80, "call": 4000}
     constant_case = "upper"

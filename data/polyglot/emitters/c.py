@@ -14,8 +14,8 @@ class C(Braces):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion"})
     forms = {"mat": ("flat", "rows"), "map": ("open", "chained"), "set": ("open",)}
     max_depth = 60_000
-    speed = 400_000
-    start_ms = 1.0
+    speed = 1_000_000
+    start_ms = 2.0
     bytes_of = {"map.open": 48, "map.chained": 64, "smap": 96, "set": 26, "deque": 16, "str": 2, "strs": 40}
     bytes_of |= {"list": 32, "tree": 32, "call": 96, "vec": 16, "jag": 16, "row": 32}
     case = "snake"

@@ -15,7 +15,7 @@ class Cpp(Braces):
     forms = {"mat": ("nested", "flat"), "map": ("unordered", "ordered"), "smap": ("unordered", "ordered")}
     forms |= {"set": ("unordered", "ordered"), "list": ("shared", "raw"), "tree": ("shared", "raw")}
     max_depth = 40_000
-    speed = 300_000
+    speed = 800_000
     start_ms = 2.0
     bytes_of = {"map": 64, "smap": 90, "set": 56, "deque": 9, "str": 2, "strs": 64, "vec": 16, "jag": 16, "row": 32}
     bytes_of |= {"list": 48, "tree": 64, "call": 128}

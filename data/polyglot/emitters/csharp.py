@@ -15,8 +15,8 @@ class CSharp(Braces):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion", "lazy"})
     forms = {"map": ("Dictionary", "SortedDictionary"), "mat": ("nested", "flat"), "arr": ("array", "array", "list")}
     max_depth = 15_000
-    speed = 100_000
-    start_ms = 50.0
+    speed = 450_000
+    start_ms = 17.0
     bytes_of = {"vec": 16, "jag": 18, "map": 90, "smap": 120, "set": 60, "deque": 18, "str": 5, "strs": 64}
     bytes_of |= {"list": 32, "tree": 40, "call": 120, "row": 64}
 

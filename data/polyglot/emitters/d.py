@@ -15,8 +15,8 @@ class D(Braces):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion", "lazy"})
     forms = {"mat": ("nested", "flat"), "list": ("class", "struct"), "tree": ("class", "struct")}
     max_depth = 40_000
-    speed = 250_000
-    start_ms = 3.0
+    speed = 800_000
+    start_ms = 6.0
     bytes_of = {"vec": 24, "jag": 26, "map": 80, "smap": 120, "set": 70, "deque": 24, "str": 3, "strs": 56}
     bytes_of |= {"list": 40, "tree": 48, "call": 128, "row": 64}
     cast_int, cast_long = "cast(int) ", "cast(long) "

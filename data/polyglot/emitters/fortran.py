@@ -14,8 +14,8 @@ class Fortran(Emitter):
     # Its library has neither hash tables nor texts that grow well.
     supports = frozenset({"arr", "vec", "mat", "jag", "list", "tree", "recursion"})
     max_depth = 40_000
-    speed = 400_000
-    start_ms = 1.0
+    speed = 1_200_000
+    start_ms = 2.5
     bytes_of = {"vec": 16, "jag": 18, "list": 32, "tree": 40, "call": 96, "row": 80}
     constant_case = "snake"
     indent = 2

@@ -16,8 +16,8 @@ class Go(Braces):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion"})
     forms = {"mat": ("nested", "flat"), "set": ("struct", "bool")}
     max_depth = 60_000
-    speed = 250_000
-    start_ms = 2.0
+    speed = 650_000
+    start_ms = 3.0
     bytes_of = {"vec": 24, "jag": 24, "map": 48, "smap": 80, "set": 28, "deque": 24, "str": 3, "strs": 60, "list": 24}
     bytes_of |= {"tree": 32, "call": 140, "row": 40}
     semicolon = ""

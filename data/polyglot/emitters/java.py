@@ -16,8 +16,8 @@ class Java(Braces):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion", "lazy"})
     forms = {"map": ("HashMap", "TreeMap"), "set": ("HashSet", "TreeSet"), "arr": ("array", "array", "list")}
     max_depth = 4_000
-    speed = 150_000
-    start_ms = 60.0
+    speed = 120_000
+    start_ms = 67.0
     bytes_of = {"arr.list": 28, "vec": 34, "jag": 34, "map": 80, "smap": 120, "set": 72, "deque": 28, "str": 3}
     bytes_of |= {"strs": 72, "list": 28, "tree": 36, "call": 120, "row": 40}
 

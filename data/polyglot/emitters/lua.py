@@ -11,8 +11,8 @@ class Lua(Emitter):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion", "lazy"})
     forms = {"mat": ("nested", "flat"), "list": ("record", "pair"), "tree": ("record", "pair")}
     max_depth = 15_000
-    speed = 40_000
-    start_ms = 2.0
+    speed = 150_000
+    start_ms = 4.0
     bytes_of = {"arr": 17, "vec": 24, "mat": 17, "jag": 30, "map": 44, "smap": 80, "set": 44, "deque": 44, "str": 2}
     bytes_of |= {"strs": 56, "list": 120, "tree": 136, "call": 140, "row": 64}
     line_comment = "--"

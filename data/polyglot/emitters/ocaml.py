@@ -12,8 +12,8 @@ class OCaml(Nested):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion", "lazy"})
     forms = {"mat": ("nested", "flat"), "set": ("hash", "tree"), "deque": ("queue",)}
     max_depth = 60_000
-    speed = 250_000
-    start_ms = 2.0
+    speed = 500_000
+    start_ms = 2.5
     bytes_of = {"arr": 8, "vec": 20, "mat": 8, "jag": 20, "map": 56, "smap": 90, "set": 56, "deque": 24, "str": 3}
     bytes_of |= {"strs": 60, "list": 36, "tree": 48, "call": 64, "row": 32}
     case = "snake"

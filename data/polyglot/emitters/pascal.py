@@ -15,7 +15,7 @@ class Pascal(Emitter):
     supports = frozenset({*ir.CONTAINERS, "recursion"})
     forms = {"mat": ("nested", "flat")}
     max_depth = 40_000
-    speed = 200_000
+    speed = 800_000
     start_ms = 2.0
     bytes_of = {"vec": 16, "jag": 18, "map": 70, "smap": 110, "set": 60, "deque": 20, "str": 2, "strs": 64}
     bytes_of |= {"list": 32, "tree": 40, "call": 96, "row": 32}

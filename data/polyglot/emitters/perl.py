@@ -13,7 +13,7 @@ class Perl(Braces):
     forms = {"mat": ("nested", "flat"), "list": ("array", "hash"), "tree": ("array", "hash")}
     elements = ("i32",)
     max_depth = 20_000
-    speed = 12_000
+    speed = 48_000
     start_ms = 8.0
     bytes_of = {"arr": 32, "vec": 36, "mat": 32, "jag": 36, "map": 110, "smap": 130, "set": 100, "deque": 36, "str": 1}
     bytes_of |= {"strs": 64, "list": 160, "tree": 220, "call": 700, "row": 100}

@@ -13,8 +13,8 @@ class Php(Braces):
     forms = {"arr": ("array", "array", "fixed"), "deque": ("SplQueue", "array"), "mat": ("nested", "flat")}
     forms |= {"list": ("array", "class"), "tree": ("array", "class")}
     max_depth = 20_000
-    speed = 40_000
-    start_ms = 15.0
+    speed = 180_000
+    start_ms = 17.0
     bytes_of = {"arr": 16, "vec": 24, "mat": 16, "jag": 24, "map": 48, "smap": 90, "set": 48, "deque": 40, "str": 2}
     bytes_of |= {"strs": 56, "list": 400, "tree": 400, "call": 160, "row": 64}
     case = "snake"

@@ -13,7 +13,7 @@ class Python(Emitter):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion", "lazy"})
     forms = {"arr": ("list", "array"), "vec": ("list", "array"), "mat": ("nested", "flat")}
     max_depth = 20_000
-    speed = 20_000
+    speed = 65_000
     start_ms = 15.0
     bytes_of = {
         "arr.list": 40,

@@ -12,7 +12,7 @@ class Ruby(Emitter):
     forms = {"mat": ("nested", "flat"), "list": ("array", "struct"), "tree": ("array", "struct")}
     forms |= {"str": ("string",)}
     max_depth = 6_000
-    speed = 18_000
+    speed = 90_000
     start_ms = 60.0
     bytes_of = {"arr": 8, "vec": 12, "mat": 8, "jag": 14, "map": 60, "smap": 110, "set": 60, "deque": 14, "str": 1}
     bytes_of |= {"strs": 50, "list": 56, "tree": 64, "call": 250, "row": 60}

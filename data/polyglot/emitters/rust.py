@@ -16,7 +16,7 @@ class Rust(Braces):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion", "lazy"} - {"list"})
     forms = {"mat": ("nested", "flat"), "map": ("HashMap", "BTreeMap"), "set": ("HashSet", "BTreeSet")}
     max_depth = 40_000
-    speed = 300_000
+    speed = 1_300_000
     start_ms = 2.0
     bytes_of = {"vec": 16, "jag": 16, "map": 40, "smap": 90, "set": 20, "deque": 16, "str": 2, "strs": 60}
     bytes_of |= {"tree": 64, "call": 128, "row": 40}

@@ -12,8 +12,8 @@ class Scheme(Nested):
     supports = frozenset({*ir.CONTAINERS, "sort", "recursion"})
     forms = {"tree": ("vector", "list"), "map": ("hash", "hashv"), "mat": ("nested", "flat")}
     max_depth = 20_000
-    speed = 25_000
-    start_ms = 30.0
+    speed = 130_000
+    start_ms = 14.0
     bytes_of = {"arr": 8, "vec": 20, "mat": 8, "jag": 24, "map": 60, "smap": 110, "set": 60, "deque": 24, "str": 6}
     bytes_of |= {"strs": 64, "list": 24, "tree": 56, "call": 120, "row": 40}
     case = "kebab"
