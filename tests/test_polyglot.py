@@ -1,6 +1,5 @@
 """polyglot-memory: programs that compile, agree, differ and keep to their budget; the data set that is made of them."""
 
-import hashlib
 import os
 import shutil
 import statistics
@@ -40,20 +39,21 @@ def total_program(high):
     return ir.Program((), (function,), (), Call("work", (Int(high),)))
 
 
-def digest_of_texts():
-    texts = [sample(7, problem, 1, language).text for problem in (1, 5, 12) for language in ("c", "python", "scheme")]
-    return hashlib.sha256("\x00".join(texts).encode()).hexdigest()
+TEXTS = """
+import hashlib
+from code_rlm.data.polyglot.generate import sample
+texts = [sample(7, problem, 1, language).text for problem in (1, 5, 12) for language in ("c", "python", "scheme")]
+digest = hashlib.sha256("".join(texts).encode()).hexdigest()
+"""
 
 
 def test_when_the_seed_is_the_same_then_so_are_the_texts_in_another_process():
-    tests = os.path.dirname(os.path.abspath(__file__))
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_polyglot; print(test_polyglot.digest_of_texts())"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONHASHSEED": "12", "PYTHONPATH": tests},
-    )
-    assert done.stdout.strip() == digest_of_texts(), done.stderr
+    here = {}
+    exec(TEXTS, here)
+    environment = {**os.environ, "PYTHONHASHSEED": "12"}
+    command = [sys.executable, "-c", TEXTS + "print(digest)"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.stdout.strip() == here["digest"], done.stderr
 
 
 def test_when_the_seed_variant_or_problem_changes_then_so_does_the_text():
