@@ -269,6 +269,18 @@ def data_root(tmp_path, monkeypatch):
             "language": ["Python"] * count,
         },
     )
+    write(
+        "leetcode_memory",
+        {
+            "text": [f"def solve(n):\n    return n + {row}" for row in rows],
+            "context": [[f"argument n: {row}"] for row in rows],
+            "group": [f"problem-{row % 9}" for row in rows],
+            "outcome": ["ok", "timeout"] * (count // 2),
+            "hardware": ["one core"] * count,
+            "versions": ["Python 3.11"] * count,
+            "peak_memory_bytes": [None if row % 2 else 8.0 * row for row in rows],
+        },
+    )
     for task, columns in {
         "nasbench201": {
             "arch_str": [f"|nor_conv_3x3~0|+{row}" for row in rows],
@@ -337,6 +349,12 @@ def test_when_kernels_are_read_then_sizes_are_context(data_root):
 def test_when_submissions_are_read_then_kilobytes_become_bytes(data_root):
     row = read_task("codenet_python", data_root)[1]
     assert (row["metrics"], row["values"]) == (["peak_memory_bytes", "cpu_time_ms"], [1001 * 1024.0, 1.0])
+
+
+def test_when_calls_are_read_then_arguments_are_context_and_failures_have_no_value(data_root):
+    rows = read_task("leetcode_memory", data_root)
+    assert (rows[2]["context"], rows[2]["values"], rows[2]["outcome"]) == (["argument n: 2"], [16.0], "ok")
+    assert (rows[3]["values"], rows[3]["outcome"], rows[3]["versions"]) == ([None], "timeout", "Python 3.11")
 
 
 def test_when_nasbench201_is_read_then_the_text_is_a_graph_and_counts_are_whole(data_root):

@@ -20,6 +20,9 @@ from code_rlm.data.measure.worker import Usage, Worker
 CHECK_FAILED = 98
 """Exit status with which `python_call.py` says that the check of a call failed."""
 
+COMPILE_FAILED = 97
+"""Exit status with which `triton_run.py` says that a kernel does not compile."""
+
 _HERE = Path(__file__).resolve().parent
 
 
@@ -174,12 +177,45 @@ class PythonCall(_Driver):
         return "wrong_answer" if usage.exit_code == CHECK_FAILED else usage.outcome
 
 
-OBSERVERS: tuple[Observer, ...] = (PeakRss(), TreePeakRss(), WallTime(), CpuTime(), PythonCall())
+class OnnxRun(_Driver):
+    """A model in onnxruntime on one core: time of a run, growth of resident memory. See `onnx_run.py`."""
+
+    metrics = ("latency_ms", "peak_memory_bytes")
+    languages = ("onnx",)
+
+    def before(self, worker: Worker, program: Program, limits: Limits, protocol: Protocol) -> Plan:
+        tools = TOOLCHAINS[self.languages[0]]
+        options = json.dumps({"warmups": protocol.call_warmups, "repeats": max(1, protocol.call_repeats)})
+        return Plan((*tools.run[:-1], options), limits, 1, dict(tools.environment), result=True)
+
+
+class TritonRun(OnnxRun):
+    """Kernels on a GPU by `triton.testing.do_bench`; without one they are only checked. See `triton_run.py`."""
+
+    metrics = ("latency_ms",)
+    languages = ("triton",)
+
+    def outcome(self, usage: Usage) -> str:
+        return "compile_error" if usage.exit_code == COMPILE_FAILED else usage.outcome
+
+
+OBSERVERS: tuple[Observer, ...] = (
+    PeakRss(),
+    TreePeakRss(),
+    WallTime(),
+    CpuTime(),
+    PythonCall(),
+    OnnxRun(),
+    TritonRun(),
+)
 
 IDLE_METRIC = "idle_peak_rss_bytes"
 """Peak resident size of a program of the language that does nothing, measured once in every run of the harness."""
 
 DEFAULT_METRICS = ("peak_rss_bytes", IDLE_METRIC, "wall_time_ms", "cpu_time_ms")
+
+METRICS_OF = {"onnx": OnnxRun.metrics, "triton": TritonRun.metrics}
+"""Default metrics of the languages that have others."""
 
 
 def observers_of(language: str, metrics: Sequence[str]) -> list[Observer]:
@@ -198,6 +234,7 @@ def observers_of(language: str, metrics: Sequence[str]) -> list[Observer]:
 __all__ = [
     "DEFAULT_METRICS",
     "IDLE_METRIC",
+    "METRICS_OF",
     "OBSERVERS",
     "PAPER_PROTOCOL",
     "Observer",

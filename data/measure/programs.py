@@ -19,6 +19,7 @@ from typing import Any
 from code_rlm.data.external import read_cells
 from code_rlm.data.measure.toolchains import LANGUAGE_OF_SUFFIX
 from code_rlm.errors_rlm import RLMError
+from code_rlm.onnx_text_rlm import onnx_to_text
 
 
 class MeasureError(RLMError):
@@ -31,7 +32,7 @@ class Program:
 
     Attributes:
         text: Source code, also the text of the row.
-        language: One of `TOOLCHAINS`, "onnx" or "triton".
+        language: One of `TOOLCHAINS`.
         stdin: What the program reads.
         expected_stdout: What it must print; spaces at the ends of lines and the text do not count. None accepts all.
         group: What never falls in two splits; empty, equal texts make a group.
@@ -148,7 +149,7 @@ def _programs_of_file(file: Path, root: Path, language: str | None) -> Iterator[
     language = language or LANGUAGE_OF_SUFFIX[file.suffix]
     name = file.relative_to(root).as_posix()
     group = file.parent.relative_to(root).as_posix() if file.parent != root else ""
-    text = name if language == "onnx" else _read(file)
+    text = onnx_to_text(file) if language == "onnx" else _read(file)
     inputs = sorted(file.with_suffix("").glob("*.in")) if file.with_suffix("").is_dir() else []
     if not inputs:
         inputs = [file.with_suffix(".in")]

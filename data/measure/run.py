@@ -134,7 +134,7 @@ def print_languages() -> None:
     """A line for each language: its version, or what to install."""
     for language, tools in TOOLCHAINS.items():
         missing = tools.missing()
-        found = f"needs {', '.join(missing)}: apt-get install {tools.package}" if missing else version_of(language)
+        found = f"needs {', '.join(missing)}: {tools.remedy()}" if missing else version_of(language)
         print(f"{language:12} {found}")
 
 

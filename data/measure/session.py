@@ -23,7 +23,15 @@ import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
 from code_rlm import __version__
-from code_rlm.data.measure.observers import DEFAULT_METRICS, IDLE_METRIC, PAPER_PROTOCOL, Plan, Protocol, observers_of
+from code_rlm.data.measure.observers import (
+    DEFAULT_METRICS,
+    IDLE_METRIC,
+    METRICS_OF,
+    PAPER_PROTOCOL,
+    Plan,
+    Protocol,
+    observers_of,
+)
 from code_rlm.data.measure.programs import BUILD_LIMITS, RUN_LIMITS, Limits, MeasureError, Program
 from code_rlm.data.measure.toolchains import TOOLCHAINS
 from code_rlm.data.measure.worker import Worker, tool_prefixes, version_of
@@ -102,9 +110,15 @@ def measure_programs(
             or more workers than cores.
     """
     protocol = protocol if repeats is None else replace(protocol, repeats=repeats)
-    metrics = tuple(DEFAULT_METRICS if metrics is None else metrics)
     keyed = _keyed(programs)
     languages = sorted({program.language for _, program in keyed})
+    if metrics is None:
+        metrics = METRICS_OF.get(languages[0], DEFAULT_METRICS)
+        if any(METRICS_OF.get(each, DEFAULT_METRICS) != metrics for each in languages):
+            raise MeasureError(
+                f"programs in {', '.join(languages)} have no metrics in common by default; name the metrics"
+            )
+    metrics = tuple(metrics)
     _check(languages, metrics)
     cores = sorted(os.sched_getaffinity(0))
     if not 1 <= workers <= len(cores):
@@ -124,7 +138,7 @@ def measure_programs(
         options = {"keep": tool_prefixes([TOOLCHAINS[each] for each in languages]), "namespaces": namespaces}
         work = _Work(journal, metrics, limits, build_limits, protocol)
         if pending:
-            with Worker(out / ".workers" / "idle", cores[0], workers, **options) as worker:
+            with Worker(out / ".workers" / "idle", cores[0], **options) as worker:
                 _tell(worker.isolation)
                 if IDLE_METRIC in metrics:
                     work.measure_idle(worker, sorted({program.language for _, program in pending}))
@@ -156,12 +170,12 @@ def _check(languages: Sequence[str], metrics: Sequence[str]) -> None:
     if unknown := [each for each in languages if each not in TOOLCHAINS]:
         raise MeasureError(f"no toolchain for {', '.join(unknown)}; there are {', '.join(TOOLCHAINS)}")
     missing = [
-        f"{each} needs {', '.join(TOOLCHAINS[each].missing())} (apt-get install {TOOLCHAINS[each].package})"
+        f"{each} needs {', '.join(TOOLCHAINS[each].missing())} ({TOOLCHAINS[each].remedy()})"
         for each in languages
         if TOOLCHAINS[each].missing()
     ]
     if missing:
-        raise MeasureError(f"tools are not on the PATH: {'; '.join(missing)}. The packages are Debian's")
+        raise MeasureError(f"tools are missing: {'; '.join(missing)}; apt's packages are Debian's")
     if not metrics or len(set(metrics)) != len(metrics):
         raise MeasureError(f"metrics must be names, each once, got {', '.join(metrics) or 'none'}")
     for language in languages:
@@ -322,12 +336,12 @@ class _Work:
 
 def _batches(pending: Sequence[tuple[str, Program]]) -> list[list[_Unit]]:
     """Programs by text, and texts by what can be built at once, in order."""
-    units: dict[tuple[str, str], _Unit] = {}
+    units: dict[tuple[str, str, str], _Unit] = {}
     for key, program in pending:
-        units.setdefault((program.language, program.text), _Unit([])).programs.append((key, program))
+        units.setdefault((program.language, program.text, program.file), _Unit([])).programs.append((key, program))
     batches: list[list[_Unit]] = []
     open_batch: dict[str, list[_Unit]] = {}
-    for (language, _), unit in units.items():
+    for (language, _, _), unit in units.items():
         if not TOOLCHAINS[language].batch:
             batches.append([unit])
             continue
@@ -358,7 +372,7 @@ def _run_workers(
 
     def serve(number: int, core: int) -> None:
         try:
-            with Worker(folder / str(number), core, number, **options) as worker:
+            with Worker(folder / str(number), core, **options) as worker:
                 open_workers[number] = worker
                 while not stop.is_set():
                     try:

@@ -4,6 +4,7 @@ Commands are lists of words in which these stand for what a run fills in:
 
 * `{build}`, the folder with the source file and what the build made of it; builds run in it.
 * `{python}`, the interpreter that runs this package, without its virtual environment.
+* `{own_python}`, the same within it, with the packages that are installed there.
 * `{memory_mb}`, the limit on memory in MiB.
 * `{tsc}`, the path of the TypeScript compiler.
 
@@ -12,6 +13,7 @@ Every program is pinned to one core, and runtimes that choose by the machine are
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import sys
@@ -28,7 +30,7 @@ class Toolchain:
         source: Name of the source file.
         run: Command that runs the program; its arguments are added.
         version: Command whose first line of output names the version.
-        package: Debian package with the tools.
+        package: Debian package with the tools, or the extra of this package where it is modules that are needed.
         idle: A program that does nothing; its memory is the language's baseline.
         build: Command that builds it, or () where there is nothing to build.
         artifact: File that a build must leave.
@@ -36,6 +38,7 @@ class Toolchain:
             arguments are the subfolders. What it fails to build is built alone. () where starting the compiler is cheap.
         environment: Variables for build and run.
         suffixes: Suffixes of source files, the first is the usual one.
+        modules: Python modules that it needs.
     """
 
     language: str
@@ -49,15 +52,21 @@ class Toolchain:
     batch: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     suffixes: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
     def tools(self) -> list[str]:
         """Names of the programs that the commands begin with."""
         words = [command[0] for command in (self.build, self.run, self.version, self.batch) if command]
-        return list(dict.fromkeys(word for word in words if not word.startswith("{build}")))
+        return [word for word in dict.fromkeys(words) if not word.startswith("{")]
 
     def missing(self) -> list[str]:
-        """The tools that are not on the PATH."""
-        return [tool for tool in self.tools() if tool != "{python}" and shutil.which(tool) is None]
+        """The tools that are not on the PATH, and the modules that are not installed."""
+        tools = [tool for tool in self.tools() if shutil.which(tool) is None]
+        return tools + [module for module in self.modules if importlib.util.find_spec(module) is None]
+
+    def remedy(self) -> str:
+        """The command that brings what is missing."""
+        return f"pip install 'code-rlm[{self.package}]'" if self.modules else f"apt-get install {self.package}"
 
 
 def base_python() -> str:
@@ -66,6 +75,8 @@ def base_python() -> str:
 
 
 _NATIVE = ("{build}/main",)
+# Runs have an environment of their own; drivers must find the same packages as this process.
+_OWN = {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "OMP_NUM_THREADS": "1"}
 _DRIVERS = os.path.dirname(os.path.abspath(__file__))
 
 TOOLCHAINS: dict[str, Toolchain] = {
@@ -318,11 +329,35 @@ TOOLCHAINS: dict[str, Toolchain] = {
             idle="#t\n",
             suffixes=(".scm",),
         ),
+        Toolchain(
+            "onnx",
+            "model.onnx",
+            run=("{own_python}", "-B", f"{_DRIVERS}/onnx_run.py", "{build}/model.onnx", '{"warmups": 0, "repeats": 1}'),
+            version=("{own_python}", "-c", "import onnxruntime; print('onnxruntime', onnxruntime.__version__)"),
+            package="measure",
+            idle="",
+            suffixes=(".onnx",),
+            environment=_OWN,
+            modules=("onnxruntime",),
+        ),
+        Toolchain(
+            "triton",
+            "main.py",
+            run=("{own_python}", "-B", f"{_DRIVERS}/triton_run.py", "{build}/main.py", '{"warmups": 0, "repeats": 1}'),
+            version=(
+                "{own_python}",
+                "-c",
+                "import torch, triton; print('triton', triton.__version__, torch.__version__)",
+            ),
+            package="triton",
+            idle="def run():\n    pass\n",
+            environment=_OWN,
+            modules=("triton",),
+        ),
     )
 }
 
 LANGUAGE_OF_SUFFIX = {suffix: each.language for each in TOOLCHAINS.values() for suffix in each.suffixes}
-LANGUAGE_OF_SUFFIX[".onnx"] = "onnx"
 
 
 __all__ = ["LANGUAGE_OF_SUFFIX", "TOOLCHAINS", "Toolchain", "base_python"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from code_rlm.data.measure.onnx_files import copy_model
 from code_rlm.data.measure.programs import BUILD_LIMITS, Limits, MeasureError, Program
 from code_rlm.data.measure.toolchains import TOOLCHAINS, Toolchain, base_python
 
-# Below the range from which systemd draws users, above those that distributions hand out.
-FIRST_USER = 61000
+# Above the users that distributions hand out, below those that systemd draws.
+_USERS = range(61100, 61184)
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HERE = Path(__file__).resolve().parent
 _KEPT_OUTPUT = 2000
@@ -84,17 +86,17 @@ class Worker:
     Args:
         folder: Folder to work in; it is emptied.
         core: Core that compilers and programs are pinned to.
-        number: Of this worker; tells its user id from others'.
         keep: Paths that programs need, wherever they lie.
         namespaces: False to do without.
     """
 
-    def __init__(
-        self, folder: Path, core: int, number: int, *, keep: Sequence[str] = (), namespaces: bool = True
-    ) -> None:
+    def __init__(self, folder: Path, core: int, *, keep: Sequence[str] = (), namespaces: bool = True) -> None:
         self.folder = folder.resolve()
-        self.core, self.number, self.namespaces = core, number, namespaces
+        self.core, self.namespaces = core, namespaces
         self.keep = [str(_HERE), sys.base_prefix, sys.base_exec_prefix, base_python(), *keep]
+        self._stopped = False
+        self.user: int | None = None
+        self._user_lock: socket.socket | None = None
         self.warden: subprocess.Popen | None = None
         self.isolation: dict[str, Any] = {}
 
@@ -103,11 +105,15 @@ class Worker:
         for name, mode in (("", 0o711), ("build", 0o755), ("run", 0o755), ("cache", 0o755), ("io", 0o700)):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
             (self.folder / name).chmod(mode)
+        if os.geteuid() == 0:
+            self.user, self._user_lock = _take_user()
         self._open()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._close()
+        if self._user_lock is not None:
+            self._user_lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _open(self) -> None:
@@ -121,7 +127,7 @@ class Worker:
         request = {
             "folder": str(self.folder),
             "core": self.core,
-            "user": FIRST_USER + self.number,
+            "user": self.user,
             "keep": self.keep,
             "namespaces": self.namespaces,
         }
@@ -184,7 +190,8 @@ class Worker:
         answer = self._ask(request)
         if answer is None:  # only a program that runs without namespaces gets so far
             self._close()
-            self._open()
+            if not self._stopped:
+                self._open()
             answer = {"stopped_by": "warden killed"}
         if "failed" in answer:
             raise MeasureError(f"{argv[0]} could not be run in {self.folder}: {answer['failed']}")
@@ -200,6 +207,7 @@ class Worker:
         places = {
             "{build}": str(self.folder / "build"),
             "{python}": base_python(),
+            "{own_python}": sys.executable,
             "{memory_mb}": str(int(limits.memory_bytes) >> 20),
         }
         words = []
@@ -213,7 +221,13 @@ class Worker:
         """Put a program's source into `build`, emptied, and build it; None where there is nothing to build."""
         tools = TOOLCHAINS[program.language]
         _empty(self.folder / "build")
-        self.write(tools.source, program.text)
+        if program.file:
+            try:
+                copy_model(program.file, self.folder / "build" / tools.source)
+            except (MeasureError, OSError) as error:
+                return Usage(exit_code=1, stderr=str(error).encode())
+        else:
+            self.write(tools.source, program.text)
         if not tools.build:
             return None
         usage = self.run(tools.build, limits, environment=tools.environment, building=True)
@@ -260,6 +274,7 @@ class Worker:
 
     def kill(self) -> None:
         """End the warden and all that it runs at once; for another thread."""
+        self._stopped = True
         if self.warden is not None:
             self.warden.kill()
 
@@ -268,6 +283,19 @@ class Worker:
         path = self.folder / "build" / name
         path.write_bytes(text.encode("utf-8", "surrogatepass"))
         path.chmod(0o644)
+
+
+def _take_user() -> tuple[int, socket.socket]:
+    """A user id that no other worker of this machine has, and what holds it: the kernel counts processes by user."""
+    for user in _USERS:
+        lock = socket.socket(socket.AF_UNIX)
+        try:
+            lock.bind(f"\0code-rlm-measure-user-{user}")  # gone with the process, however that ends
+        except OSError:
+            lock.close()
+            continue
+        return user, lock
+    raise MeasureError(f"all {len(_USERS)} user ids of workers are taken on this machine")
 
 
 def _empty(folder: Path) -> None:
@@ -309,9 +337,10 @@ def tool_prefixes(toolchains: Sequence[Toolchain]) -> list[str]:
     prefixes = []
     for tools in toolchains:
         for tool in tools.tools():
-            if tool != "{python}":
-                for path in (find_tool(tool), os.path.realpath(find_tool(tool))):
-                    prefixes.append(os.path.dirname(os.path.dirname(path)))
+            for path in (find_tool(tool), os.path.realpath(find_tool(tool))):
+                prefixes.append(os.path.dirname(os.path.dirname(path)))
+        if tools.modules:
+            prefixes += [sys.prefix, *(os.path.abspath(path) for path in sys.path if os.path.isdir(path))]
     return sorted({each for each in prefixes if each not in ("/", "/usr", "/usr/local")})
 
 
@@ -324,8 +353,8 @@ def _search_path(tool: str) -> str:
 def version_of(language: str) -> str:
     """First line that the version command of a language prints."""
     tools = TOOLCHAINS[language]
-    command = [base_python() if word == "{python}" else word for word in tools.version]
-    command[0] = find_tool(command[0])
+    places = {"{python}": base_python(), "{own_python}": sys.executable}
+    command = [places.get(tools.version[0]) or find_tool(tools.version[0]), *tools.version[1:]]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
     printed = (done.stdout.strip() or done.stderr.strip()).splitlines()
     if done.returncode or not printed:
