@@ -232,7 +232,8 @@ def _select(
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1, got {limit}; None reads every row")
 
-    path = (_SHIPPED if task.ships and data_root is None else _data_root(data_root)) / task.file
+    shipped = task.ships and data_root is None and (_SHIPPED / task.file).exists()
+    path = (_SHIPPED if shipped else _data_root(data_root)) / task.file
     marker = [task.splits[split]] if split in task.splits else []
     needed = list(dict.fromkeys([*task.columns, *marker, *(column.name for column in wanted.values())]))
     table = read_columns(path, needed)
