@@ -11,7 +11,7 @@
     nas/nasbench201.parquet         nas/nasbench101.parquet           nas/nasbench_macro.parquet
     nas/accel_nasbench.parquet      nas/fbnet.parquet                 nas/ofa.parquet
     nas/darts_swap.parquet          nas/timm_accuracy.parquet         nas/timm_bench.parquet
-    python/leetcode_memory.parquet
+    python/leetcode_memory.parquet    polyglot_memory/*.parquet
 
 and without it the environment variable CODE_RLM_DATA names the folder. A reader needs only its own file, and of that
 only the columns it uses. Rows are split by group (`code_rlm.data.splits`), and chosen before any text is built:
@@ -47,6 +47,7 @@ from code_rlm.data.splits import SPLITS, split_labels
 logger = logging.getLogger(__name__)
 
 DATA_ROOT_VARIABLE = "CODE_RLM_DATA"
+_SHIPPED = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class Task:
         licence: Licence of the source.
         hardware: What was measured on.
         description: The reader's docstring.
+        ships: Whether the table is part of this package, and read from it where no data root is given.
     """
 
     name: str
@@ -103,6 +105,7 @@ class Task:
     hardware: str
     description: str
     read_row: Callable[[dict[str, Any]], _Input] = field(repr=False)
+    ships: bool = False
 
     @property
     def summary(self) -> str:
@@ -122,6 +125,7 @@ def _task(
     hardware: str,
     extra_metrics: Mapping[str, Column] | None = None,
     splits: Mapping[str, str] | None = None,
+    ships: bool = False,
 ) -> Callable[[Callable[[dict[str, Any]], _Input]], Callable[[dict[str, Any]], _Input]]:
     """Register a function from a row to an `_Input` as the task of the function's name."""
 
@@ -138,6 +142,7 @@ def _task(
             hardware=hardware,
             description=description,
             read_row=function,
+            ships=ships,
         )
         return function
 
@@ -227,7 +232,8 @@ def _select(
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1, got {limit}; None reads every row")
 
-    path = _data_root(data_root) / task.file
+    shipped = task.ships and data_root is None and (_SHIPPED / task.file).exists()
+    path = (_SHIPPED if shipped else _data_root(data_root)) / task.file
     marker = [task.splits[split]] if split in task.splits else []
     needed = list(dict.fromkeys([*task.columns, *marker, *(column.name for column in wanted.values())]))
     table = read_columns(path, needed)
@@ -254,12 +260,15 @@ def _select(
 
 
 def read_columns(path: str | os.PathLike, columns: Sequence[str]) -> pa.Table:
-    """Read columns of a parquet file.
+    """Read columns of a parquet file, or of a folder's parquet files in the order of their names.
 
     Raises:
         DataError: The file is missing or no parquet file, or lacks a column; the message names which.
     """
     path = Path(path)
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else []
+    if files:
+        return pa.concat_tables(read_columns(file, columns) for file in files)
     if not path.is_file():
         raise DataError(
             f"no file {path}; give data_root= the folder that holds {'/'.join(path.parts[-2:])}, or set the "
@@ -504,6 +513,35 @@ def leetcode_memory(row: dict[str, Any]) -> _Input:
         text=row["text"],
         language="python",
         context=list(row["context"]),
+        group=row["group"],
+        outcome=row["outcome"],
+        hardware=row["hardware"],
+        versions=row["versions"],
+    )
+
+
+@_task(
+    "polyglot_memory",
+    columns=("text", "language", "group", "outcome", "hardware", "versions"),
+    metrics={"peak_rss_bytes": Column("peak_rss_bytes"), "cpu_time_ms": Column("cpu_time_ms")},
+    extra_metrics={"idle_peak_rss_bytes": Column("idle_peak_rss_bytes")},
+    licence="Apache-2.0",
+    hardware="",
+    ships=True,
+)
+def polyglot_memory(row: dict[str, Any]) -> _Input:
+    """Generated programs in 17 and more languages with the peak memory and CPU time of a run.
+
+    Source: `code_rlm.data.polyglot`, measured by `code_rlm.data.measure`; the card beside the table has hardware,
+    versions and noise. Without a data root the table of this package is read, if it has one; `python -m
+    code_rlm.data.polyglot --help` says how one is made. Units: bytes, the peak resident size of the process with its
+    runtime; milliseconds of user and system time, the start included. A row whose run failed has the outcome and no
+    numbers. Group: the problem, one skeleton in many variants and languages. Extra metric: what a program of the
+    language needs that does nothing.
+    """
+    return _Input(
+        text=row["text"],
+        language=row["language"],
         group=row["group"],
         outcome=row["outcome"],
         hardware=row["hardware"],

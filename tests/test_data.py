@@ -244,6 +244,8 @@ def data_root(tmp_path, monkeypatch):
 
     def write(task, columns):
         file = tmp_path / TASKS[task].file
+        if not file.suffix:  # a folder of parquet files
+            file = file / "train.parquet"
         file.parent.mkdir(exist_ok=True)
         pd.DataFrame(columns).to_parquet(file)
 
@@ -279,6 +281,20 @@ def data_root(tmp_path, monkeypatch):
             "hardware": ["one core"] * count,
             "versions": ["Python 3.11"] * count,
             "peak_memory_bytes": [None if row % 2 else 8.0 * row for row in rows],
+        },
+    )
+    write(
+        "polyglot_memory",
+        {
+            "text": [f"print({row})" for row in rows],
+            "language": ["python", "ruby"] * (count // 2),
+            "group": [f"problem-{row % 9}" for row in rows],
+            "outcome": ["ok", "timeout"] * (count // 2),
+            "hardware": ["one core"] * count,
+            "versions": ["Python 3.11", "ruby 3.1"] * (count // 2),
+            "peak_rss_bytes": [None if row % 2 else 4096.0 * row for row in rows],
+            "cpu_time_ms": [None if row % 2 else 1.5 * row for row in rows],
+            "idle_peak_rss_bytes": [1e6] * count,
         },
     )
     for task, columns in {
@@ -355,6 +371,23 @@ def test_when_calls_are_read_then_arguments_are_context_and_failures_have_no_val
     rows = read_task("leetcode_memory", data_root)
     assert (rows[2]["context"], rows[2]["values"], rows[2]["outcome"]) == (["argument n: 2"], [16.0], "ok")
     assert (rows[3]["values"], rows[3]["outcome"], rows[3]["versions"]) == ([None], "timeout", "Python 3.11")
+
+
+def test_when_a_task_lies_in_several_files_then_they_are_read_in_the_order_of_their_names(data_root):
+    folder = data_root / TASKS["polyglot_memory"].file
+    before = read_task("polyglot_memory", data_root)
+    (folder / "more.parquet").write_bytes((folder / "train.parquet").read_bytes())
+    (folder / "README.md").write_text("# card")
+    assert read_task("polyglot_memory", data_root)["text"][:] == before["text"][:] * 2
+    assert before[2]["values"] == [8192.0, 3.0] and before[3]["values"] == [None, None]
+
+
+def test_when_a_table_ships_with_the_package_then_no_data_root_is_needed(data_root, monkeypatch):
+    monkeypatch.delenv(readers.DATA_ROOT_VARIABLE, raising=False)
+    monkeypatch.setattr(readers, "_SHIPPED", data_root)
+    assert len(read_task("polyglot_memory")) == 40
+    with pytest.raises(DataError, match="no data folder"):
+        read_task("bhive_zen4")
 
 
 def test_when_nasbench201_is_read_then_the_text_is_a_graph_and_counts_are_whole(data_root):

@@ -637,16 +637,20 @@ def test_when_our_own_checkpoints_have_templates_then_training_and_prediction_re
     templates = {"b": "<<{language}>>\n{text}\n-- {{end}} of {size}\n"}
     body = tokenizer("def f(x):\n    return x\n")["input_ids"]
     codes = tokenizer.encode_numbers([[1.0, 2.0, 3.0]]).astype(np.int16)
-    source = Source("s", [np.array(body)], ["python"], [("size: 4",)], ["a", "b", "c"], codes, np.ones((1, 3), bool))
+    values, there, whole = np.array([[1.0, 2.0, 3.0]]), np.ones((1, 3), bool), np.zeros(1, bool)
+    metrics = ["a", "b", "c"]
+    source = Source("s", [np.array(body)], ["python"], [("size: 4",)], metrics, values, codes, there, whole)
     mixture = Mixture([source], [1.0], tokenizer, max_tokens=64, max_objectives=3, templates=templates)
-    ids, labels = mixture.build(source, 0, [1])
+    item = mixture.build(source, 0, [1])
+    ids, labels = item.ids, item.labels
     item = read_input({"text": "def f(x):\n    return x\n", "language": "python", "context": {"size": 4}})
     encoded = encode_inputs(tokenizer, [item], [["b"]], 64, templates)
     assert encoded.input_ids[0] == ids and labels[0] == codes[0, 1, 0]
     assert tokenizer.decode(ids) == "<<Python>>\ndef f(x):\n    return x\n\n-- {end} of 4\n<eos>"
     rng, seen = np.random.default_rng(0), set()
     for _ in range(60):  # a metric with a template is never drawn beside others
-        ids, labels = mixture.example(source, 0, rng)
+        drawn = mixture.example(0, 0, rng)
+        ids, labels = drawn.ids, drawn.labels
         numbers = tuple(tokenizer.decode_numbers(labels[:-1].reshape(-1, tokenizer.codec.length)).tolist())
         assert ("<<Python>>" in tokenizer.decode(ids)) == (2.0 in numbers) == (numbers == (2.0,))
         seen.add(numbers)

@@ -1,0 +1,1 @@
+"""Small algorithmic programs in many languages, generated from one internal form."""

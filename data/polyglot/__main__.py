@@ -1,0 +1,86 @@
+"""Generates, measures and packs polyglot-memory, one step a command.
+
+    python -m code_rlm.data.polyglot generate --problems 160 --variants 7 --out programs.parquet
+    python -m code_rlm.data.polyglot measure programs.parquet --out measured --hours 2
+    python -m code_rlm.data.polyglot noise programs.parquet --measured measured --out noise --programs 20
+    python -m code_rlm.data.polyglot pack measured --noise noise --out data/polyglot_memory
+
+`generate` without a command is the same as the first line: `python -m code_rlm.data.polyglot --seed 0 --out FILE`.
+Measuring is resumed when its command is given again. See `install_toolchains.sh` for what it needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from code_rlm.data.polyglot import dataset
+from code_rlm.data.polyglot.emitters import EMITTERS
+from code_rlm.errors_rlm import RLMError
+
+COMMANDS = ("generate", "measure", "noise", "pack")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser of all commands."""
+    parser = argparse.ArgumentParser(
+        "python -m code_rlm.data.polyglot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    generate = commands.add_parser("generate", help="write programs with their expected answers to a table")
+    generate.add_argument("--seed", type=int, default=0, help="decides everything [0]")
+    generate.add_argument("--problems", type=int, default=160, help="skeletons, each a group [160]")
+    generate.add_argument("--variants", type=int, default=7, help="variants of a problem in each language [7]")
+    generate.add_argument("--languages", nargs="+", default=list(EMITTERS), metavar="NAME", help="by default all")
+    generate.add_argument("--most-ms", type=float, default=260.0, help="estimated CPU time of a program [260]")
+    generate.add_argument("--most-mb", type=float, default=280.0, help="estimated memory of a program [280]")
+    generate.add_argument("--out", required=True, metavar="FILE", help="parquet table to write")
+
+    measure = commands.add_parser("measure", help="measure the programs of a table, language by language in turn")
+    measure.add_argument("programs", help="table that generate wrote")
+    measure.add_argument("--out", required=True, metavar="FOLDER", help="where the measured rows are kept")
+    measure.add_argument("--hours", type=float, help="stop after this long; the same command goes on later")
+    measure.add_argument("--batch", type=int, default=12, help="programs of each language in a turn [12]")
+    measure.add_argument("--core", type=int, help="core to measure on; by default any")
+
+    noise = commands.add_parser("noise", help="measure some of the measured programs again")
+    noise.add_argument("programs", help="table that generate wrote")
+    noise.add_argument("--measured", required=True, metavar="FOLDER", help="what measure wrote")
+    noise.add_argument("--out", required=True, metavar="FOLDER", help="where the second pass is kept")
+    noise.add_argument("--programs-each", type=int, default=20, help="programs of each language [20]")
+    noise.add_argument("--core", type=int, help="core to measure on; by default any")
+
+    pack = commands.add_parser("pack", help="write the data set and its card")
+    pack.add_argument("measured", help="folder that measure wrote")
+    pack.add_argument("--noise", metavar="FOLDER", help="folder that noise wrote, for the card")
+    pack.add_argument("--out", required=True, metavar="FOLDER", help="folder of the data set")
+    pack.add_argument("--least", type=int, default=0, help="ok rows a language must have to be in the set [0]")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; returns the exit status."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv and argv[0].startswith("--") and argv[0] not in ("--help", "-h"):
+        argv.insert(0, "generate")
+    args = build_parser().parse_args(argv)
+    try:
+        if args.command == "generate":
+            print(dataset.generate(args))
+        elif args.command == "measure":
+            print(dataset.measure(args.programs, args.out, hours=args.hours, batch=args.batch, core=args.core))
+        elif args.command == "noise":
+            print(
+                dataset.measure_again(args.programs, args.measured, args.out, each=args.programs_each, core=args.core)
+            )
+        else:
+            print(dataset.pack(args.measured, args.out, noise=args.noise, least=args.least))
+    except RLMError as error:
+        print(f"polyglot: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

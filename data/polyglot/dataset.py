@@ -1,0 +1,189 @@
+"""From generated programs to the data set: the table of programs, measuring in turns, the second pass, the parquet file."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import statistics
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm.auto import tqdm
+
+from code_rlm.data.measure import Limits, Program, measure_programs, read_programs
+from code_rlm.data.polyglot.card import ARROW_SCHEMA, write_card
+from code_rlm.data.polyglot.emitters import EMITTERS
+from code_rlm.data.polyglot.generate import Budget, can_write, problem_families, samples
+from code_rlm.data.polyglot.reference import answer
+from code_rlm.data.schema import DataError
+from code_rlm.data.splits import SPLITS, split_of
+
+LIMITS = Limits(wall_s=30.0, cpu_s=10.0, memory_bytes=1 << 30)
+METRICS = ("peak_rss_bytes", "cpu_time_ms", "idle_peak_rss_bytes")
+_LINE_EVERY_S = 30
+
+
+def generate(args: argparse.Namespace) -> str:
+    """Write the table of programs; returns what it holds, in words."""
+    budget = Budget(most_ms=args.most_ms, most_bytes=args.most_mb * 1e6)
+    problems, variants, languages = args.problems, args.variants, args.languages
+    total = variants * sum(
+        can_write(EMITTERS[language], problem_families(args.seed, problem))
+        for problem in range(problems)
+        for language in languages
+        if language in EMITTERS
+    )
+    answers: dict[int, str] = {}
+    rows: list[dict[str, Any]] = []
+    last, variant = time.monotonic(), ""
+    quiet = not sys.stderr.isatty()
+    for made in tqdm(samples(args.seed, problems, variants, languages, budget), "programs", total, disable=quiet):
+        if made.name.rsplit("-", 1)[0] != variant:
+            variant, answers = made.name.rsplit("-", 1)[0], {}
+        key = hash(made.program)
+        if key not in answers:
+            answers[key] = answer(made.program, made.cost.operations)
+        rows.append(
+            {
+                "name": made.name,
+                "text": made.text,
+                "language": made.language,
+                "group": made.group,
+                "expected_stdout": answers[key],
+                "size": made.size,
+                "estimated_bytes": made.estimated_bytes,
+                "estimated_ms": made.estimated_ms,
+            }
+        )
+        if quiet and time.monotonic() - last > _LINE_EVERY_S:
+            last = time.monotonic()
+            print(f"{len(rows)} of {total} programs", file=sys.stderr, flush=True)
+    path = Path(args.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
+    counts = Counter(row["language"] for row in rows)
+    return f"{path}: {len(rows)} programs; " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def in_turns(programs: Sequence[Program], batch: int) -> Iterator[list[Program]]:
+    """Yield programs in turns: `batch` of every language, then the next of every language, in their order."""
+    by_language: dict[str, list[Program]] = defaultdict(list)
+    for program in programs:
+        by_language[program.language].append(program)
+    for start in range(0, max(map(len, by_language.values()), default=0), batch):
+        yield [each for own in by_language.values() for each in own[start : start + batch]]
+
+
+def measure(programs: str, out: str, *, hours: float | None, batch: int, core: int | None, repeats: int = 1) -> str:
+    """Measure a table of programs in turns of all languages, until it is done or the time is up."""
+    return _measured(list(read_programs(programs)), out, hours, batch, core, repeats)
+
+
+def _measured(
+    programs: Sequence[Program], out: str, hours: float | None, batch: int, core: int | None, repeats: int
+) -> str:
+    if core is not None:
+        os.sched_setaffinity(0, {core})
+    end = None if hours is None else time.monotonic() + hours * 3600
+    so_far: list[Program] = []
+    for turn in in_turns(programs, batch):
+        if end is not None and time.monotonic() > end:
+            break
+        so_far += turn
+        path = measure_programs(so_far, out, limits=LIMITS, repeats=repeats, metrics=METRICS, source="polyglot_memory")
+        print(f"{len(so_far)} of {len(programs)} programs in {path}", file=sys.stderr, flush=True)
+    if not so_far:
+        raise DataError("nothing was measured: no programs, or no time")
+    return f"{out}: {len(so_far)} of {len(programs)} programs"
+
+
+def measure_again(programs: str, measured: str, out: str, *, each: int, core: int | None) -> str:
+    """Measure `each` ok programs of every language a second time, those first in the order of their text's hash."""
+    texts = {(row["language"], row["text"]) for row in _rows(measured) if row["outcome"] == "ok"}
+    chosen: list[Program] = []
+    counts: Counter[str] = Counter()
+    known = [each_ for each_ in read_programs(programs) if (each_.language, each_.text) in texts]
+    for program in sorted(known, key=lambda program: hashlib.sha256(program.text.encode()).digest()):
+        if counts[program.language] < each:
+            counts[program.language] += 1
+            chosen.append(program)
+    return _measured(chosen, out, None, each, core, 1)
+
+
+def _rows(folder: str) -> list[dict[str, Any]]:
+    """Return the rows of a folder that `measure` wrote, one column for each metric."""
+    path = Path(folder, "data.parquet")
+    if not path.is_file():
+        raise DataError(f"no file {path}; give the folder that `measure` wrote with --out")
+    rows = []
+    for row in pq.read_table(path).to_pylist():
+        numbers = dict(zip(row["metrics"], row["values"]))
+        kept = {name: row[name] for name in ("text", "language", "group", "outcome", "hardware", "versions")}
+        rows.append({**kept, **{metric: numbers.get(metric) for metric in METRICS}})
+    return rows
+
+
+def noise_between(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return, for each language and metric, the median of |a - b| / mean(a, b) over programs that both passes hold."""
+    before = {(row["language"], row["text"]): row for row in first if row["outcome"] == "ok"}
+    spreads: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in second:
+        other = before.get((row["language"], row["text"]))
+        if row["outcome"] != "ok" or other is None:
+            continue
+        for metric in METRICS[:2]:
+            a, b = other[metric], row[metric]
+            spreads[row["language"]][metric].append(2 * abs(a - b) / (a + b) if a + b else 0.0)
+    return {
+        language: {
+            "programs": float(len(found[METRICS[0]])),
+            **{metric: statistics.median(values) for metric, values in found.items()},
+        }
+        for language, found in sorted(spreads.items())
+    }
+
+
+def pack(measured: str, out: str, *, noise: str | None = None, least: int = 0) -> str:
+    """Write the data set: a parquet file for each split and the card. Rows that failed stay, without numbers.
+
+    Args:
+        measured: Folder of the first pass.
+        out: Folder of the data set.
+        noise: Folder of the second pass.
+        least: Ok rows that a language must have to be in the set.
+
+    Raises:
+        DataError: No language has that many.
+    """
+    rows = _rows(measured)
+    ok = Counter(row["language"] for row in rows if row["outcome"] == "ok")
+    left_out = sorted({row["language"] for row in rows if ok[row["language"]] < least})
+    rows = [row for row in rows if row["language"] not in left_out]
+    if not rows:
+        raise DataError(f"no language has {least} ok rows; there are " + ", ".join(f"{k} {v}" for k, v in ok.items()))
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {}
+    for split in SPLITS:
+        table = pa.Table.from_pylist([row for row in rows if split_of(row["group"]) == split], schema=ARROW_SCHEMA)
+        (folder / f"{split}.parquet").unlink(missing_ok=True)
+        # `datasets` does not read a file without rows; a split that has none is not named in the card either.
+        if not table.num_rows:
+            continue
+        pq.write_table(table, folder / f"{split}.parquet", compression="zstd", compression_level=19)
+        tables[split] = table
+    spreads = noise_between(rows, _rows(noise)) if noise else {}
+    sizes = {split: (folder / f"{split}.parquet").stat().st_size for split in tables}
+    (folder / "README.md").write_text(write_card(tables, sizes, spreads), encoding="utf-8")
+    gone = f"; left out for fewer than {least} ok rows: {', '.join(left_out)}" if left_out else ""
+    return f"{folder}: {len(rows)} rows, {sum(sizes.values()) / 1e6:.1f} MB{gone}"
+
+
+__all__ = ["LIMITS", "METRICS", "generate", "in_turns", "measure", "measure_again", "noise_between", "pack"]
