@@ -12,6 +12,7 @@ from code_rlm.configuration_rlm import CUSTOM_PIPELINES, Metric, RLMConfig
 from code_rlm.errors_rlm import CheckpointError, MetricError, NumberCodeError
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import NumberFormat
+from code_rlm.t5gemma_rlm import ATTENTION
 
 METRICS = [
     {"name": "latency_ms@pixel3", "unit": "ms", "kinds": ["onnx"]},
@@ -210,7 +211,8 @@ def test_when_an_encoder_config_smuggles_code_references_then_none_gets_in(make_
         assert part._attn_implementation != "evil/kernels"
         assert not getattr(part, "trust_remote_code", False) and not hasattr(part, "auto_map")
     model = RLMForConditionalGeneration(config)
-    assert all(m.config._attn_implementation in ("sdpa", "eager") for m in model.modules() if hasattr(m, "config"))
+    known = ("sdpa", "eager", ATTENTION)
+    assert all(m.config._attn_implementation in known for m in model.modules() if hasattr(m, "config"))
     assert "evil" not in config.to_json_string(use_diff=False) + config.to_json_string() + repr(config)
     config.encoder.auto_map = SMUGGLED["auto_map"]  # set behind the config's back
     config.save_pretrained(tmp_path)
