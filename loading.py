@@ -161,6 +161,7 @@ def _merged(model: RLMForConditionalGeneration, adapter: str, hub: dict[str, Any
     options = {k: v for k, v in hub.items() if v is not None}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # peft's own
         adapted = PeftModel.from_pretrained(model, adapter, **options)
     return adapted.merge_and_unload().eval()
 
