@@ -97,6 +97,11 @@ def _file_of(where: str, name: str, hub: dict[str, Any]) -> str | None:
         return None
 
 
+def is_adapter(checkpoint: str | os.PathLike) -> bool:
+    """Whether a folder or hub id holds a LoRA adapter."""
+    return _file_of(os.fspath(checkpoint), ADAPTER_BASE, {}) is not None
+
+
 def _adapter_base(adapter: str, base_file: str, hub: dict[str, Any]) -> str:
     """Where an adapter's base is: as the adapter names it, or the checkpoint that ships in the package.
 
@@ -217,4 +222,4 @@ def pipeline(
     return CodeRegressionPipeline(model=model, tokenizer=tokenizer, task=TASK, device=device, **options)
 
 
-__all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "load", "pipeline", "weights_digest"]
+__all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "is_adapter", "load", "pipeline", "weights_digest"]

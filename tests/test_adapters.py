@@ -179,6 +179,11 @@ def test_when_a_lora_run_is_resumed_then_it_goes_on_bit_by_bit(toy, base, adapte
     assert [e["loss"] for e in log_of(out) if "loss" in e] == [e["loss"] for e in log_of(adapted) if "loss" in e]
 
 
+def test_when_an_adapter_is_to_be_adapted_again_then_the_merged_model_is_asked_for(toy, adapted, tmp_path):
+    with pytest.raises(TrainError, match="is a LoRA adapter itself; start from the merged model"):
+        lora_run(toy, adapted / "adapter", tmp_path / "run")
+
+
 def test_when_the_base_is_gone_or_changed_then_the_adapter_is_refused(adapted, base, make_model, tokenizer, tmp_path):
     moved = shutil.copytree(adapted / "adapter", tmp_path / "adapter")
     entry = json.loads((moved / "adapter_base.json").read_text())

@@ -5,10 +5,10 @@ import typing
 from torch import nn
 
 from code_rlm.configuration_rlm import Metric, RLMConfig
-from code_rlm.loading import load
+from code_rlm.loading import is_adapter, load
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
-from code_rlm.training.adapters import add_lora, base_of
+from code_rlm.training.adapters import add_lora
 from code_rlm.training.options import TrainError, TrainOptions
 
 
@@ -33,13 +33,17 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
     """
     model = _tuned(options, tokenizer, metrics) if options.init else _new(options, tokenizer, metrics)
     if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Renamed in the library on the way.
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
     if options.lora is not None:
         model = add_lora(model, options.lora_options(), options.init)
     return model
 
 
 def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
+    if options.lora is not None and is_adapter(options.init):
+        raise TrainError(f"{options.init} is a LoRA adapter itself; start from the merged model, its run's final/.")
     model, own = load(options.init)
     if tokenizer.codec.format != own.codec.format:
         raise TrainError(f"{options.tokenizer} writes numbers in another format than {options.init}.")
@@ -91,4 +95,4 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-__all__ = ["base_of", "build_model", "count_parameters", "load_tokenizer"]
+__all__ = ["build_model", "count_parameters", "load_tokenizer"]
