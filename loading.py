@@ -74,8 +74,10 @@ def load(
     except Exception as error:  # a damaged file fails in as many ways as there are libraries that read one
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"No Code-RLM checkpoint could be loaded from {where}: {reason}") from error
-    if info["missing_keys"] or info["mismatched_keys"]:
-        lacking = sorted([*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])])
+    lacking = sorted([*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])])
+    if adapter is not None:
+        lacking = [name for name in lacking if not name.startswith("lexical.")]  # the adapter brings it whole
+    if lacking:
         raise CheckpointError(
             f"{where}: {len(lacking)} weights are missing or of another shape, the first {lacking[:4]}."
         )
@@ -95,6 +97,11 @@ def _file_of(where: str, name: str, hub: dict[str, Any]) -> str | None:
         return cached_file(where, name, **missing, **hub)
     except (OSError, ValueError):  # no such repository: the config's absence says it better
         return None
+
+
+def is_adapter(checkpoint: str | os.PathLike) -> bool:
+    """Whether a folder or hub id holds a LoRA adapter."""
+    return _file_of(os.fspath(checkpoint), ADAPTER_BASE, {}) is not None
 
 
 def _adapter_base(adapter: str, base_file: str, hub: dict[str, Any]) -> str:
@@ -161,6 +168,7 @@ def _merged(model: RLMForConditionalGeneration, adapter: str, hub: dict[str, Any
     options = {k: v for k, v in hub.items() if v is not None}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # peft's own
         adapted = PeftModel.from_pretrained(model, adapter, **options)
     return adapted.merge_and_unload().eval()
 
@@ -216,4 +224,4 @@ def pipeline(
     return CodeRegressionPipeline(model=model, tokenizer=tokenizer, task=TASK, device=device, **options)
 
 
-__all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "load", "pipeline", "weights_digest"]
+__all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "is_adapter", "load", "pipeline", "weights_digest"]

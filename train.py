@@ -20,8 +20,9 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator, DistributedType, PartialState
 from accelerate.utils import set_seed
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from code_rlm.data.mixture import Mixture, share
@@ -97,7 +98,8 @@ class Run:
     def __init__(self, options, accelerator, log, tokenizer, model, mixture, held_out):
         self.options, self.accelerator, self.log, self.tokenizer = options, accelerator, log, tokenizer
         self.mixture, self.out = mixture, Path(options.out)
-        self._refuse_what_sharding_breaks()
+        if accelerator.distributed_type == DistributedType.FSDP:
+            self._prepare_sharding(model)
         self.cache = None
         self.validation = Validation(held_out, mixture, options, self._attach)
         if options.patience and not self.validation:
@@ -118,12 +120,16 @@ class Run:
         # Processes draw their own dropout, whatever their initial weights were drawn from.
         set_seed(options.seed + accelerator.process_index)
 
-    def _refuse_what_sharding_breaks(self) -> None:
-        if self.accelerator.distributed_type != DistributedType.FSDP:
-            return
-        for name, wanted in (("optimizer", "muon"), ("score", "spearman")):
-            if getattr(self.options, name) == wanted:
-                raise TrainError(f"{name}: {wanted} needs whole weights on every process and does not go with FSDP.")
+    def _prepare_sharding(self, model: torch.nn.Module) -> None:
+        """Tells FSDP what to wrap, and refuses what needs whole weights."""
+        # Not by the library's own lists: an embedding inside an embedding module would be wrapped twice, and a decoder's layer
+        # projects memory outside its own forward pass, where its weights would not be there.
+        encoder = base_of(model).encoder
+        layers = {type(m).__name__ for m in encoder.modules() if isinstance(m, GradientCheckpointingLayer)}
+        self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted(layers)
+        asked = {f"{name}: {getattr(self.options, name)}" for name in ("optimizer", "score", "ema")}
+        for words in sorted(asked - {"optimizer: adamw", "optimizer: adafactor", "score: nll", "ema: 0.0", "ema: 0"}):
+            raise TrainError(f"{words} needs whole weights on every process and does not go with FSDP.")
 
     @property
     def plain(self) -> torch.nn.Module:
@@ -319,7 +325,7 @@ def main(argv: list[str] | None = None) -> int:
     except RLMError as error:
         print(f"code-rlm train: {error}", file=sys.stderr)
         return 2
-    if not options.dry_run:
+    if not options.dry_run and PartialState().is_main_process:
         print(final)
     return 0
 

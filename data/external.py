@@ -101,6 +101,9 @@ def generic(
     targets = dict(target_columns) if isinstance(target_columns, Mapping) else {name: name for name in target_columns}
     if isinstance(target_columns, str) or not targets:
         raise DataError(f"target_columns must be a list of columns or a dictionary, got {target_columns!r}")
+    if len(targets) < len(target_columns) or len(set(targets.values())) < len(targets):
+        raise DataError(f"target_columns must name each column and each metric once, got {target_columns!r}")
+    _check_on_error(on_error)
     if isinstance(context_columns, str):
         raise DataError(f"context_columns must be a list of columns, got {context_columns!r}")
     if (language_column is None) == (language is None):

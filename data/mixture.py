@@ -329,8 +329,8 @@ def mixture_weights(sizes: Sequence[int], given: Sequence[float | None], tempera
             "as 0.2 are meant, or give every source a weight"
         )
     powers = [size ** (1 / temperature) if weight is None else 0.0 for size, weight in zip(sizes, given, strict=True)]
-    left = (1 - fixed) / sum(powers)
-    return [power * left if weight is None else weight for power, weight in zip(powers, given, strict=True)]
+    left = 1 - fixed
+    return [left * power / sum(powers) if w is None else w for power, w in zip(powers, given, strict=True)]
 
 
 __all__ = ["BatchStream", "Item", "Mixture", "Source", "mixture_weights", "share"]

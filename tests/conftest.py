@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import toy as toy_table
 
 import code_rlm
 from code_rlm.configuration_rlm import RLMConfig
@@ -216,3 +217,9 @@ def checkpoint(make_model, tokenizer, tmp_path_factory) -> Path:
 def pipe(checkpoint):
     """The pipeline of that checkpoint."""
     return code_rlm.pipeline(checkpoint)
+
+
+@pytest.fixture(scope="session")
+def toy(tokenizer, tmp_path_factory) -> Path:
+    """A folder with a table of toy programs, a tokenizer, and a YAML file that trains on them."""
+    return toy_table.make(tmp_path_factory.mktemp("toy"), tokenizer)

@@ -88,6 +88,33 @@ print(json.dumps(found))
 """
 
 
+# A LoRA adapter whose base is on the hub, published beside it.
+ADAPT = """
+import json, sys
+from pathlib import Path
+import torch
+import code_rlm
+from huggingface_hub import HfApi
+from code_rlm.training.adapters import add_lora, save_adapter
+from code_rlm.training.options import LoraOptions
+folder, base, repo, place, code = *sys.argv[1:5], json.loads(sys.argv[5])
+model, tokenizer = code_rlm.load(folder)
+model.push_to_hub(base)
+tokenizer.push_to_hub(base)
+wrapped = add_lora(code_rlm.load(base)[0], LoraOptions(rank=2), base)
+torch.manual_seed(0)
+for name, p in wrapped.named_parameters():
+    if "lora_B" in name:
+        torch.nn.init.normal_(p)
+Path(place).mkdir()
+save_adapter(wrapped, tokenizer, Path(place))
+HfApi().create_repo(repo)
+HfApi().upload_folder(repo_id=repo, folder_path=place)
+answers = [code_rlm.pipeline(where)(code) for where in (base, place, repo)]
+print(json.dumps([[entry["value"] for answer in found for entry in answer] for found in answers]))
+"""
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory) -> Iterator[LoopbackHub]:
     with LoopbackHub(tmp_path_factory.mktemp("hub")) as hub:
@@ -233,3 +260,10 @@ def test_when_auto_map_points_elsewhere_then_the_package_does_not_follow(make_mo
     model, _ = code_rlm.load(folder)
     assert model.config.auto_map["AutoModel"] == "modeling_rlm.RLMForConditionalGeneration"
     assert list(model.config.custom_pipelines) == ["code-regression"]
+
+
+def test_when_an_adapter_is_on_the_hub_then_its_base_is_found_there(hub, make_model, tokenizer, tmp_path):
+    folder = tiny.save(make_model, tokenizer, tmp_path / "checkpoint")
+    argv = (folder, "tester/base", "tester/adapter", tmp_path / "adapter", json.dumps(CODE))
+    base, local, published = tiny.run_python(ADAPT, *argv, cwd=tmp_path, env=hub.env(tmp_path / "home"))
+    assert published == local != base

@@ -6,6 +6,7 @@ base checkpoint is with the digest of that one's weights. `code_rlm.load` makes 
 
 import json
 import os
+import warnings
 from pathlib import Path
 
 from torch import nn
@@ -66,16 +67,19 @@ def add_lora(model: RLMForConditionalGeneration, options: LoraOptions, base: str
                 f"lora.train names {wanted!r}, which fits {len(found)} modules ({_some(found or names[1:])}); give a name that "
                 "fits one."
             )
+    # Fitted anew to the run's data, with channels that the base may not have: it travels whole.
+    whole = [*options.train, *(["lexical"] if model.lexical is not None and "lexical" not in options.train else [])]
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM,
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules=targets,
-        modules_to_save=list(options.train) or None,
-        base_model_name_or_path=base,
+        modules_to_save=whole or None,
     )
-    wrapped = get_peft_model(model, config)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # peft's own
+        wrapped = get_peft_model(model, config)
     wrapped.peft_config["default"].base_model_name_or_path = base  # peft takes the config's own idea of its name
     return wrapped
 
@@ -109,6 +113,7 @@ def save_adapter(model: nn.Module, tokenizer: RLMTokenizer, folder: Path, state:
     """
     # Left to itself peft asks the hub whether the base's vocabulary has changed.
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=state)
+    (folder / "README.md").unlink()  # a form with nothing filled in
     base_of(model).config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     base = model.peft_config["default"].base_model_name_or_path

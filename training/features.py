@@ -10,6 +10,7 @@ never read. Many runs can share a folder, and several processes write parts of t
 """
 
 import hashlib
+import json
 import os
 import shutil
 import uuid
@@ -172,7 +173,9 @@ def encoder_digest(model: RLMForConditionalGeneration) -> bytes:
     """Digest of all that decides what the encoder gives for a text."""
     digest = hashlib.blake2b(_FORMAT, digest_size=16)
     config = model.config
-    digest.update(config.encoder.to_json_string(use_diff=False).encode())
+    # As it is embedded in a checkpoint: without what saving and loading add.
+    described = {k: v for k, v in config.to_dict()["encoder"].items() if k != "transformers_version"}
+    digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     digest.update(repr(config.encoder_layers).encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -5,10 +5,10 @@ import typing
 from torch import nn
 
 from code_rlm.configuration_rlm import Metric, RLMConfig
-from code_rlm.loading import load
+from code_rlm.loading import is_adapter, load
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
-from code_rlm.training.adapters import add_lora, base_of
+from code_rlm.training.adapters import add_lora
 from code_rlm.training.lexical import settings_for
 from code_rlm.training.options import TrainError, TrainOptions
 
@@ -41,13 +41,17 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
 def prepare_for_training(model: RLMForConditionalGeneration, options: TrainOptions) -> nn.Module:
     """Adapted and checkpointed as the options say."""
     if options.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # Renamed in the library on the way.
+        enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+        enable({"use_reentrant": False})
     if options.lora is not None:
         return add_lora(model, options.lora_options(), options.init)
     return model
 
 
 def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
+    if options.lora is not None and is_adapter(options.init):
+        raise TrainError(f"{options.init} is a LoRA adapter itself; start from the merged model, its run's final/.")
     model, own = load(options.init)
     model.config.calibration = {}  # true only of the weights that it was fitted with
     if tokenizer.codec.format != own.codec.format:
@@ -102,4 +106,4 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-__all__ = ["base_of", "build_model", "count_parameters", "load_tokenizer", "prepare_for_training"]
+__all__ = ["build_model", "count_parameters", "load_tokenizer", "prepare_for_training"]

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 
 from code_rlm.data.mixture import Mixture
+from code_rlm.training.adapters import base_of
 from code_rlm.training.features import FeatureCache, possible_inputs
-from code_rlm.training.models import base_of, count_parameters
+from code_rlm.training.models import count_parameters
 from code_rlm.training.options import TrainOptions
 from code_rlm.training.sources import Loaded
 
