@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from code_rlm import CheckpointError, RLMConfig, RLMForConditionalGeneration
 from code_rlm.cli import main as cli
 from code_rlm.train import train
 from code_rlm.training.adapters import add_lora, attention_layers, base_of, save_adapter
+from code_rlm.training.lexical import settings_for
 from code_rlm.training.options import LoraOptions, TrainError, TrainOptions
 
 CODE = "x = [3] * 1000\n"
@@ -228,3 +230,18 @@ def test_when_the_head_is_trained_whole_then_only_that_changes_beside_the_adapte
     after, before = code_rlm.load(tmp_path / "a")[0].state_dict(), code_rlm.load(base)[0].state_dict()
     changed = {n for n in before if not torch.equal(before[n], after[n])}
     assert changed == {"number_head.weight", "decoder.embed_positions.weight"}
+
+
+def test_when_the_base_has_a_lexical_path_then_the_adapter_brings_its_channels(
+    toy, make_model, tokenizer, batch, tmp_path
+):
+    """The base knows one metric's channel, the run fits another: both folders must answer alike."""
+    settings = settings_for(tokenizer, buckets=64, number_buckets=4)
+    lexical = dataclasses.replace(settings, channels=("cpu_time_ms",)).to_dict()
+    base = tiny.save(make_model, tokenizer, tmp_path / "base", lexical=lexical)
+    final = lora_run(toy, base, tmp_path / "run")
+    merged, adapted = code_rlm.load(final)[0], code_rlm.load(tmp_path / "run" / "adapter")[0]
+    assert merged.config.lexical["channels"] == ["cpu_time_ms", "peak_memory_bytes"]
+    assert merged.lexical.weight.abs().sum(0).gt(0).all()
+    assert torch.equal(merged.lexical.weight, adapted.lexical.weight)
+    assert torch.allclose(logits_of(merged, batch), logits_of(adapted, batch), atol=1e-5)
