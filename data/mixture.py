@@ -40,6 +40,8 @@ class Source:
         dropped: Rows left out because none of their metrics was measured.
         mask_tokens: Share of code tokens that training hides behind `<mask>`, drawn anew each time: a small source read many
             times over is not learned by heart.
+        swap_text: Share of draws in which a row comes with the code of another: learning a small source by heart is then of
+            little use, and what stays the row's own are its header and its lexical scores.
         groups: Each row's group, as it was split by.
         lexical_scores: Scores of the lexical path for each row, float32 `(rows, channels)`, where the model has one.
     """
@@ -56,6 +58,7 @@ class Source:
     failed: int = 0
     dropped: int = 0
     mask_tokens: float = 0.0
+    swap_text: float = 0.0
     groups: list[str] = field(default_factory=list)
     lexical_scores: np.ndarray | None = None
 
@@ -258,24 +261,33 @@ class Mixture:
         order = rng.permutation(present)
         together = metric_groups([source.metrics[i] for i in order], self.templates)[0]
         chosen = [i for i in order if source.metrics[i] in together][:count]
-        body = source.bodies[row]
+        code = row
+        if source.swap_text and rng.random() < source.swap_text:
+            code = int(rng.integers(len(source)))
+        body = source.bodies[code]
         if source.mask_tokens:
             body = np.where(rng.random(len(body)) < source.mask_tokens, self.tokenizer.mask_token_id, body)
-        return self.build(source, row, chosen, body)
+        return self.build(source, row, chosen, body, cut=bool(source.cut[code]))
 
-    def build(self, source: Source, row: int, chosen: Sequence[int], body: np.ndarray | None = None) -> Item:
-        """One row for the given metrics, in that order; `body` stands in for the row's code."""
+    def build(
+        self,
+        source: Source,
+        row: int,
+        chosen: Sequence[int],
+        body: np.ndarray | None = None,
+        cut: bool | None = None,
+    ) -> Item:
+        """One row for the given metrics, in that order; `body` stands in for the row's code, `cut` tells of it as `Source`."""
         head, tail = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
         body = source.bodies[row] if body is None else body
-        ids, lost = self.layout.join(
-            head, body.tolist(), tail, source=f"{source.name} row {row}", always_cut=bool(source.cut[row])
-        )
+        cut = bool(source.cut[row]) if cut is None else cut
+        ids, lost = self.layout.join(head, body.tolist(), tail, source=f"{source.name} row {row}", always_cut=cut)
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)
         first = np.int64(self.metric_numbers.get(source.metrics[chosen[0]], -1))
         extras = {"first_metric": first}
         if source.lexical_scores is not None:
             extras["lexical_scores"] = source.lexical_scores[row]
-        return Item(ids, labels.astype(np.int64), lost > 0 or bool(source.cut[row]), extras)
+        return Item(ids, labels.astype(np.int64), lost > 0 or cut, extras)
 
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         """Pads examples to the longest of the batch."""

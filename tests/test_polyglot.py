@@ -159,7 +159,8 @@ def test_when_a_toolchain_is_there_then_programs_build_and_print_the_answer(lang
     missing = TOOLCHAINS[language].missing()
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)} (data/polyglot/install_toolchains.sh)")
-    drawn = [sample(11, problem, 0, language, SMALL) for problem in (0, 9, 13, 27)]
+    # A language is not drawn the problems that it cannot write.
+    drawn = islice(filter(None, (sample(11, problem, 0, language, SMALL) for problem in range(0, 100, 9))), 2)
     programs = [
         Program(
             each.text,
@@ -169,9 +170,8 @@ def test_when_a_toolchain_is_there_then_programs_build_and_print_the_answer(lang
             name=each.name,
         )
         for each in drawn
-        if each
-    ][:2]
-    assert programs
+    ]
+    assert len(programs) == 2
     path = measure_programs(programs, tmp_path, repeats=1, metrics=("peak_rss_bytes",), limits=dataset.LIMITS)
     journal = (tmp_path / "journal.jsonl").read_text()
     rows = dataset.pq.read_table(path).to_pylist()

@@ -483,11 +483,27 @@ def test_when_sources_have_weights_then_they_are_drawn_by_them_and_masks_spare_t
     items, _ = mixture.pool_of(0)
     masked = [item.ids for item in items if tokenizer.mask_token_id in item.ids]
     assert 60 < len(masked) < 140
-    header = mixture._header(("cycles",), "c", ())
+    header, _ = mixture._header(("cycles",), "c", ())
     assert all(ids[: len(header)] == header for ids in masked)
     share = np.mean([np.mean(np.array(ids[len(header) : -1]) == tokenizer.mask_token_id) for ids in masked])
     assert 0.4 < share < 0.6
     assert len({tuple(ids) for ids in masked}) == len(masked)
+
+
+def test_when_code_is_swapped_then_the_rest_of_the_row_stays(tokenizer):
+    rows = [Example(text * 9, "c", ["cycles"], [value], group=text) for text, value in (("x", 7.0), ("y", 8.0))]
+    source = Source.from_dataset("two", to_dataset(rows), tokenizer)
+    source.lexical_scores = np.array([[0.5], [1.5]], dtype=np.float32)
+
+    def wrong(share):
+        source.swap_text = share
+        items = mixture_of([source], tokenizer, pool=400).pool_of(0)[0]
+        values = [float(tokenizer.decode_numbers(item.labels[:-1])) for item in items]
+        assert all(item.extras["lexical_scores"][0] == value - 6.5 for item, value in zip(items, values))
+        return np.mean([("x" in tokenizer.decode(item.ids[-9:])) != (v == 7.0) for item, v in zip(items, values)])
+
+    assert wrong(0.0) == 0
+    assert 0.3 < wrong(0.8) < 0.5  # half of the swaps draw the row's own code
 
 
 def test_when_no_row_has_a_value_then_the_source_is_refused(tokenizer):

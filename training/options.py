@@ -85,8 +85,9 @@ class TrainOptions(Checked):
     data: list[dict] = option(
         list,
         "sources, each {task: NAME} or {file: PATH, text_column:, target_columns: [...], group_column:}; further keys: "
-        "weight (share of the examples), metrics, mask_tokens (share of code tokens hidden), failures (outcome: a failed "
-        "run is an answer of its own; drop: such rows are left out); of files: language_column or language, "
+        "weight (share of the examples), metrics, mask_tokens (share of code tokens hidden), swap_text (share of draws with "
+        "another row's code, so that a small source is not learned by heart), failures (outcome: a failed run is an answer "
+        "of its own; drop: such rows are left out); of files: language_column or language, "
         "context_columns, outcome_column, on_error (raise; skip: bad rows are counted and left out), validation, test",
     )
     data_root: str | None = option(None, "folder of the tasks' tables")

@@ -19,7 +19,7 @@ from code_rlm.numbers_rlm import NumberCodec
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.options import TrainError, TrainOptions
 
-_OWN_KEYS = ("weight", "mask_tokens", "failures")
+_OWN_KEYS = ("weight", "mask_tokens", "swap_text", "failures")
 
 
 @dataclass
@@ -88,10 +88,11 @@ def _load(entry: dict[str, Any], options: TrainOptions, tokenizer: RLMTokenizer)
     failures = own.get("failures", "outcome")
     settings = {"max_tokens": options.max_tokens, "failures": failures}
     source = Source.from_dataset(name, train, tokenizer, **settings)
-    mask = own.get("mask_tokens", 0.0)
-    if isinstance(mask, bool) or not isinstance(mask, (int, float)) or not 0 <= mask < 1:
-        raise TrainError(f"{name}: mask_tokens must be a share from 0 to below 1, got {mask!r}.")
-    source.mask_tokens = float(mask)
+    for key in ("mask_tokens", "swap_text"):
+        share = own.get(key, 0.0)
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+            raise TrainError(f"{name}: {key} must be a share from 0 to below 1, got {share!r}.")
+        setattr(source, key, float(share))
     held_out = None
     if len(validation):
         held_out = Source.from_dataset(name, validation, tokenizer, source.metrics, **settings)
