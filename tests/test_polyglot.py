@@ -6,6 +6,7 @@ import statistics
 import subprocess
 import sys
 from collections import defaultdict
+from itertools import islice
 
 import pytest
 from datasets import load_dataset
