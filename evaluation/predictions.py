@@ -144,6 +144,7 @@ def predict_rows(
         answer["log_probs"] = np.where(encoded.saturated, -np.inf, log_probs)
     return Predictions(
         target=encoded.target,
+        written=encoded.written,
         **answer,
         groups=np.array(encoded.rows["group"]),
         languages=np.array(encoded.rows["language"]),

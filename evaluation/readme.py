@@ -27,6 +27,7 @@ SHOWN = {
         "latency_ms@gold_6226",
         "latency_ms@2080ti_1",
     ),
+    "nasbench101": ("cifar10_valid_accuracy_percent",),
     "tritonbench": ("latency_ms",),
     "codenet_python": ("peak_memory_bytes", "cpu_time_ms"),
 }

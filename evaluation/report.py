@@ -63,6 +63,8 @@ class Predictions:
 
     Attributes:
         target: True values, `(rows,)`. Where not finite (a program that failed) the row is left out and counted.
+        written: Targets as the model's number format writes them, `(rows,)`; an interval is judged by these, since its ends
+            are such numbers too. By the targets themselves when not given.
         median: The model's point estimates, `(rows,)`. Where NaN (no number predicted) the row is left out and counted.
         quantiles: Quantile level between 0 and 1 to quantiles, `(rows,)` each.
         groups: Name of each row's group, `(rows,)`; each row is its own when not given.
@@ -88,6 +90,7 @@ class Predictions:
     smaller_is_better: bool = True
     out_of_range: int = 0
     seconds_per_row: float | None = None
+    written: Any = None
 
 
 def _column(name: str, values: Any, rows: int) -> np.ndarray:
@@ -149,6 +152,7 @@ def score_predictions(
     def column(name: str, values: Any) -> np.ndarray:
         return _column(name, values, rows)[keep]
 
+    written = target[keep] if predictions.written is None else column("written", predictions.written)
     target, median = target[keep], median[keep]
     groups = None if predictions.groups is None else column("groups", predictions.groups)
     entry: dict[str, Any] = {"n": int(keep.sum())}
@@ -170,16 +174,16 @@ def score_predictions(
     entry["selection"] = _selection(target, median, groups, predictions.smaller_is_better)
 
     quantiles = {q: column(f"quantile {q}", values) for q, values in predictions.quantiles.items()}
-    entry |= _interval_scores(target, quantiles, groups)
+    entry |= _interval_scores(written, quantiles, groups)
     entry["coverage_interval"] = {}
     for nominal, (low, high) in _reported_intervals(quantiles).items():
-        inside = ((quantiles[low] <= target) & (target <= quantiles[high])).astype(np.float64)
+        inside = ((quantiles[low] <= written) & (written <= quantiles[high])).astype(np.float64)
         found = resampled(np.mean, inside)
         entry["coverage_interval"][f"{nominal:g}"] = [found["low"], found["high"]]
     entry["calibrated"] = bool(predictions.uncalibrated)
     if predictions.uncalibrated:
         own = {q: column(f"uncalibrated quantile {q}", v) for q, v in predictions.uncalibrated.items()}
-        entry["uncalibrated"] = _interval_scores(target, own, groups)
+        entry["uncalibrated"] = _interval_scores(written, own, groups)
         if 0.5 in own:
             entry["uncalibrated"] |= {name: _number(SCORES[name](target, own[0.5])) for name in ("spearman", "mape")}
     if predictions.log_probs is not None:
@@ -203,7 +207,7 @@ def score_predictions(
                     score: entry[score] if of.all() else resampled(function, target[of], median[of], within=here)
                     for score, function in SCORES.items()
                 },
-                "coverage": _interval_scores(target[of], {q: v[of] for q, v in quantiles.items()}, here)["coverage"],
+                "coverage": _interval_scores(written[of], {q: v[of] for q, v in quantiles.items()}, here)["coverage"],
             }
     entry["baselines"] = {}
     for name, values in predictions.baselines.items():

@@ -395,3 +395,12 @@ def test_when_a_column_does_not_fit_then_the_error_names_task_and_column():
         report.build_report({"asm": {"cycles": bad}}, model="m", date="2026-01-31")
     with pytest.raises(metrics.EvaluationError, match="none of the 1 rows"):
         report.score_predictions(report.Predictions([math.nan], [1.0]))
+
+
+def test_when_targets_have_more_digits_than_the_format_then_intervals_are_judged_by_what_it_writes():
+    target, low, high = np.array([1.2344, 2.0]), np.array([1.234, 1.9]), np.array([1.234, 2.1])
+    given = {"target": target, "median": low, "quantiles": {0.05: low, 0.95: high}}
+    assert report.score_predictions(report.Predictions(**given))["coverage"]["0.9"] == 0.5
+    written = report.Predictions(**given, written=np.array([1.234, 2.0]))
+    assert report.score_predictions(written)["coverage"]["0.9"] == 1.0
+    assert report.score_predictions(written)["coverage_interval"]["0.9"] == [1.0, 1.0]
