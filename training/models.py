@@ -35,6 +35,13 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
     model = _tuned(options, tokenizer, metrics) if options.init else _new(options, tokenizer, metrics)
     if options.lexical is not None and model.lexical is None:
         model.add_lexical_path(settings_for(tokenizer, **options.lexical))
+    elif options.lexical:
+        own = model.config.lexical
+        if differing := sorted(key for key, value in options.lexical.items() if own[key] != value):
+            kept = ", ".join(f"{key} {own[key]}" for key in differing)
+            raise TrainError(
+                f"{options.init} has a lexical path of its own with {kept}, which is kept; leave these out of lexical."
+            )
     return model
 
 
