@@ -11,6 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from .calibration_rlm import Calibration
 from .errors_rlm import CheckpointError, MetricError
+from .expert_rlm import LexicalExpert
 from .lexical_rlm import LexicalSettings
 from .numbers_rlm import NumberFormat
 from .templates_rlm import template_parts
@@ -119,6 +120,8 @@ class RLMConfig(PreTrainedConfig):
         default_metrics: Kind of input to the metrics that are predicted where none is asked for.
         lexical: Fields of `LexicalSettings`: the regressors on n-grams whose scores the decoder reads beside the encoder's
             memory. None: there are none.
+        experts: Metric to the fields of its `LexicalExpert`: how much its score weighs beside the decoder's distribution.
+            Fitted on validation rows at the end of training, and only true of the weights that they were fitted with.
         calibration: Metric to the fields of its `Calibration`, a map of levels fitted on validation rows by
             `code-rlm calibrate`. Only true of the weights that it was fitted with: further training takes it off.
         freeze_encoder: Whether the encoder is left out of training.
@@ -152,6 +155,7 @@ class RLMConfig(PreTrainedConfig):
     metrics: list[dict[str, Any]] | None = None
     default_metrics: dict[str, list[str]] | None = None
     lexical: dict[str, Any] | None = None
+    experts: dict[str, dict[str, Any]] | None = None
     calibration: dict[str, dict[str, Any]] | None = None
     freeze_encoder: bool = False
     constrain_numbers: bool = True
@@ -179,6 +183,10 @@ class RLMConfig(PreTrainedConfig):
                 )
         if self.lexical is not None:
             self.lexical = LexicalSettings.from_dict(self.lexical).to_dict()
+        self.experts = {name: LexicalExpert.from_dict(e).to_dict() for name, e in (self.experts or {}).items()}
+        channels = (self.lexical or {}).get("channels", ())
+        if unknown := sorted(set(self.experts) - set(channels)):
+            raise CheckpointError(f"experts names {unknown}, for which there is no lexical channel: {list(channels)}.")
         self.calibration = {name: Calibration.from_dict(c).to_dict() for name, c in (self.calibration or {}).items()}
         if unknown := sorted(set(self.calibration) - set(names)):
             raise MetricError(f"calibration names {unknown}, which the registry does not have: {names}.")
@@ -305,6 +313,11 @@ class RLMConfig(PreTrainedConfig):
         """The map of levels of a metric, None where it was not calibrated."""
         entry = (self.calibration or {}).get(name)
         return None if entry is None else Calibration.from_dict(entry)
+
+    def expert_of(self, name: str) -> LexicalExpert | None:
+        """The expert of a metric, None where the decoder answers alone."""
+        entry = (self.experts or {}).get(name)
+        return None if entry is None else LexicalExpert.from_dict(entry)
 
     @property
     def templates(self) -> dict[str, str]:

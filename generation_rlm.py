@@ -26,6 +26,7 @@ from transformers import LogitsProcessor
 
 from .calibration_rlm import Calibration
 from .errors_rlm import MetricError
+from .expert_rlm import LexicalExpert, token_cells
 from .numbers_rlm import NumberCodec, is_failed
 from .ranking_rlm import Distribution
 
@@ -148,11 +149,13 @@ class EncodedInputs:
         mask: True for what is to be read `(batch, length)`, None when nothing is padded.
         fingerprints: One integer per input, of its token ids; they seed sampling, so that an input gets the same samples
             alone and in any batch.
+        scores: The lexical path's scores float64 `(batch, channels)`, None without one.
     """
 
     memory: list[tuple[torch.Tensor, torch.Tensor]]
     mask: torch.Tensor | None
     fingerprints: list[int]
+    scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.fingerprints)
@@ -198,6 +201,14 @@ class _Pieces:
 
     def __getitem__(self, index: np.ndarray) -> "_Pieces":
         return _Pieces(self.owner[index], self.mass[index], self.low[index], self.high[index])
+
+
+@dataclass
+class _Opinion:
+    """An expert on the metric that is being decoded, and each input's score `(batch,)`."""
+
+    expert: LexicalExpert
+    scores: np.ndarray
 
 
 @dataclass
@@ -297,12 +308,32 @@ class _Walk:
         logits = self.model.number_head(hidden).double().cpu().numpy()
         return _Nodes(rows, depth + tokens.shape[1], past.layers, logits[:, -1]), logits
 
-    def log_probs(self, logits: np.ndarray, states: np.ndarray) -> np.ndarray:
-        """Log-probabilities over the allowed tokens, float64 `(..., vocabulary)`, minus infinity elsewhere."""
+    def log_probs(
+        self,
+        logits: np.ndarray,
+        states: np.ndarray,
+        prefixes: np.ndarray,
+        rows: np.ndarray,
+        opinion: _Opinion | None = None,
+    ) -> np.ndarray:
+        """Log-probabilities over the allowed tokens, float64 `(nodes, vocabulary)`, minus infinity elsewhere.
+
+        Args:
+            logits: The decoder's `(nodes, vocabulary)`.
+            states: The automaton's states `(nodes,)`.
+            prefixes: Tokens of the number so far `(nodes, places)`.
+            rows: The input that each node belongs to `(nodes,)`.
+            opinion: An expert to pool them with.
+        """
         scores = np.where(self.codec.allowed[states], logits, -np.inf)
         scores = scores - scores.max(-1, keepdims=True)
         with np.errstate(divide="ignore"):
-            return scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+            own = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+        if opinion is None:
+            return own
+        low, high, finite = token_cells(self.codec, prefixes, states)
+        masses = opinion.expert.masses(low, high, opinion.scores[rows, None])
+        return opinion.expert.pool(own, masses, finite)
 
     def open_pieces(
         self,
@@ -312,6 +343,7 @@ class _Walk:
         owners: int,
         need: Callable[[_Pieces, int], np.ndarray],
         calibration: Calibration | None = None,
+        opinion: _Opinion | None = None,
     ) -> tuple[_Pieces, np.ndarray]:
         """Opens the pieces of one number's distribution until none is needed further.
 
@@ -322,6 +354,7 @@ class _Walk:
             owners: How many owners there are.
             need: Given all pieces, and how many of them (the last ones) can still be opened, tells which of those to open.
             calibration: Pools the finite part of each distribution with its values, which are pieces of their own.
+            opinion: An expert that every node's probabilities are pooled with.
 
         Returns:
             The pieces, and the mass of each special outcome `(owners, specials of the format)`.
@@ -334,7 +367,7 @@ class _Walk:
         prefixes = np.empty((len(owner), 0), dtype=np.int64)
         closed: list[_Pieces] = []
         for place in range(codec.length):
-            log_probs = self.log_probs(nodes.logits, states)
+            log_probs = self.log_probs(nodes.logits, states, prefixes, nodes.row, opinion)
             parent, token = np.nonzero(codec.allowed[states])
             mass = weight[parent] * np.exp(log_probs[parent, token])
             if place == 0 and outcomes.size:
@@ -362,12 +395,17 @@ class _Walk:
             states, prefixes = next_states[opened], next_prefixes[opened]
         return _Pieces.joined(closed), outcomes
 
-    def follow(self, nodes: _Nodes, parents: np.ndarray, codes: np.ndarray) -> tuple[_Nodes, np.ndarray]:
+    def follow(
+        self, nodes: _Nodes, parents: np.ndarray, codes: np.ndarray, opinion: _Opinion | None = None
+    ) -> tuple[_Nodes, np.ndarray]:
         """Reads whole numbers `(new nodes, length)`; returns the nodes behind them and each number's log-probability."""
         after, logits = self.extend(nodes, parents, codes)
         logits = np.concatenate([nodes.logits[parents][:, None], logits[:, :-1]], 1)
-        log_probs = self.log_probs(logits, np.maximum(self.codec.states(codes)[:, :-1], 0))
-        return after, np.take_along_axis(log_probs, codes[..., None], 2)[..., 0].sum(1)
+        states, total = np.maximum(self.codec.states(codes)[:, :-1], 0), np.zeros(len(codes))
+        for place in range(codes.shape[1]):
+            log_probs = self.log_probs(logits[:, place], states[:, place], codes[:, :place], after.row, opinion)
+            total += np.take_along_axis(log_probs, codes[:, place, None], 1)[:, 0]
+        return after, total
 
 
 def _pooled(calibration: Calibration, finite: np.ndarray) -> _Pieces:
@@ -441,11 +479,20 @@ class ExactGenerationMixin:
             )
         with self._answering():
             padded = not bool(mask.all())
-            memory = self.encode_memory(ids, mask if padded else None)
+            scores = None if self.lexical is None else self.lexical.scores(ids, mask if padded else None)
+            memory = self.encode_memory(ids, mask if padded else None, scores)
             memory = self.decoder.project_memory(self.memory_norm(memory))
             seen = self.memory_mask(mask.bool()) if padded else None
         rows = [row[keep.bool()].cpu().numpy() for row, keep in zip(ids, mask, strict=True)]
-        return EncodedInputs(memory, seen, [zlib.crc32(r.tobytes()) for r in rows])
+        known = None if scores is None else scores.double().cpu().numpy()
+        return EncodedInputs(memory, seen, [zlib.crc32(r.tobytes()) for r in rows], known)
+
+    def _opinion(self, encoded: EncodedInputs, metric: str) -> _Opinion | None:
+        """The expert's opinion on a metric, None where the decoder answers alone."""
+        expert = self.config.expert_of(metric)
+        if expert is None or encoded.scores is None:
+            return None
+        return _Opinion(expert, encoded.scores[:, self.config.lexical["channels"].index(metric)])
 
     def _begin(self, inputs, metrics, given) -> tuple[_Walk, _Nodes, tuple[str, ...]]:
         """The walk, its nodes behind the given values, and the metrics that are still asked for."""
@@ -531,18 +578,21 @@ class ExactGenerationMixin:
             outcomes = {name: np.zeros((batch, len(asked))) for name in self.codec.outcome_tokens}
             calibrations = [self.config.calibration_of(name) if calibrated else None for name in asked]
             for index, calibration in enumerate(calibrations):
+                opinion = self._opinion(walk.encoded, asked[index])
                 last = index == len(asked) - 1
                 wanted = levels
                 if not last and conditioning == "median":
                     wanted = np.append(levels, 0.5)
-                values, masses = self._quantiles(walk, nodes, nodes.row, weight, batch, wanted[None], calibration)
+                values, masses = self._quantiles(
+                    walk, nodes, nodes.row, weight, batch, wanted[None], calibration, opinion
+                )
                 found[:, index] = values[:, : len(levels)]
                 for column, name in enumerate(outcomes):
                     outcomes[name][:, index] = masses[:, column]
                 if not last and conditioning == "median":
                     nodes = self._continue(walk, nodes, np.arange(batch), values[:, -1], masses)
                 elif not last:
-                    nodes, weight = self._spread(walk, nodes, weight, paths, first=index == 0)
+                    nodes, weight = self._spread(walk, nodes, weight, paths, index == 0, opinion)
         how = "none" if len(asked) == 1 else conditioning
         known = tuple(c is not None for c in calibrations)
         return Prediction(asked, tuple(levels.tolist()), found, outcomes, how, known)
@@ -565,12 +615,14 @@ class ExactGenerationMixin:
         known = tuple(c is not None for c in calibrations)
         return Prediction(asked, tuple(levels.tolist()), found, outcomes, how, known, draws)
 
-    def _quantiles(self, walk, nodes, owner, weight, owners, levels, calibration=None) -> tuple[np.ndarray, np.ndarray]:
+    def _quantiles(
+        self, walk, nodes, owner, weight, owners, levels, calibration=None, opinion=None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles `(owners, levels)` of the weighted mixture of the nodes of each owner, and its special outcomes."""
         own = None
         if calibration is not None:
             if calibration.pool_weight:
-                own, _ = self._quantiles(walk, nodes, owner, weight, owners, levels)
+                own, _ = self._quantiles(walk, nodes, owner, weight, owners, levels, None, opinion)
             levels = calibration.model_level(levels)
         if not self.codec.ordered_digits:
             raise MetricError(
@@ -588,7 +640,7 @@ class ExactGenerationMixin:
             overlap = (tail.low[:, None] <= high[tail.owner]) & (tail.high[:, None] >= low[tail.owner])
             return (overlap & (low < high)[tail.owner]).any(1)
 
-        pieces, outcomes = walk.open_pieces(nodes, owner, weight, owners, need, calibration)
+        pieces, outcomes = walk.open_pieces(nodes, owner, weight, owners, need, calibration, opinion)
         finite = total(pieces)
         values = _bracket(pieces, finite, levels)[0]
         values[finite <= 0] = np.nan
@@ -607,7 +659,7 @@ class ExactGenerationMixin:
             values[i] = name if name == "failed" else float(name)
         return walk.follow(nodes, parents, self.codec.encode(values))[0]
 
-    def _spread(self, walk, nodes, weight, paths, first) -> tuple[_Nodes, np.ndarray]:
+    def _spread(self, walk, nodes, weight, paths, first, opinion) -> tuple[_Nodes, np.ndarray]:
         """Nodes that stand for the distribution of the number that begins at `nodes`, and their weights.
 
         The first number is cut into `paths` equally probable parts, each represented by its middle quantile, besides the
@@ -622,7 +674,7 @@ class ExactGenerationMixin:
             order = np.random.default_rng(0).permutation(paths)
             within = np.arange(count) - np.searchsorted(nodes.row, nodes.row)  # the same in any batch
             levels = middles[order[within % paths]][:, None]
-        values, masses = self._quantiles(walk, nodes, np.arange(count), np.ones(count), count, levels)
+        values, masses = self._quantiles(walk, nodes, np.arange(count), np.ones(count), count, levels, None, opinion)
         finite = np.maximum(0.0, 1 - masses.sum(1))
         parents, numbers, weights = [], [], []
         for column in range(levels.shape[1]):
@@ -675,7 +727,8 @@ class ExactGenerationMixin:
                 cut = thresholds[tail.owner]
                 return ((tail.low[:, None] < cut) & (cut <= tail.high[:, None])).any(1)
 
-            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need, calibration)
+            opinion = self._opinion(walk.encoded, asked[0])
+            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need, calibration, opinion)
             below = pieces.mass[:, None] * (pieces.high[:, None] < thresholds[pieces.owner])
             total = np.bincount(pieces.owner, pieces.mass, batch)
             sums = np.zeros(thresholds.shape)
@@ -712,8 +765,27 @@ class ExactGenerationMixin:
             codes = codes.reshape(batch, len(asked), self.codec.length)
             result = np.empty((batch, len(asked)))
             for index in range(len(asked)):
-                nodes, result[:, index] = walk.follow(nodes, np.arange(batch), codes[:, index])
+                opinion = self._opinion(walk.encoded, asked[index])
+                nodes, result[:, index] = walk.follow(nodes, np.arange(batch), codes[:, index], opinion)
             return result
+
+    def place_logits(
+        self, inputs: Mapping[str, torch.Tensor] | EncodedInputs, codes: np.ndarray, *, metrics=("value",)
+    ) -> np.ndarray:
+        """The decoder's own logits at each place of given numbers, experts left out.
+
+        Args:
+            inputs: See the class.
+            codes: Token ids of one number for each input, int `(batch, codec.length)`.
+            metrics: The one metric's name.
+
+        Returns:
+            float64 `(batch, codec.length, vocabulary)`.
+        """
+        with self._answering():
+            walk, nodes, _ = self._begin(inputs, metrics, None)
+            _, logits = walk.extend(nodes, np.arange(len(codes)), codes[:, :-1])
+            return np.concatenate([nodes.logits[:, None], logits], 1)
 
     def mean(
         self,
@@ -742,7 +814,7 @@ class ExactGenerationMixin:
         if not tolerance > 0:
             raise MetricError(f"tolerance must be above zero, got {tolerance}.")
         with self._answering():
-            walk, nodes, _ = self._begin(inputs, metrics, given)
+            walk, nodes, asked = self._begin(inputs, metrics, given)
             batch = len(walk.encoded)
 
             def need(pieces: _Pieces, count: int) -> np.ndarray:
@@ -761,7 +833,8 @@ class ExactGenerationMixin:
                 opened[order] = ~affordable
                 return opened[tail]
 
-            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need)
+            opinion = self._opinion(walk.encoded, asked[0])
+            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need, None, opinion)
             total = np.bincount(pieces.owner, pieces.mass, batch)
             middle = np.bincount(pieces.owner, pieces.mass * (pieces.low / 2 + pieces.high / 2), batch) / total
             error = np.bincount(pieces.owner, pieces.mass * (pieces.high - pieces.low) / 2, batch) / total
@@ -806,7 +879,8 @@ class ExactGenerationMixin:
             def need(pieces: _Pieces, count: int) -> np.ndarray:
                 return pieces.mass[-count:] > tolerance
 
-            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need)
+            opinion = self._opinion(walk.encoded, asked[0])
+            pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need, None, opinion)
             found = []
             for row in range(batch):
                 own = pieces[np.flatnonzero((pieces.owner == row) & (pieces.mass > 0))]
@@ -849,9 +923,10 @@ class ExactGenerationMixin:
 
         while True:
             parts = []
-            for walk, nodes, _ in sides:
+            for walk, nodes, asked in sides:
                 with self._answering():
-                    pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need)
+                    opinion = self._opinion(walk.encoded, asked[0])
+                    pieces, _ = walk.open_pieces(nodes, nodes.row, np.ones(batch), batch, need, None, opinion)
                 parts.append(pieces)
             result, undecided = np.zeros(batch), np.zeros(batch)
             for i in range(batch):
@@ -901,10 +976,11 @@ class ExactGenerationMixin:
             at = np.repeat(np.arange(batch), n)  # the node that each draw stands on
             codes = np.empty((batch * n, len(asked), codec.length), dtype=np.int64)
             for index in range(len(asked)):
-                states = np.full(len(nodes.row), codec.START)
+                states, prefixes = np.full(len(nodes.row), codec.START), np.empty((len(nodes.row), 0), dtype=np.int64)
+                opinion = self._opinion(walk.encoded, asked[index])
                 for place in range(codec.length):
-                    log_probs = walk.log_probs(nodes.logits / temperature, states)
-                    cumulative = np.cumsum(_nucleus(np.exp(log_probs), top_p), 1)
+                    log_probs = walk.log_probs(nodes.logits, states, prefixes, nodes.row, opinion)
+                    cumulative = np.cumsum(_nucleus(_tempered(log_probs, temperature), top_p), 1)
                     draws = np.concatenate([r.random(n) for r in random]) * cumulative[at, -1]
                     token = (cumulative[at] <= draws[:, None]).sum(1)
                     codes[:, index, place] = token
@@ -913,8 +989,16 @@ class ExactGenerationMixin:
                     pairs, at = np.unique(at * codec.vocab_size + token, return_inverse=True)
                     parents, tokens = np.divmod(pairs, codec.vocab_size)
                     states = codec.transitions[states[parents], tokens]
+                    prefixes = np.concatenate([prefixes[parents], tokens[:, None]], 1)
                     nodes, _ = walk.extend(nodes, parents, tokens[:, None])
             return codec.decode(codes).reshape(batch, n, len(asked))
+
+
+def _tempered(log_probs: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities `(..., vocabulary)` at a temperature."""
+    scores = log_probs / temperature
+    probs = np.exp(scores - scores.max(-1, keepdims=True))
+    return probs / probs.sum(-1, keepdims=True)
 
 
 def _nucleus(probs: np.ndarray, top_p: float) -> np.ndarray:

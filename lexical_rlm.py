@@ -39,6 +39,8 @@ class LexicalSettings:
         buckets: Hash buckets of the n-grams.
         longest_gram: Tokens in the longest n-gram.
         number_buckets: Hash buckets of the places of numbers in the header.
+        targets: For each channel what its score stands for: whether the values' natural logarithm was fitted, and the mean
+            and the standard deviation of what was fitted. None for a channel of an earlier version, which did not keep them.
     """
 
     channels: tuple[str, ...] = ()
@@ -48,8 +50,13 @@ class LexicalSettings:
     buckets: int = 2**15
     longest_gram: int = 2
     number_buckets: int = 32
+    targets: tuple[tuple[bool, float, float] | None, ...] = ()
 
     def __post_init__(self):
+        known = [None if t is None else (bool(t[0]), float(t[1]), float(t[2])) for t in self.targets]
+        object.__setattr__(self, "targets", tuple(known or [None] * len(self.channels)))
+        if len(self.targets) != len(self.channels):
+            raise CheckpointError(f"lexical.targets must have one entry for each of {len(self.channels)} channels.")
         for name in ("channels", "digit_tokens", "line_tokens", "comment_tokens"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.digit_tokens) not in (0, 10):
@@ -69,7 +76,8 @@ class LexicalSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready fields."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {**fields, "targets": [None if t is None else list(t) for t in self.targets]}
 
     @property
     def size(self) -> int:

@@ -31,6 +31,7 @@ from code_rlm.loading import load
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.training.adapters import base_of, is_adapted
 from code_rlm.training.checkpoints import Progress, checkpoints, claim_folder, drop_old, save_model, save_whole
+from code_rlm.training.experts import fit_experts
 from code_rlm.training.features import FeatureCache, possible_inputs
 from code_rlm.training.lexical import fit_lexical_path
 from code_rlm.training.logs import RunLog, Window, check_trackers
@@ -301,6 +302,7 @@ class Run:
                     lambda folder: shutil.copytree(chosen, folder, ignore=leave, dirs_exist_ok=True),
                 )
             model, tokenizer = load(chosen)
+            fit_experts(model, self.validation.sources, self.mixture, self.log.say)
             save_whole(final, lambda folder: save_model(model, tokenizer, folder, self.options))
             self._tell_how_it_went(progress)
         self.accelerator.wait_for_everyone()

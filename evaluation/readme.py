@@ -29,7 +29,7 @@ SHOWN = {
     ),
     "nasbench101": ("cifar10_valid_accuracy_percent",),
     "tritonbench": ("latency_ms",),
-    "codenet_python": ("peak_memory_bytes", "cpu_time_ms"),
+    "codenet_python": ("peak_memory_bytes@codenet", "cpu_time_ms@codenet"),
 }
 _PART = re.compile(r"(<!-- (results|output: [^\n]*?) -->\n).*?(<!-- end -->)", re.S)
 

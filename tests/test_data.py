@@ -364,7 +364,10 @@ def test_when_kernels_are_read_then_sizes_are_context(data_root):
 
 def test_when_submissions_are_read_then_kilobytes_become_bytes(data_root):
     row = read_task("codenet_python", data_root)[1]
-    assert (row["metrics"], row["values"]) == (["peak_memory_bytes", "cpu_time_ms"], [1001 * 1024.0, 1.0])
+    assert (row["metrics"], row["values"]) == (
+        ["peak_memory_bytes@codenet", "cpu_time_ms@codenet"],
+        [1001 * 1024.0, 1.0],
+    )
 
 
 def test_when_calls_are_read_then_arguments_are_context_and_failures_have_no_value(data_root):

@@ -7,7 +7,7 @@ teach it to trust them too far. Validation rows and everything after training ge
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,7 +41,7 @@ def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
         digit_tokens=() if -1 in digits else digits,
         line_tokens=tuple(lines),
         comment_tokens=tuple(comments),
-        **{**changes, "channels": ()},
+        **{**changes, "channels": (), "targets": ()},
     )
 
 
@@ -74,6 +74,7 @@ def fit_lexical_path(
     features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
     folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
     fitted: dict[str, tuple[np.ndarray, float, list]] = {}
+    targets: dict[str, tuple[bool, float, float]] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
         parts = [(s, *_usable(s, metric)) for s in train if metric in s.metrics]
         target = np.concatenate([values for _, _, values in parts])
@@ -85,9 +86,10 @@ def fit_lexical_path(
         regressor = _Ridge(x, target, buckets)
         penalty, by_fold, found = regressor.cross_fit(fold)
         fitted[metric] = (*regressor.fit(np.ones(len(target), bool), penalty), by_fold)
+        targets[metric] = regressor.target
         rho = spearmanr(found, target).statistic
         say(f"lexical path: {metric}, {len(target)} rows, penalty {penalty:g}, cross-fitted Spearman {rho:.3f}")
-    _widen(model, list(fitted))
+    _widen(model, targets)
     channels = model.lexical.settings.channels
     for metric, (weight, bias, _) in fitted.items():
         model.lexical.weight.data[:, channels.index(metric)] = torch.from_numpy(weight).float()
@@ -150,11 +152,11 @@ def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return index, values[index]
 
 
-def _widen(model: RLMForConditionalGeneration, metrics: Sequence[str]) -> None:
-    """Adds channels for metrics that the path has none for."""
+def _widen(model: RLMForConditionalGeneration, targets: Mapping[str, tuple[bool, float, float]]) -> None:
+    """Adds channels for metrics that the path has none for, and notes what the scores of all of them stand for."""
     old = model.lexical
-    channels = tuple(dict.fromkeys([*old.settings.channels, *metrics]))
-    model.add_lexical_path(replace(old.settings, channels=channels))
+    known = dict(zip(old.settings.channels, old.settings.targets, strict=True)) | dict(targets)
+    model.add_lexical_path(replace(old.settings, channels=tuple(known), targets=tuple(known.values())))
     known = len(old.settings.channels)
     model.lexical.weight.data[:, :known] = old.weight.data
     model.lexical.bias.data[:known] = old.bias.data
@@ -167,12 +169,14 @@ class _Ridge:
 
     Args:
         x: `(rows, features)`.
-        values: In the metric's unit `(rows,)`.
+        values: In the metric's unit `(rows,)`. `target` keeps what the scores stand for (`LexicalSettings.targets`).
         buckets: How many features are n-grams; those behind them are standardised first.
     """
 
     def __init__(self, x: sparse.csr_matrix, values: np.ndarray, buckets: int):
-        values = np.log(values) if (values > 0).all() else values
+        positive = bool((values > 0).all())
+        values = np.log(values) if positive else values
+        self.target = (positive, float(values.mean()), float(values.std()))
         self.y = (values - values.mean()) / values.std()
         dense = x[:, buckets:].toarray()
         # They are logarithms: one that hardly ever differs must not become huge where it does.

@@ -2,6 +2,7 @@
 
 import typing
 
+import torch
 from torch import nn
 
 from code_rlm.configuration_rlm import Metric, RLMConfig
@@ -60,9 +61,10 @@ def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) 
     if options.lora is not None and is_adapter(options.init):
         raise TrainError(f"{options.init} is a LoRA adapter itself; start from the merged model, its run's final/.")
     model, own = load(options.init)
-    model.config.calibration = {}  # true only of the weights that it was fitted with
+    model.config.calibration, model.config.experts = {}, {}  # true only of the weights that they were fitted with
     if tokenizer.codec.format != own.codec.format:
         raise TrainError(f"{options.tokenizer} writes numbers in another format than {options.init}.")
+    _take_new_tokens(model, own, tokenizer, options)
     if options.max_objectives > model.config.max_objectives:
         raise TrainError(
             f"max_objectives is {options.max_objectives}, but {options.init} answers at most "
@@ -82,6 +84,27 @@ def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) 
         model.config.freeze_encoder = bool(options.freeze_encoder)
         model.encoder.requires_grad_(not options.freeze_encoder)
     return model
+
+
+@torch.no_grad()
+def _take_new_tokens(
+    model: RLMForConditionalGeneration, own: RLMTokenizer, tokenizer: RLMTokenizer, options: TrainOptions
+) -> None:
+    """Embeds what a tokenizer has beyond the checkpoint's own; each new token starts as the mean of those that it replaces."""
+    ids = range(len(own))
+    if len(tokenizer) < len(own) or own.convert_ids_to_tokens(ids) != tokenizer.convert_ids_to_tokens(ids):
+        raise TrainError(
+            f"{options.tokenizer} is not the tokenizer of {options.init} with tokens added behind its own; leave tokenizer "
+            "out, or extend that one (data/train_tokenizer.py --extend)."
+        )
+    if len(tokenizer) == len(own):
+        return
+    replaced = [own.encode(tokenizer.decode([i])) for i in range(len(own), len(tokenizer))]
+    old = model.get_input_embeddings().weight
+    means = torch.stack([old[tokens].mean(0) for tokens in replaced])
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model.get_input_embeddings().weight[len(own) :] = means
+    model.config.encoder.vocab_size = len(tokenizer)
 
 
 def _new(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:

@@ -1,0 +1,166 @@
+"""Experts: a score's distribution pooled into the digit tree, and how its weight is found."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from test_lexical import fitted, source_of
+
+from code_rlm import CheckpointError
+from code_rlm.configuration_rlm import RLMConfig
+from code_rlm.expert_rlm import LexicalExpert, token_cells
+from code_rlm.lexical_rlm import LexicalSettings
+from code_rlm.numbers_rlm import NumberCodec, NumberFormat
+from code_rlm.training.experts import fit_experts
+
+ABOUT_TEN = LexicalExpert(True, float(np.log(10)), 1.0, 0.1, 0.3, 1.0)
+
+
+@pytest.fixture(scope="module")
+def expert_model(make_model, small_format):
+    """Writes one digit and three exponents, about the score of its one channel."""
+    model = make_model(
+        number_format=small_format.to_dict(),
+        lexical=LexicalSettings(channels=("a_ms",), buckets=64, targets=((True, 0.0, 1.0),)).to_dict(),
+        metrics=[{"name": "a_ms", "unit": "ms"}, {"name": "b_ms", "unit": "ms"}],
+    )
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(3)
+        model.lexical.weight.normal_(generator=generator)
+    model.config.experts = {"a_ms": LexicalExpert(True, 0.0, 1.0, 0.2, 0.5, 1.0).to_dict()}
+    return model
+
+
+def all_codes(codec):
+    """Every code of a small format."""
+    grown = [((), codec.START)]
+    for _ in range(codec.length):
+        grown = [
+            ((*code, int(t)), int(codec.transitions[state, t]))
+            for code, state in grown
+            for t in np.flatnonzero(codec.allowed[state])
+        ]
+    return np.array([code for code, _ in grown])
+
+
+def test_when_cells_are_laid_side_by_side_then_they_cover_the_line_once(small_format):
+    codec = NumberCodec(NumberFormat(mantissa_digits=2, min_exponent=-1, max_exponent=1, specials=("failed",)))
+    start = np.array([[codec.ids["<+>"]], [codec.ids["<->"]]])
+    low, high, finite = token_cells(codec, start, codec.states(start)[:, -1])
+    for row, order in ((0, 1), (1, -1)):
+        ends = [(a, b) for a, b, keep in zip(low[row], high[row], finite[row], strict=True) if keep]
+        ends = ends[::order]
+        assert len(ends) == 3
+        for (_, before), (after, _) in itertools.pairwise(ends):
+            assert before == pytest.approx(after, rel=1e-9)
+
+
+def test_when_a_score_speaks_then_the_numbers_nearest_to_it_gain(expert_model, batch):
+    encoded = expert_model.encode(batch)
+    encoded.scores[:] = np.log([[0.3], [5.0], [70.0]])
+    medians = expert_model.predict(encoded, (0.5,), metrics=["a_ms"]).quantiles[:, 0, 0]
+    assert medians.tolist() == pytest.approx([0.3, 5.0, 70.0], rel=0.35)
+    other = expert_model.predict(encoded, (0.5,), metrics=["b_ms"]).quantiles[:, 0, 0]
+    expert_free = dict(expert_model.config.experts)
+    expert_model.config.experts = {}
+    try:
+        alone = expert_model.predict(encoded, (0.5,), metrics=["b_ms"]).quantiles[:, 0, 0]
+    finally:
+        expert_model.config.experts = expert_free
+    assert other.tolist() == alone.tolist()
+
+
+def test_when_all_codes_are_asked_for_then_they_sum_to_one_and_quantiles_cdf_and_draws_agree(expert_model, batch):
+    codec, rows = expert_model.codec, len(batch["input_ids"])
+    values = codec.decode(all_codes(codec))
+    encoded = expert_model.encode(batch)
+    probs = np.exp(
+        np.stack([expert_model.log_prob(encoded, np.full(rows, v), metrics=["a_ms"])[:, 0] for v in values], 1)
+    )
+    assert probs.sum(1) == pytest.approx(np.ones(rows), abs=1e-9)
+    finite = np.isfinite(values)
+    order = np.argsort(values[finite])
+    running = np.cumsum(probs[:, finite][:, order], 1) / probs[:, finite].sum(1, keepdims=True)
+    found = expert_model.predict(encoded, (0.1, 0.5, 0.9), metrics=["a_ms"]).quantiles[:, 0]
+    for row in range(rows):
+        wanted = [values[finite][order][np.searchsorted(running[row], level)] for level in (0.1, 0.5, 0.9)]
+        assert found[row].tolist() == wanted
+    below = expert_model.cdf(encoded, [2.0], metrics=["a_ms"])[:, 0]
+    assert below == pytest.approx((probs * (finite & (values < 2.0))).sum(1) / (probs * finite).sum(1), abs=1e-6)
+    draws = expert_model.sample(encoded, 4000, metrics=["a_ms"])[:, :, 0]
+    drawn = np.nanmean(np.where(np.isfinite(draws), draws < 2.0, np.nan), 1)
+    assert drawn == pytest.approx(below, abs=0.04)
+
+
+def test_when_the_experts_power_is_zero_then_the_decoder_answers_alone():
+    rng = np.random.default_rng(0)
+    log_probs = np.log(rng.dirichlet(np.ones(5), 4))
+    finite = np.tile([True, True, True, True, False], (4, 1))
+    masses = rng.random((4, 5))
+    alone = dataclasses.replace(ABOUT_TEN, own_power=1.0, power=0.0).pool(log_probs, masses, finite)
+    assert np.allclose(alone, log_probs)
+    pooled = ABOUT_TEN.pool(log_probs, masses, finite)
+    assert np.allclose(np.exp(pooled).sum(1), 1) and np.allclose(pooled[:, 4], log_probs[:, 4])
+    # What the grammar forbids stays forbidden, and an expert without an opinion has none.
+    log_probs[0, 1] = -np.inf
+    assert ABOUT_TEN.pool(log_probs, np.zeros_like(masses), finite)[0, 1] == -np.inf
+
+
+def test_when_values_lie_far_from_the_score_then_masses_keep_their_ratio():
+    low, high = np.array([1e6, 1e9]), np.array([1.1e6, 1.1e9])
+    near, far = ABOUT_TEN.masses(low, high, np.zeros(2))
+    assert 0 < far < near < 1e-40
+    # A logistic tail: the mass falls by exp(-distance / spread).
+    assert np.log(near / far) == pytest.approx(np.log(1000) / 0.1, rel=1e-6)
+
+
+def test_when_held_out_rows_are_told_by_the_score_then_the_expert_stays_and_helps(make_model, tokenizer):
+    rng = np.random.default_rng(0)
+    train, held_out = source_of(tokenizer, rng), source_of(tokenizer, rng, 80)
+    model, mixture, _ = fitted(make_model, tokenizer, train, [held_out])
+    model.config.metrics = [{"name": "t_ms", "unit": "ms", "smaller_is_better": True, "description": "", "kinds": []}]
+    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(80)])
+    said = []
+    fit_experts(model, [held_out], mixture, said.append)
+    expert = model.config.expert_of("t_ms")
+    assert expert.power > 0 and "gains" in said[0]
+    after = model.predict(batch, (0.5,), metrics=["t_ms"]).quantiles[:, 0, 0]
+    truth = held_out.values[:, 0]
+    assert spearmanr(after, truth).statistic > 0.75
+    # What the fit promised is what the model's log-probabilities gain.
+    own, promised = RLMConfig.from_dict(model.config.to_dict()), float(said[0].split("gains ")[1].split(" ")[0])
+    pooled = model.log_prob(batch, truth, metrics=["t_ms"])[:, 0]
+    model.config.experts = {}
+    alone = model.log_prob(batch, truth, metrics=["t_ms"])[:, 0]
+    groups = np.unique(held_out.groups, return_inverse=True)[1]
+    gains = np.bincount(groups, pooled - alone) / np.bincount(groups)
+    assert gains.mean() == pytest.approx(promised, abs=0.02)
+    assert own.expert_of("t_ms") == expert
+
+
+def test_when_the_score_is_noise_then_no_expert_is_kept(make_model, tokenizer):
+    train = source_of(tokenizer, np.random.default_rng(0), informative=False)
+    held_out = source_of(tokenizer, np.random.default_rng(1), 60, informative=False)
+    model, mixture, _ = fitted(make_model, tokenizer, train, [held_out])
+    held_out.lexical_scores[:] = np.random.default_rng(2).normal(0, 40, held_out.lexical_scores.shape)
+    said = []
+    fit_experts(model, [held_out], mixture, said.append)
+    kept = model.config.expert_of("t_ms")
+    assert kept is None or kept.spread > 5  # so wide that it says nothing of an input
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"scale": 0.0}, "scale and a spread above 0"), ({"power": float("nan")}, "finite numbers")],
+)
+def test_when_an_expert_is_wrong_then_the_error_says_so(changes, message):
+    with pytest.raises(CheckpointError, match=message):
+        LexicalExpert.from_dict({**ABOUT_TEN.to_dict(), **changes})
+
+
+def test_when_an_expert_has_no_channel_then_the_config_is_refused(make_config):
+    with pytest.raises(CheckpointError, match="no lexical channel"):
+        make_config(experts={"a_ms": ABOUT_TEN.to_dict()})
