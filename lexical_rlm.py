@@ -10,6 +10,7 @@ Features of one text, all computed from its token ids behind the first line (whi
 - hashed n-grams of tokens: (1 + log count) * inverse document frequency, scaled to length 1
 - numbers of the header's further lines, such as `# input_size: 1024x4096`: a run of single-digit tokens is one number;
   log10(1 + number) is added up by the line's first word and the token before the number
+- the largest numbers of the code (sizes stand in programs as constants), as log10(1 + number), zeros where there are fewer
 - length: logarithms of the number of tokens and of line breaks
 """
 
@@ -39,6 +40,7 @@ class LexicalSettings:
         buckets: Hash buckets of the n-grams.
         longest_gram: Tokens in the longest n-gram.
         number_buckets: Hash buckets of the places of numbers in the header.
+        largest_numbers: How many of the code's largest numbers are features.
         targets: For each channel what its score stands for: whether the values' natural logarithm was fitted, and the mean
             and the standard deviation of what was fitted. None for a channel of an earlier version, which did not keep them.
     """
@@ -50,6 +52,7 @@ class LexicalSettings:
     buckets: int = 2**15
     longest_gram: int = 2
     number_buckets: int = 32
+    largest_numbers: int = 0
     targets: tuple[tuple[bool, float, float] | None, ...] = ()
 
     def __post_init__(self):
@@ -61,10 +64,10 @@ class LexicalSettings:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.digit_tokens) not in (0, 10):
             raise CheckpointError(f"lexical.digit_tokens must name 10 token ids or none, got {len(self.digit_tokens)}.")
-        for name in ("buckets", "longest_gram", "number_buckets"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+        for name, least in (("buckets", 1), ("longest_gram", 1), ("number_buckets", 1), ("largest_numbers", 0)):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise CheckpointError(
-                    f"lexical.{name} must be a whole number of at least 1, got {getattr(self, name)!r}."
+                    f"lexical.{name} must be a whole number of at least {least}, got {getattr(self, name)!r}."
                 )
 
     @classmethod
@@ -82,7 +85,7 @@ class LexicalSettings:
     @property
     def size(self) -> int:
         """Number of features."""
-        return self.buckets + 2 * self.number_buckets + 2
+        return self.buckets + 2 * self.number_buckets + self.largest_numbers + 2
 
 
 class LexicalPath(nn.Module):
@@ -135,33 +138,49 @@ class LexicalPath(nn.Module):
         return torch.cat([grams, self._numbers(ids, body, lines), sizes], 1)
 
     def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
-        """Sums of log10(1 + number), and logarithms of how many there are, by place: `(batch, 2 * number buckets)`."""
+        """Sums of log10(1 + number) of the header and logarithms of their counts, by place, then the largest of the code.
+
+        Returns:
+            `(batch, 2 * number buckets + largest numbers)`.
+        """
         s, device = self.settings, ids.device
         sums = torch.zeros(len(ids), s.number_buckets, device=device)
         counts = torch.zeros_like(sums)
+        largest = torch.zeros(len(ids), s.largest_numbers, device=device)
         if s.digit_tokens:
             begins_line = F.pad(lines[:, :-1], (1, 0), value=True)
             code = begins_line & ~torch.isin(ids, torch.tensor(s.comment_tokens, device=device, dtype=torch.long))
             header = body & (code.cumsum(1) == 0)
+            if s.largest_numbers:
+                begins, number = self._read_numbers(ids, body & ~header)
+                sizes = torch.where(begins, (number + 1).log10(), 0.0).float()
+                found = sizes.topk(min(s.largest_numbers, sizes.shape[1]), 1).values
+                largest[:, : found.shape[1]] = found
             # Headers are short: the rest of the text is not looked at.
             reach = int(header.sum(1).max()) + int((~body).sum(1).min()) + 1
             ids, header, begins_line = ids[:, :reach], header[:, :reach], begins_line[:, :reach]
-            values = torch.full((max(int(ids.max()), *s.digit_tokens) + 1,), -1, device=device)
-            values[torch.tensor(s.digit_tokens, device=device)] = torch.arange(10, device=device)
-            digits = torch.where(header, values[ids], -1)
-            begins = (digits >= 0) & F.pad(digits[:, :-1] < 0, (1, 0), value=True)
-            number, running = torch.zeros_like(digits, dtype=torch.float64), begins
-            for k in range(min(_LONGEST_NUMBER, ids.shape[1])):
-                ahead = F.pad(digits[:, k:], (0, k), value=-1)
-                running = running & (ahead >= 0)
-                number = torch.where(running, number * 10 + ahead, number)
+            begins, number = self._read_numbers(ids, header)
             places = torch.arange(ids.shape[1], device=device).expand_as(ids)
             starts = torch.where(begins_line, places, 0).cummax(1).values
             word = ids.gather(1, (starts + 1).clamp_max(ids.shape[1] - 1))
             key = _mix(_mix(word) + F.pad(ids[:, :-1], (1, 0))) % s.number_buckets
             sums.scatter_add_(1, key, torch.where(begins, (number + 1).log10(), 0.0).float())
             counts.scatter_add_(1, key, begins.float())
-        return torch.cat([sums, (counts + 1).log()], 1)
+        return torch.cat([sums, (counts + 1).log(), largest], 1)
+
+    def _read_numbers(self, ids: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Where a run of digits begins, bool `(batch, length)`, and its number there, float64 `(batch, length)`."""
+        digit_tokens, device = self.settings.digit_tokens, ids.device
+        values = torch.full((max(int(ids.max()), *digit_tokens) + 1,), -1, device=device)
+        values[torch.tensor(digit_tokens, device=device)] = torch.arange(10, device=device)
+        digits = torch.where(where, values[ids], -1)
+        begins = (digits >= 0) & F.pad(digits[:, :-1] < 0, (1, 0), value=True)
+        number, running = torch.zeros_like(digits, dtype=torch.float64), begins
+        for k in range(min(_LONGEST_NUMBER, ids.shape[1])):
+            ahead = F.pad(digits[:, k:], (0, k), value=-1)
+            running = running & (ahead >= 0)
+            number = torch.where(running, number * 10 + ahead, number)
+        return begins, number
 
     def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Score of each channel `(batch, channels)`, in standard deviations of the metric (of its logarithm if positive)."""

@@ -12,6 +12,8 @@ from code_rlm.data.schema import Example, to_dataset
 from code_rlm.inputs_rlm import format_header, tokenize
 from code_rlm.lexical_rlm import LexicalPath, LexicalSettings
 from code_rlm.training.lexical import fit_lexical_path, settings_for
+from code_rlm.training.models import build_model
+from code_rlm.training.options import TrainOptions
 
 SMALL = {"buckets": 128, "number_buckets": 8}
 
@@ -201,3 +203,32 @@ def test_when_only_encoder_states_are_given_then_the_error_asks_for_scores(lexic
     labels = torch.zeros((3, 1), dtype=torch.long)
     with pytest.raises(ValueError, match="lexical_scores"):
         lexical_model(encoder_states=states, attention_mask=batch["attention_mask"], labels=labels)
+
+
+def test_when_a_path_is_begun_anew_then_channels_are_fitted_again_or_go(make_model, tokenizer, tmp_path):
+    train = source_of(tokenizer, np.random.default_rng(0))
+    model, _, _ = fitted(make_model, tokenizer, train)
+    other = dataclasses.replace(train, metrics=["other_bytes"])
+    mixture = Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0)
+    fit_lexical_path(model, [other], [], mixture)
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    options = TrainOptions(
+        data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical={"largest_numbers": 2, "buckets": 64}
+    )
+    changed = build_model(options, tokenizer, [])
+    assert changed.lexical.settings.size == 64 + 2 * 8 + 2 + 2 and not changed.lexical.weight.any()
+    assert torch.equal(changed.lexical.channel_embedding, model.lexical.channel_embedding)
+    fit_lexical_path(changed, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert changed.config.lexical["channels"] == ["t_ms"]
+    assert torch.equal(changed.lexical.channel_embedding[0], model.lexical.channel_embedding[0])
+    assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) > 0.8
+
+
+def test_when_the_largest_numbers_are_features_then_they_are_those_of_the_code(settings, tokenizer):
+    path = LexicalPath(dataclasses.replace(settings, largest_numbers=3), 32)
+    text = format_header(["a"], "python", ["length: 99999"]) + "x = 9\ny = [0] * 999 + z99\n"
+    found = path.features(ids_of(tokenizer, text)[0])[0, -5:-2]
+    assert found.tolist() == pytest.approx([3.0, 2.0, 1.0])
+    few = path.features(ids_of(tokenizer, format_header(["a"], "python", []) + "x = 9\n")[0])[0, -5:-2]
+    assert few.tolist() == pytest.approx([1.0, 0.0, 0.0])

@@ -67,7 +67,7 @@ def fit_lexical_path(
     # As much of the text as the model will read in use, even where training reads less.
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
     rows = {id(source): _raw_features(model.lexical, source, whole) for source in (*train, *validation)}
-    if not model.lexical.settings.channels:
+    if not model.lexical.weight.any():
         model.lexical.idf.data = _inverse_document_frequency([rows[id(s)] for s in train], model.lexical.settings)
     buckets = model.lexical.settings.buckets
     idf = model.lexical.idf.double().numpy()
@@ -153,14 +153,15 @@ def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _widen(model: RLMForConditionalGeneration, targets: Mapping[str, tuple[bool, float, float]]) -> None:
-    """Adds channels for metrics that the path has none for, and notes what the scores of all of them stand for."""
+    """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for."""
     old = model.lexical
-    known = dict(zip(old.settings.channels, old.settings.targets, strict=True)) | dict(targets)
+    # Channels without weights are left of a path that was begun anew; where nothing fits them again they go.
+    kept = [i for i, name in enumerate(old.settings.channels) if name in targets or bool(old.weight[:, i].any())]
+    known = {old.settings.channels[i]: old.settings.targets[i] for i in kept} | dict(targets)
     model.add_lexical_path(replace(old.settings, channels=tuple(known), targets=tuple(known.values())))
-    known = len(old.settings.channels)
-    model.lexical.weight.data[:, :known] = old.weight.data
-    model.lexical.bias.data[:known] = old.bias.data
-    model.lexical.channel_embedding.data[:known] = old.channel_embedding.data
+    model.lexical.weight.data[:, : len(kept)] = old.weight.data[:, kept]
+    model.lexical.bias.data[: len(kept)] = old.bias.data[kept]
+    model.lexical.channel_embedding.data[: len(kept)] = old.channel_embedding.data[kept]
     model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
 
 

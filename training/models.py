@@ -1,6 +1,7 @@
 """The model of a run: a new one, or a checkpoint with its registry widened."""
 
 import typing
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -37,13 +38,25 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
     if options.lexical is not None and model.lexical is None:
         model.add_lexical_path(settings_for(tokenizer, **options.lexical))
     elif options.lexical:
-        own = model.config.lexical
-        if differing := sorted(key for key, value in options.lexical.items() if own[key] != value):
-            kept = ", ".join(f"{key} {own[key]}" for key in differing)
-            raise TrainError(
-                f"{options.init} has a lexical path of its own with {kept}, which is kept; leave these out of lexical."
-            )
+        _change_lexical_path(model, options)
     return model
+
+
+def _change_lexical_path(model: RLMForConditionalGeneration, options: TrainOptions) -> None:
+    """Gives the path other settings; what was fitted goes, what was trained stays."""
+    old = model.lexical
+    settings = replace(old.settings, **options.lexical)
+    if settings == old.settings:
+        return
+    if options.lora is not None:
+        differing = ", ".join(f"{k} {getattr(old.settings, k)}" for k in options.lexical)
+        raise TrainError(
+            f"{options.init} has a lexical path of its own with {differing}, which an adapter keeps; leave these out of "
+            "lexical."
+        )
+    model.add_lexical_path(replace(settings, targets=()))
+    model.lexical.score_proj.load_state_dict(old.score_proj.state_dict())
+    model.lexical.channel_embedding.data = old.channel_embedding.data
 
 
 def prepare_for_training(model: RLMForConditionalGeneration, options: TrainOptions) -> nn.Module:

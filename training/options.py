@@ -107,8 +107,8 @@ class TrainOptions(Checked):
     )
     lexical: dict | None = option(
         None,
-        "adds a lexical path, regressors on n-grams that the decoder reads; {} or buckets:, longest_gram:, number_buckets:; "
-        "one that init has is kept and fitted to the data",
+        "adds a lexical path, regressors on n-grams that the decoder reads; {} or buckets:, longest_gram:, number_buckets:, "
+        "largest_numbers:; one that init has is kept and fitted to the data, with other settings it is begun anew",
     )
     feature_cache: str | None = option(
         None, "folder of encoder outputs, computed once and read from disk after; needs freeze_encoder"
@@ -184,7 +184,7 @@ class TrainOptions(Checked):
                 raise TrainError(
                     "lora adapts the weights of a checkpoint: give init, such as --init checkpoints/default."
                 )
-        known = ("buckets", "longest_gram", "number_buckets")
+        known = ("buckets", "longest_gram", "number_buckets", "largest_numbers")
         if unknown := sorted(set(map(str, self.lexical or ())) - set(known)):
             raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")
         if self.feature_cache and not self.freeze_encoder:
