@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
@@ -77,7 +77,7 @@ def pack(
     description: str = "",
     offered: int | None = None,
     left_because: str = "no text can be built of them",
-    sections: Mapping[str, str] | None = None,
+    sections: Callable[[], Mapping[str, str]] = dict,
     card_only: bool = False,
 ) -> DatasetCard:
     """Write a data set: `train.parquet`, `validation.parquet`, `test.parquet` by the hash of the group, and README.md.
@@ -92,7 +92,7 @@ def pack(
         description: What a row is; its part is left out where this is empty.
         offered: Rows that the source has; the card says how many of them are left out.
         left_because: Why.
-        sections: Further parts of the card, heading to text.
+        sections: Called after the last row; returns further parts of the card, heading to text. Empty ones are left out.
         card_only: Write only the card; sizes are those of the files that would be there.
 
     Returns:
@@ -114,7 +114,7 @@ def pack(
         sizes = {split: (folder / f"{split}.parquet").stat().st_size for split in splits}
         card = DatasetCard(
             f"---\n{_card_data(name, facts, counts, sizes).to_yaml()}\n---\n\n"
-            + _body(name, facts, counts, description, left, sections or {}, card_only)
+            + _body(name, facts, counts, description, left, sections(), card_only)
         )
         card.save(folder / "README.md")
         check_card(folder / "README.md")
@@ -168,7 +168,7 @@ def _write_rows(examples: Iterator[Example], folder: Path, counts: _Counts, name
             table = to_dataset(waiting.pop(split)).data.table
             if split not in writers:
                 path = folder / f"{split}.parquet"
-                opened = pq.ParquetWriter(path, FEATURES.arrow_schema, compression="zstd", compression_level=19)
+                opened = pq.ParquetWriter(path, FEATURES.arrow_schema, compression="zstd", compression_level=9)
                 writers[split] = stack.enter_context(opened)
             counts.bytes[split] += table.nbytes
             writers[split].write_table(table)

@@ -177,7 +177,7 @@ def pack(measured: str, out: str, *, noise: str | None = None, least: int = 0) -
         description=task.description,
         offered=len(rows),
         left_because=reason,
-        sections={
+        sections=lambda: {
             "Spread": _spread(kept),
             "Noise": _noise(noise_between(kept, _rows(noise)) if noise else {}),
         },
