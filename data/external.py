@@ -412,7 +412,9 @@ def _records(
         if not files:
             raise DataError(f"{path}: no .parquet file in the folder")
         rows = (
-            (f"file {each.relative_to(file)}", cells) for each in files for cells in _parquet(each, columns, optional)
+            (f"file {each.relative_to(file)}", cells)
+            for each in files
+            for cells in parquet_rows(each, columns, optional)
         )
     elif not file.exists() and path.count("/") == 1 and kind not in _READERS:
         rows = (("", cells) for cells in _hub(path, columns, hub_split))
@@ -423,7 +425,7 @@ def _records(
     elif kind not in _READERS:
         raise DataError(f"{path}: unknown format; give {', '.join('.' + each for each in _READERS)}, or a hub id")
     elif kind == "parquet":
-        rows = _parquet(file, columns, optional)
+        rows = parquet_rows(file, columns, optional)
     else:
         rows = _READERS[kind](file, columns)
     for row, item in enumerate(rows):
@@ -551,7 +553,7 @@ def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         yield cells
 
 
-def _parquet(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+def parquet_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
     """Yield the rows of a parquet file, a batch at a time."""
     try:
         with pq.ParquetFile(file) as opened:
@@ -583,7 +585,7 @@ _READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Any]]] = {
     "tsv": _tsv,
     "jsonl": _jsonl,
     "json": _json,
-    "parquet": _parquet,
+    "parquet": parquet_rows,
 }
 
 
@@ -661,6 +663,7 @@ __all__ = [
     "code_regression",
     "generic",
     "graph_arch_regression",
+    "parquet_rows",
     "parse_metadata",
     "read_cells",
 ]

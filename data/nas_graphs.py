@@ -620,7 +620,9 @@ def _darts(arch, batch, classes, channels=36, layers=20):
                 if made is not None:
                     terms.append(made)
             if not terms:
-                raise GraphSpaceError("a node with two 'none' operators has no value")
+                # DARTS multiplies what the last of the two operators would have read by zero, every stride-th pixel of it.
+                source = states[source]
+                terms = [g.zero(source if stride == 1 else g.pool(source, "MaxPool", 1, stride, 0))]
             states.append(g.sum(terms))
         before, x = x, g.concat([states[k] for k in genotype[f"{name}_concat"]])
     return g.build(g.classify(x, classes))

@@ -11,7 +11,7 @@
     nas/nasbench201.parquet         nas/nasbench101.parquet           nas/nasbench_macro.parquet
     nas/accel_nasbench.parquet      nas/fbnet.parquet                 nas/ofa.parquet
     nas/darts_swap.parquet          nas/timm_accuracy.parquet         nas/timm_bench.parquet
-    python/leetcode_memory.parquet    polyglot_memory/*.parquet
+    python/leetcode_memory.parquet  polyglot_memory/*.parquet         inductor_triton/*.parquet
 
 and without it the environment variable CODE_RLM_DATA names the folder. A reader needs only its own file, and of that
 only the columns it uses. Rows are split by group (`code_rlm.data.splits`), and chosen before any text is built:
@@ -23,31 +23,36 @@ Tables of your own, and data sets of the hub, are read by `code_rlm.data.externa
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 from tqdm.auto import tqdm
 
-from code_rlm.data.schema import DataError, Example, to_dataset, unit_of, validate
-from code_rlm.data.splits import SPLITS, split_labels
+from code_rlm.data.external import parquet_rows
+from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset, unit_of, validate
+from code_rlm.data.splits import SPLITS, split_of
 
 logger = logging.getLogger(__name__)
 
 DATA_ROOT_VARIABLE = "CODE_RLM_DATA"
 _SHIPPED = Path(__file__).parent
+# Rows whose texts are built at once by several processes.
+_WINDOW = 4096
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,8 @@ class Task:
         hardware: What was measured on.
         description: The reader's docstring.
         ships: Whether the table is part of this package, and read from it where no data root is given.
+        packed: Whether the table is in the schema itself, as `code_rlm.data.cards` writes it; a metric's column is then
+            the number that stands beside its name.
     """
 
     name: str
@@ -106,6 +113,7 @@ class Task:
     description: str
     read_row: Callable[[dict[str, Any]], _Input] = field(repr=False)
     ships: bool = False
+    packed: bool = False
 
     @property
     def summary(self) -> str:
@@ -126,6 +134,7 @@ def _task(
     extra_metrics: Mapping[str, Column] | None = None,
     splits: Mapping[str, str] | None = None,
     ships: bool = False,
+    packed: bool = False,
 ) -> Callable[[Callable[[dict[str, Any]], _Input]], Callable[[dict[str, Any]], _Input]]:
     """Register a function from a row to an `_Input` as the task of the function's name."""
 
@@ -143,6 +152,7 @@ def _task(
             description=description,
             read_row=function,
             ships=ships,
+            packed=packed,
         )
         return function
 
@@ -183,9 +193,9 @@ def read_task(
     Raises:
         DataError: Unknown task, split or metric; a missing folder, file or column; a bad row, naming file, row, column.
     """
-    task, table, chosen, wanted = _select(name, data_root, split, metrics, limit, seed, validation, test)
-    examples = _examples(task, table, chosen, wanted, workers, on_error)
-    dataset = to_dataset(_progress(examples, len(chosen), name))
+    task, rows, wanted, total = _select(name, data_root, split, metrics, limit, seed, validation, test)
+    examples = _examples(task, rows, wanted, workers, on_error)
+    dataset = to_dataset(_progress(examples, total, name))
     validate(dataset, source=name)
     dataset.info.description, dataset.info.license = task.description, task.licence
     return dataset
@@ -203,9 +213,31 @@ def iter_task(
     test: float = 0.1,
     on_error: str = "raise",
 ) -> Iterator[Example]:
-    """Yield the examples of a task one by one, each text built as it is reached. Arguments as in `read_task`."""
-    task, table, chosen, wanted = _select(name, data_root, split, metrics, limit, seed, validation, test)
-    yield from _examples(task, table, chosen, wanted, 1, on_error)
+    """Yield the examples of a task one by one, each text built as it is reached. Arguments as in `read_task`.
+
+    A batch of the table is in memory at a time, however long the table is.
+    """
+    task, rows, wanted, _ = _select(name, data_root, split, metrics, limit, seed, validation, test)
+    yield from _examples(task, rows, wanted, 1, on_error)
+
+
+def count_rows(name: str, data_root: str | os.PathLike | None = None) -> int:
+    """Return how many rows a task's table has, whether or not a text can be built of each.
+
+    Raises:
+        DataError: Unknown task, or its table is not there.
+    """
+    if name not in TASKS:
+        raise DataError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
+    return sum(pq.read_metadata(file).num_rows for file in _files(_table(TASKS[name], data_root)))
+
+
+class _Row(NamedTuple):
+    """A row that was chosen: its number in the table, its parts, and its cells by column."""
+
+    number: int
+    given: _Input
+    cells: dict[str, Any]
 
 
 def _select(
@@ -217,8 +249,8 @@ def _select(
     seed: int,
     validation: float,
     test: float,
-) -> tuple[Task, pa.Table, list[tuple[int, _Input]], dict[str, Column]]:
-    """Read the columns that are needed and choose rows: (task, table, (row, input) of each chosen, metrics)."""
+) -> tuple[Task, Iterator[_Row], dict[str, Column], int | None]:
+    """Check what is asked for; returns (task, rows read as they are needed, metrics, how many rows if that is known)."""
     if name not in TASKS:
         raise DataError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
     task = TASKS[name]
@@ -231,57 +263,69 @@ def _select(
         raise DataError(f"{name} has no split {split!r}; give {', '.join([*SPLITS, *task.splits])} or None for all")
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1, got {limit}; None reads every row")
+    marker = task.splits.get(split)
 
+    def in_split(row: _Row) -> bool:
+        if split is None or marker is not None:
+            return split is None or row.cells[marker]
+        return split_of(row.given.group, seed=seed, validation=validation, test=test) == split
+
+    path = _table(task, data_root)
+    columns = [*task.columns] if marker is None else [*task.columns, marker]
+    total = limit
+    drawn: set[int] | None = None
+    if limit is not None:
+        # A first pass finds which rows: those whose hashes are the smallest.
+        numbers = (row.number for row in _rows(task, path, columns) if in_split(row))
+        drawn = set(
+            heapq.nsmallest(limit, numbers, key=lambda row: hashlib.sha256(f"{seed}\x00{row}".encode()).digest())
+        )
+        total = len(drawn)
+    elif split is None:
+        total = sum(pq.read_metadata(file).num_rows for file in _files(path))
+    columns = list(dict.fromkeys([*columns, *(column.name for column in wanted.values())]))
+    return task, filter(in_split, _rows(task, path, columns, drawn)), wanted, total
+
+
+def _table(task: Task, data_root: str | os.PathLike | None) -> Path:
+    """Return the path of a task's table: below the data root, or in the package where it ships and no root is given."""
     shipped = task.ships and data_root is None and (_SHIPPED / task.file).exists()
-    path = (_SHIPPED if shipped else _data_root(data_root)) / task.file
-    marker = [task.splits[split]] if split in task.splits else []
-    needed = list(dict.fromkeys([*task.columns, *marker, *(column.name for column in wanted.values())]))
-    table = read_columns(path, needed)
-    inputs: list[_Input] = []
-    for row, cells in enumerate(_rows(table.select(list(task.columns)))):
-        try:
-            inputs.append(task.read_row(cells))
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            shown = ", ".join(f"{key}={str(value)[:60]!r}" for key, value in cells.items())
-            raise DataError(f"{path}: row {row}: {error or type(error).__name__}; the row has {shown}") from error
-
-    rows = range(table.num_rows)
-    if marker:
-        rows = [row for row, marked in enumerate(table[marker[0]].to_pylist()) if marked]
-    elif split is not None:
-        try:
-            labels = split_labels((each.group for each in inputs), seed=seed, validation=validation, test=test)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-        rows = [row for row, label in enumerate(labels) if label == split]
-    if limit is not None and len(rows) > limit:
-        rows = sorted(sorted(rows, key=lambda row: hashlib.sha256(f"{seed}\x00{row}".encode()).digest())[:limit])
-    return task, table, [(row, inputs[row]) for row in rows], wanted
+    return (_SHIPPED if shipped else _data_root(data_root)) / task.file
 
 
-def read_columns(path: str | os.PathLike, columns: Sequence[str]) -> pa.Table:
-    """Read columns of a parquet file, or of a folder's parquet files in the order of their names.
-
-    Raises:
-        DataError: The file is missing or no parquet file, or lacks a column; the message names which.
-    """
-    path = Path(path)
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else []
-    if files:
-        return pa.concat_tables(read_columns(file, columns) for file in files)
-    if not path.is_file():
+def _files(path: Path) -> list[Path]:
+    """Return the files of a table: itself, or a folder's parquet files in the order of their names."""
+    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
         raise DataError(
             f"no file {path}; give data_root= the folder that holds {'/'.join(path.parts[-2:])}, or set the "
             f"environment variable {DATA_ROOT_VARIABLE}"
         )
     try:
-        present = pq.read_schema(path).names
-        missing = [column for column in columns if column not in present]
-        if missing:
-            raise DataError(f"{path}: no column {', '.join(missing)}; the file has {', '.join(present)}")
-        return pq.read_table(path, columns=list(columns))
+        for file in files:
+            pq.read_schema(file)
     except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a parquet file ({error})") from None
+        raise DataError(f"{file}: not a parquet file ({error})") from None
+    return files
+
+
+def _rows(task: Task, path: Path, columns: Sequence[str], only: Container[int] | None = None) -> Iterator[_Row]:
+    """Yield the rows of a table, or those whose numbers are in `only`, a batch in memory at a time."""
+    number = -1
+    for file in _files(path):
+        for cells in parquet_rows(file, list(FEATURES) if task.packed else columns):
+            number += 1
+            if only is not None and number not in only:
+                continue
+            if task.packed:
+                values = dict(zip(cells["metrics"], cells["values"]))
+                cells |= {column: values.get(column) for column in columns if column not in FEATURES}
+            try:
+                yield _Row(number, task.read_row(cells), cells)
+            except (ValueError, TypeError, AttributeError, KeyError) as error:
+                shown = ", ".join(f"{key}={str(cells[key])[:60]!r}" for key in task.columns)
+                what = error or type(error).__name__
+                raise DataError(f"{file}: row {number}: {what}; the row has {shown}") from error
 
 
 def _data_root(data_root: str | os.PathLike | None) -> Path:
@@ -296,51 +340,32 @@ def _data_root(data_root: str | os.PathLike | None) -> Path:
     return Path(given)
 
 
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table as dictionaries, a batch at a time."""
-    for batch in table.to_batches(max_chunksize=8192):
-        yield from batch.to_pylist()
-
-
 def _examples(
-    task: Task,
-    table: pa.Table,
-    chosen: list[tuple[int, _Input]],
-    wanted: Mapping[str, Column],
-    workers: int,
-    on_error: str,
+    task: Task, rows: Iterator[_Row], wanted: Mapping[str, Column], workers: int, on_error: str
 ) -> Iterator[Example]:
-    """Yield the examples of the chosen rows, building texts in `workers` processes."""
+    """Yield the examples of rows, building texts in `workers` processes."""
     if on_error not in ("raise", "skip"):
         raise DataError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-    numbers = {}
-    for metric, column in wanted.items():
-        cells = table[column.name].to_pylist()
-        bad = next((row for row, cell in enumerate(cells) if cell is not None and not _is_number(cell)), None)
-        if bad is not None:
-            raise DataError(f"{task.file}: row {bad}, column {column.name!r}: {cells[bad]!r} is not a number")
-        # Counts are stored in millions by some tables; what comes back must be whole.
-        whole = unit_of(metric) == "count"
-        numbers[metric] = [
-            cell if cell is None else float(round(cell * column.factor)) if whole else float(cell) * column.factor
-            for cell in cells
-        ]
-    skipped = 0
-    for (row, given), text in zip(chosen, _texts(task, chosen, workers)):
+    seen = skipped = 0
+    for row, text in _texts(rows, workers):
+        seen += 1
         if isinstance(text, Exception):
-            message = f"{task.file}: row {row}, columns {', '.join(task.columns)}: no text could be built: {text}"
+            message = (
+                f"{task.file}: row {row.number}, columns {', '.join(task.columns)}: no text could be built: {text}"
+            )
             if on_error == "raise":
                 raise DataError(message) from text
             skipped += 1
             logger.warning("skipped: %s", message)
             continue
+        given = row.given
         metrics = [metric for metric in wanted if given.metrics is None or metric in given.metrics]
         yield Example(
             text=text,
             language=given.language,
             context=given.context,
             metrics=[f"{metric}@{given.device}" if given.device else metric for metric in metrics],
-            values=[numbers[metric][row] for metric in metrics],
+            values=[_value(task, row, metric, wanted[metric]) for metric in metrics],
             group=given.group,
             source=task.name,
             outcome=given.outcome,
@@ -348,23 +373,34 @@ def _examples(
             versions=given.versions,
         )
     if skipped:
-        logger.warning("%s: %d of %d rows skipped", task.name, skipped, len(chosen))
+        logger.warning("%s: %d of %d rows skipped", task.name, skipped, seen)
+
+
+def _value(task: Task, row: _Row, metric: str, column: Column) -> float | None:
+    """Return a metric's number in the unit of its name, None where it is missing."""
+    cell = row.cells[column.name]
+    if cell is None:
+        return None
+    if not _is_number(cell):
+        raise DataError(f"{task.file}: row {row.number}, column {column.name!r}: {cell!r} is not a number")
+    # Counts are stored in millions by some tables; what comes back must be whole.
+    return float(round(cell * column.factor)) if unit_of(metric) == "count" else float(cell) * column.factor
 
 
 def _is_number(cell: Any) -> bool:
     return isinstance(cell, (int, float)) and not isinstance(cell, bool)
 
 
-def _texts(task: Task, chosen: list[tuple[int, _Input]], workers: int) -> Iterator[str | Exception]:
-    """Yield the text of every chosen row, or the error that came of building it."""
+def _texts(rows: Iterator[_Row], workers: int) -> Iterator[tuple[_Row, str | Exception]]:
+    """Yield every row with its text, or with the error that came of building it."""
     if workers <= 1:
-        yield from (_text_of(given.text, given.build) for _, given in chosen)
+        yield from ((row, _text_of(row.given.text, row.given.build)) for row in rows)
         return
     # A forked child would inherit torch's locked threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        texts = [given.text for _, given in chosen]
-        builds = [given.build for _, given in chosen]
-        yield from pool.map(_text_of, texts, builds, chunksize=16)
+        while window := list(islice(rows, _WINDOW)):
+            texts, builds = [row.given.text for row in window], [row.given.build for row in window]
+            yield from zip(window, pool.map(_text_of, texts, builds, chunksize=16))
 
 
 def _text_of(text: str, build: tuple[Callable[..., str], tuple] | None) -> str | Exception:
@@ -380,13 +416,13 @@ def _text_of(text: str, build: tuple[Callable[..., str], tuple] | None) -> str |
         return error
 
 
-def _progress(examples: Iterable[Example], total: int, name: str) -> Iterator[Example]:
+def _progress(examples: Iterable[Example], total: int | None, name: str) -> Iterator[Example]:
     """Show a bar on a terminal, and elsewhere log a line every 30 seconds."""
     last = time.monotonic()
     for done, example in enumerate(tqdm(examples, total=total, desc=name, disable=None, delay=2), start=1):
         if time.monotonic() - last > 30:
             last = time.monotonic()
-            logger.info("%s: %d of %d rows read", name, done, total)
+            logger.info("%s: %d of %s rows read", name, done, total or "?")
         yield example
 
 
@@ -404,6 +440,14 @@ def _graph(space: str, arch: Any, group: Any, **others: Any) -> _Input:
 
 
 # Basic blocks, kernels, programs
+
+# Columns of a table in the schema that are not its numbers.
+_PACKED = ("text", "language", "context", "group", "outcome", "hardware", "versions")
+
+
+def _packed(row: dict[str, Any]) -> _Input:
+    """Return the input of a row that is in the schema already."""
+    return _Input(**{column: row[column] for column in _PACKED})
 
 
 @_task(
@@ -523,12 +567,13 @@ def leetcode_memory(row: dict[str, Any]) -> _Input:
 
 @_task(
     "polyglot_memory",
-    columns=("text", "language", "group", "outcome", "hardware", "versions"),
+    columns=_PACKED,
     metrics={"peak_rss_bytes": Column("peak_rss_bytes"), "cpu_time_ms": Column("cpu_time_ms")},
     extra_metrics={"idle_peak_rss_bytes": Column("idle_peak_rss_bytes")},
     licence="Apache-2.0",
     hardware="",
     ships=True,
+    packed=True,
 )
 def polyglot_memory(row: dict[str, Any]) -> _Input:
     """Generated programs in 17 and more languages with the peak memory and CPU time of a run.
@@ -540,14 +585,26 @@ def polyglot_memory(row: dict[str, Any]) -> _Input:
     numbers. Group: the problem, one skeleton in many variants and languages. Extra metric: what a program of the
     language needs that does nothing.
     """
-    return _Input(
-        text=row["text"],
-        language=row["language"],
-        group=row["group"],
-        outcome=row["outcome"],
-        hardware=row["hardware"],
-        versions=row["versions"],
-    )
+    return _packed(row)
+
+
+@_task(
+    "inductor_triton",
+    columns=_PACKED,
+    metrics={"latency_ms": Column("latency_ms")},
+    licence="Apache-2.0",
+    hardware="",
+    packed=True,
+)
+def inductor_triton(row: dict[str, Any]) -> _Input:
+    """Triton source that PyTorch's Inductor writes for random small modules, with the latency of a call.
+
+    Source: `python -m code_rlm.data.inductor`, which makes the table. Text: the module that Inductor writes, kernels and
+    the calls of them. Language: "triton". Context: "input_size: 32x64", the shapes of the inputs. Unit: milliseconds of
+    one call of the whole module; none where the table was made without a GPU, or where the source does not compile or
+    run, as its outcome says. Group: the module without its sizes.
+    """
+    return _packed(row)
 
 
 # Architectures
@@ -902,9 +959,9 @@ __all__ = [
     "Column",
     "Task",
     "canonical_class",
+    "count_rows",
     "input_size",
     "iter_task",
-    "read_columns",
     "read_task",
     "timm_family",
 ]

@@ -283,20 +283,24 @@ def data_root(tmp_path, monkeypatch):
             "peak_memory_bytes": [None if row % 2 else 8.0 * row for row in rows],
         },
     )
-    write(
-        "polyglot_memory",
-        {
-            "text": [f"print({row})" for row in rows],
-            "language": ["python", "ruby"] * (count // 2),
-            "group": [f"problem-{row % 9}" for row in rows],
-            "outcome": ["ok", "timeout"] * (count // 2),
-            "hardware": ["one core"] * count,
-            "versions": ["Python 3.11", "ruby 3.1"] * (count // 2),
-            "peak_rss_bytes": [None if row % 2 else 4096.0 * row for row in rows],
-            "cpu_time_ms": [None if row % 2 else 1.5 * row for row in rows],
-            "idle_peak_rss_bytes": [1e6] * count,
-        },
-    )
+    for task in (name for name, task in TASKS.items() if task.packed):
+        known = [*TASKS[task].metrics, *TASKS[task].extra_metrics]
+        write(
+            task,
+            {
+                "text": [f"print({row})" for row in rows],
+                "language": ["python", "ruby"] * (count // 2),
+                "context": [[]] * count,
+                "metrics": [known] * count,
+                "values": [[None if row % 2 else (k + 1) * 4096.0 * row for k in range(len(known))] for row in rows],
+                "units": [[unit_of(metric) for metric in known]] * count,
+                "group": [f"problem-{row % 9}" for row in rows],
+                "source": [task] * count,
+                "outcome": ["ok", "timeout"] * (count // 2),
+                "hardware": ["one core"] * count,
+                "versions": ["Python 3.11", "ruby 3.1"] * (count // 2),
+            },
+        )
     for task, columns in {
         "nasbench201": {
             "arch_str": [f"|nor_conv_3x3~0|+{row}" for row in rows],
@@ -382,7 +386,9 @@ def test_when_a_task_lies_in_several_files_then_they_are_read_in_the_order_of_th
     (folder / "more.parquet").write_bytes((folder / "train.parquet").read_bytes())
     (folder / "README.md").write_text("# card")
     assert read_task("polyglot_memory", data_root)["text"][:] == before["text"][:] * 2
-    assert before[2]["values"] == [8192.0, 3.0] and before[3]["values"] == [None, None]
+    assert before[2]["values"] == [8192.0, 16384.0] and before[3]["values"] == [None, None]
+    extra = read_task("polyglot_memory", data_root, metrics=["idle_peak_rss_bytes", "peak_rss_bytes"])
+    assert extra[2]["values"] == [24576.0, 8192.0]
 
 
 def test_when_a_table_ships_with_the_package_then_no_data_root_is_needed(data_root, monkeypatch):
@@ -492,7 +498,7 @@ def test_when_a_table_is_broken_then_file_row_and_column_are_named(data_root):
     path = data_root / TASKS["bhive_zen4"].file
     table = pd.read_parquet(path)
     table.drop(columns="asm").to_parquet(path)
-    with pytest.raises(DataError, match=r"bhive_zen4\.parquet: no column asm; the file has hex, cycles"):
+    with pytest.raises(DataError, match=r"bhive_zen4\.parquet: no column asm; there is hex, cycles"):
         read_task("bhive_zen4", data_root)
     table.assign(asm=[None, *table["asm"][1:]]).to_parquet(path)
     with pytest.raises(DataError, match=r"bhive_zen4\.parquet: row 0: .*asm='None'"):

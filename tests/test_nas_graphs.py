@@ -208,3 +208,19 @@ def test_when_an_architecture_is_wrong_then_the_error_says_what(space, arch, mes
 
 def test_when_a_genotype_is_read_then_it_is_not_run():
     assert parse_darts(DARTS)["reduce"][0] == ("none", 0)
+
+
+def test_when_both_operators_of_a_darts_node_are_none_then_its_value_is_zero_in_the_right_shape():
+    nothing = DARTS.replace("('dil_conv_5x5', 0), ('max_pool_3x3', 1)", "('none', 1), ('none', 0)").replace(
+        "('avg_pool_3x3', 1)", "('none', 1)"
+    )
+    assert nothing.count("'none'") == 4
+    model = build_graph("darts", nothing)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    zeros = {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    products = [node for node in model.graph.node if node.op_type == "Mul" and node.input[1] in zeros]
+    # One in each of the 20 cells; in the two reduction cells it reads every second pixel of what came before.
+    assert len(products) == 20
+    pools = {node.output[0] for node in model.graph.node if node.op_type == "MaxPool"}
+    assert sum(node.input[0] in pools for node in products) == 2
+    assert count_flops_params(model)[1] < count_flops_params(build_graph("darts", DARTS))[1]

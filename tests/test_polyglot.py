@@ -10,8 +10,8 @@ from itertools import islice
 
 import pytest
 from datasets import load_dataset
-from huggingface_hub import DatasetCard
 
+from code_rlm.data.cards import check_card
 from code_rlm.data.measure import TOOLCHAINS, Program, measure_programs
 from code_rlm.data.polyglot import dataset, ir
 from code_rlm.data.polyglot.__main__ import main
@@ -23,7 +23,7 @@ from code_rlm.data.polyglot.ir import Assign, Call, For, Function, If, Int, Let,
 from code_rlm.data.polyglot.naming import choose_names
 from code_rlm.data.polyglot.reference import answer, answer_in_c, answer_in_python
 from code_rlm.data.readers import read_task
-from code_rlm.data.schema import DataError
+from code_rlm.data.schema import FEATURES, DataError
 from code_rlm.data.splits import near_duplicates, split_of
 
 SMALL = Budget(most_ms=75, most_bytes=20e6)
@@ -196,10 +196,11 @@ def test_when_programs_are_generated_measured_and_packed_then_the_data_set_loads
     loaded = load_dataset(out, cache_dir=str(tmp_path / "cache"))
     rows = [row for part in loaded.values() for row in part]
     assert set(loaded) == {split_of(row["group"]) for row in rows} and len(rows) == 7
-    assert all(row["outcome"] == "ok" and row["peak_rss_bytes"] > row["idle_peak_rss_bytes"] * 0.9 for row in rows)
-    card = DatasetCard.load(f"{out}/README.md")
+    assert all(rows.features == FEATURES for rows in loaded.values())
+    numbers = [dict(zip(row["metrics"], row["values"])) for row in rows]
+    assert all(each["peak_rss_bytes"] > each["idle_peak_rss_bytes"] * 0.9 for each in numbers)
+    card = check_card(f"{out}/README.md")
     assert card.data.license == "apache-2.0"
-    assert sum(split["num_examples"] for split in card.data.dataset_info["splits"]) == 7
     assert "| python | 7 | 7 |" in card.text and "| python | 2 |" in card.text
     (tmp_path / "root").mkdir()
     os.rename(out, tmp_path / "root" / "polyglot_memory")

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm.auto import tqdm
 
+from code_rlm.data import cards
 from code_rlm.data.measure import Limits, Program, measure_programs, read_programs
-from code_rlm.data.polyglot.card import ARROW_SCHEMA, write_card
 from code_rlm.data.polyglot.emitters import EMITTERS
 from code_rlm.data.polyglot.generate import Budget, can_write, problem_families, samples
 from code_rlm.data.polyglot.reference import answer
-from code_rlm.data.schema import DataError
-from code_rlm.data.splits import SPLITS, split_of
+from code_rlm.data.readers import TASKS
+from code_rlm.data.schema import FEATURES, DataError, Example
 
 LIMITS = Limits(wall_s=30.0, cpu_s=10.0, memory_bytes=1 << 30)
 METRICS = ("peak_rss_bytes", "cpu_time_ms", "idle_peak_rss_bytes")
@@ -106,7 +106,7 @@ def _measured(
 
 def measure_again(programs: str, measured: str, out: str, *, each: int, core: int | None) -> str:
     """Measure `each` ok programs of every language a second time, those first in the order of their text's hash."""
-    texts = {(row["language"], row["text"]) for row in _rows(measured) if row["outcome"] == "ok"}
+    texts = {(row.language, row.text) for row in _rows(measured) if row.outcome == "ok"}
     chosen: list[Program] = []
     counts: Counter[str] = Counter()
     known = [each_ for each_ in read_programs(programs) if (each_.language, each_.text) in texts]
@@ -117,30 +117,25 @@ def measure_again(programs: str, measured: str, out: str, *, each: int, core: in
     return _measured(chosen, out, None, each, core, 1)
 
 
-def _rows(folder: str) -> list[dict[str, Any]]:
-    """Return the rows of a folder that `measure` wrote, one column for each metric."""
+def _rows(folder: str) -> list[Example]:
+    """Return the rows of a folder that `measure` wrote."""
     path = Path(folder, "data.parquet")
     if not path.is_file():
         raise DataError(f"no file {path}; give the folder that `measure` wrote with --out")
-    rows = []
-    for row in pq.read_table(path).to_pylist():
-        numbers = dict(zip(row["metrics"], row["values"]))
-        kept = {name: row[name] for name in ("text", "language", "group", "outcome", "hardware", "versions")}
-        rows.append({**kept, **{metric: numbers.get(metric) for metric in METRICS}})
-    return rows
+    return [Example(**row) for row in pq.read_table(path, columns=list(FEATURES)).to_pylist()]
 
 
-def noise_between(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def noise_between(first: Sequence[Example], second: Sequence[Example]) -> dict[str, dict[str, float]]:
     """Return, for each language and metric, the median of |a - b| / mean(a, b) over programs that both passes hold."""
-    before = {(row["language"], row["text"]): row for row in first if row["outcome"] == "ok"}
+    before = {(row.language, row.text): _numbers(row) for row in first if row.outcome == "ok"}
     spreads: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in second:
-        other = before.get((row["language"], row["text"]))
-        if row["outcome"] != "ok" or other is None:
+        other = before.get((row.language, row.text))
+        if row.outcome != "ok" or other is None:
             continue
         for metric in METRICS[:2]:
-            a, b = other[metric], row[metric]
-            spreads[row["language"]][metric].append(2 * abs(a - b) / (a + b) if a + b else 0.0)
+            a, b = other[metric], _numbers(row)[metric]
+            spreads[row.language][metric].append(2 * abs(a - b) / (a + b) if a + b else 0.0)
     return {
         language: {
             "programs": float(len(found[METRICS[0]])),
@@ -148,6 +143,10 @@ def noise_between(first: Sequence[dict[str, Any]], second: Sequence[dict[str, An
         }
         for language, found in sorted(spreads.items())
     }
+
+
+def _numbers(row: Example) -> dict[str, float | None]:
+    return dict(zip(row.metrics, row.values))
 
 
 def pack(measured: str, out: str, *, noise: str | None = None, least: int = 0) -> str:
@@ -163,27 +162,56 @@ def pack(measured: str, out: str, *, noise: str | None = None, least: int = 0) -
         DataError: No language has that many.
     """
     rows = _rows(measured)
-    ok = Counter(row["language"] for row in rows if row["outcome"] == "ok")
-    left_out = sorted({row["language"] for row in rows if ok[row["language"]] < least})
-    rows = [row for row in rows if row["language"] not in left_out]
-    if not rows:
+    ok = Counter(row.language for row in rows if row.outcome == "ok")
+    left_out = sorted({row.language for row in rows if ok[row.language] < least})
+    kept = [row for row in rows if row.language not in left_out]
+    if not kept:
         raise DataError(f"no language has {least} ok rows; there are " + ", ".join(f"{k} {v}" for k, v in ok.items()))
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    tables = {}
-    for split in SPLITS:
-        table = pa.Table.from_pylist([row for row in rows if split_of(row["group"]) == split], schema=ARROW_SCHEMA)
-        (folder / f"{split}.parquet").unlink(missing_ok=True)
-        # `datasets` does not read a file without rows; a split that has none is not named in the card either.
-        if not table.num_rows:
-            continue
-        pq.write_table(table, folder / f"{split}.parquet", compression="zstd", compression_level=19)
-        tables[split] = table
-    spreads = noise_between(rows, _rows(noise)) if noise else {}
-    sizes = {split: (folder / f"{split}.parquet").stat().st_size for split in tables}
-    (folder / "README.md").write_text(write_card(tables, sizes, spreads), encoding="utf-8")
-    gone = f"; left out for fewer than {least} ok rows: {', '.join(left_out)}" if left_out else ""
-    return f"{folder}: {len(rows)} rows, {sum(sizes.values()) / 1e6:.1f} MB{gone}"
+    reason = f"{', '.join(left_out)}, with fewer than {least} ok rows" if left_out else ""
+    task = TASKS["polyglot_memory"]
+    cards.pack(
+        kept,
+        out,
+        cards.FACTS[task.name],
+        name=task.name,
+        description=task.description,
+        offered=len(rows),
+        left_because=reason,
+        sections=lambda: {
+            "Spread": _spread(kept),
+            "Noise": _noise(noise_between(kept, _rows(noise)) if noise else {}),
+        },
+    )
+    size = sum(file.stat().st_size for file in Path(out).glob("*.parquet"))
+    return f"{out}: {len(kept)} rows, {size / 1e6:.1f} MB" + (f"; left out: {reason}" if reason else "")
+
+
+def _spread(rows: Sequence[Example]) -> str:
+    """Say how far apart the rows of a problem lie, in one language and over what an idle process needs."""
+    groups: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in rows:
+        if row.outcome == "ok":
+            found = _numbers(row)
+            groups[row.group, row.language].append(max(found[METRICS[0]] - found[METRICS[2]], 1e4))
+    ratios = [max(values) / min(values) for values in groups.values() if len(values) > 1]
+    if not ratios:
+        return "There is one variant of each problem in a language so far."
+    return (
+        "Between the largest and the smallest variant of a problem in one language lie, in the median, a factor of "
+        f"{statistics.median(ratios):.1f} in the memory over an idle process."
+    )
+
+
+def _noise(noise: dict[str, dict[str, float]]) -> str:
+    if not noise:
+        return "There was no second pass: the noise of these numbers is not known yet."
+    lines = ["A second pass over some programs; median of the difference over the mean of the two:", ""]
+    lines += ["| language | programs | peak RSS | CPU time |", "|---|---|---|---|"]
+    lines += [
+        f"| {language} | {found['programs']:.0f} | {100 * found['peak_rss_bytes']:.2f}% | {100 * found['cpu_time_ms']:.1f}% |"
+        for language, found in noise.items()
+    ]
+    return "\n".join(lines)
 
 
 __all__ = ["LIMITS", "METRICS", "generate", "in_turns", "measure", "measure_again", "noise_between", "pack"]
