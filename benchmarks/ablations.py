@@ -96,14 +96,13 @@ STUDIES = {
     "digit_loss": Study(
         "Ordinal loss of digits beside cross-entropy (ours)",
         "not tried",
-        (BASE, Arm("digit_loss 0.3", {"digit_loss": 0.3}), Arm("digit_loss 1", {"digit_loss": 1.0})),
+        (BASE, Arm("digit_loss 0.3", {"digit_loss": 0.3})),
     ),
     "context": Study(
         "Context length",
         "NAS-Bench-101, 4,100 tokens in the median: 1K .819, 2K .833, 4K .838",
         (
             Arm("64 tokens (0.4 of the median)", {"max_tokens": 64}, "cells"),
-            Arm("112 tokens (0.7)", {"max_tokens": 112}, "cells"),
             Arm("all tokens", {}, "cells"),
         ),
     ),
