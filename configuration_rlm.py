@@ -104,8 +104,10 @@ class RLMConfig(PreTrainedConfig):
             hidden states (0 the embeddings, negative from the end), mixed with learned weights.
         decoder: Config of a library model whose decoder writes the numbers (T5Gemma), embedded like `encoder`. None: our small
             decoder, which the `decoder_*` sizes describe; with a library decoder they are its own.
-        regression_head: Whether a linear head on the mean of the memory answers (`regress`), for published checkpoints that
-            were trained by squared error and whose decoder was not trained at all.
+        regression_head: Whether a linear head on the mean of the memory answers (`regress`), in checkpoints that were trained
+            by squared error and whose decoder was not trained at all.
+        regression_scale: Shift and scale of its answer, `shift + scale * head`: the mean and the standard deviation of the
+            numbers that it was trained on, or 0 and 1.
         decoder_hidden_size: Width of the decoder.
         decoder_intermediate_size: Width of its gated feed-forward layers.
         decoder_num_layers: Number of decoder layers.
@@ -141,6 +143,7 @@ class RLMConfig(PreTrainedConfig):
     encoder_layers: list[int] | None = None
     decoder: Any = None
     regression_head: bool = False
+    regression_scale: list[float | int] | None = None
     decoder_hidden_size: int = 256
     decoder_intermediate_size: int = 512
     decoder_num_layers: int = 2
@@ -181,6 +184,11 @@ class RLMConfig(PreTrainedConfig):
                 raise MetricError(
                     f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}."
                 )
+        self.regression_scale = [float(x) for x in self.regression_scale or (0.0, 1.0)]
+        if len(self.regression_scale) != 2 or not self.regression_scale[1] > 0:
+            raise CheckpointError(
+                f"regression_scale must be a shift and a scale above zero, got {self.regression_scale}."
+            )
         if self.lexical is not None:
             self.lexical = LexicalSettings.from_dict(self.lexical).to_dict()
         self.experts = {name: LexicalExpert.from_dict(e).to_dict() for name, e in (self.experts or {}).items()}

@@ -7,6 +7,7 @@
   and never copied, neither per head nor per sample
 - optionally a lexical path: scores of closed-form regressors on n-grams as a few more memory tokens (`lexical_rlm.py`)
 - training loss: cross-entropy over the tokens that the number grammar allows at each place
+- in place of the decoder, where a baseline is wanted: a linear head on the memory's mean, trained by squared error
 - exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
 """
 
@@ -337,6 +338,13 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self.config.lexical = settings.to_dict()
         self.lexical = path.to(self.number_head.weight)
 
+    def add_regression_head(self, shift: float = 0.0, scale: float = 1.0) -> None:
+        """Lets a new linear head answer in the decoder's place with `shift + scale * head`, see `regress`."""
+        head = nn.Linear(self.config.encoder_hidden_size, 1)
+        head.apply(self._init_weights)
+        self.config.regression_head, self.config.regression_scale = True, [float(shift), float(scale)]
+        self.regression_head = head.to(self.number_head.weight)
+
     # ------------------------------------------------------------------------------------------------ parts
 
     def get_encoder(self, *args, **kwargs) -> nn.Module:
@@ -445,7 +453,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
     def regress(self, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
         """The regression head's answer: one number per input, float64 `(batch,)`, without an interval.
 
-        A linear map of the memory's mean over the input's tokens. The number is on the scale of the targets it was trained on.
+        A linear map of the memory's mean over the input's tokens, brought back to the scale of the targets.
 
         Args:
             inputs: `input_ids` and, if padded, `attention_mask`, as the tokenizer returns them.
@@ -458,11 +466,35 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         ids = torch.as_tensor(inputs["input_ids"]).to(self.device)
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(ids) if mask is None else torch.as_tensor(mask).to(self.device)
+        shift, scale = self.config.regression_scale
         with self._answering():
-            memory = self.mix_layers(self.encode_layers(ids, mask))
-            kept = mask.to(memory.dtype)[..., None]
-            mean = (memory * kept).sum(1) / kept.sum(1).clamp_min(1)
-            return self.regression_head(mean)[:, 0].double().cpu().numpy()
+            return shift + scale * self._regressed(self.encode_layers(ids, mask), mask).cpu().numpy()
+
+    def _regressed(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """The regression head on the mean of the memory, before shift and scale: float64 `(batch,)`."""
+        memory = self.mix_layers(states)
+        kept = attention_mask.to(memory.dtype)[..., None]
+        mean = (memory * kept).sum(1) / kept.sum(1).clamp_min(1)
+        with torch.autocast(mean.device.type, enabled=False):
+            return self.regression_head(mean.to(self.regression_head.weight.dtype))[:, 0].double()
+
+    def _squared_error(
+        self,
+        states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        targets: torch.Tensor,
+        labels: torch.Tensor,
+        num_items: int | torch.Tensor | None,
+    ) -> Seq2SeqLMOutput:
+        """Mean over labels of the squared error of the row that each is of: over rows, where all have as many."""
+        if attention_mask is None:
+            attention_mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+        shift, scale = self.config.regression_scale
+        known = (labels != -100).sum(1)
+        answers = self._regressed(states, attention_mask)
+        losses = (answers - (targets.double() - shift) / scale) ** 2 * known
+        loss = losses.sum() / (known.sum() if num_items is None else num_items)
+        return Seq2SeqLMOutput(loss=loss, logits=answers[:, None])
 
     def forward(
         self,
@@ -476,6 +508,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         cache: Cache | None = None,
         use_cache: bool | None = None,
         lexical_scores: torch.Tensor | None = None,
+        targets: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
         **kwargs,
     ) -> Seq2SeqLMOutput:
@@ -491,6 +524,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             past_key_values, cache: Decoder cache of an earlier call, by either of the names that transformers gives it.
             use_cache: Keep a decoder cache.
             lexical_scores: See `encode_memory`; in training those of regressors that have not seen the row.
+            targets: The number asked for, float64 `(batch,)`: with a regression head the loss is its squared error in units of
+                `config.regression_scale`, and the decoder does not run.
             num_items_in_batch: Divide the summed loss by this instead of by the number of labels.
 
         Returns:
@@ -500,6 +535,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         if encoder_outputs is None:
             if encoder_states is None:
                 encoder_states = self.encode_layers(input_ids, attention_mask)
+            if self.regression_head is not None and targets is not None:
+                return self._squared_error(encoder_states, attention_mask, targets, labels, num_items_in_batch)
             memory = self._memory(encoder_states, input_ids, attention_mask, lexical_scores)
             encoder_outputs = BaseModelOutput(last_hidden_state=memory)
         memory = encoder_outputs[0]

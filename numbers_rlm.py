@@ -1,12 +1,14 @@
 """Numbers as token codes: formats, the exact codec and the grammar automaton.
 
-A number is a fixed-length code of tokens. Three layouts share one mechanism, a finite automaton whose states know which
+A number is a fixed-length code of tokens. Four layouts share one mechanism, a finite automaton whose states know which
 tokens may come next:
 
 - `ordered` (the default): sign, one exponent token, mantissa digits, most significant first. Token order is numeric
   order, so a probability distribution over codes can be read like a sorted list. Zero and the special outcomes
   (`nan`, `failed`, `-inf`, `+inf`) are first tokens of their own, followed by fill tokens up to the common length.
 - `p10` and `ieee`: the two layouts of published checkpoints (arXiv 2509.26476 and google-deepmind/regress-lm).
+- `text`: the decimal number as people write it, character by character, `0.00725` or `72500`: what digit tokens are compared
+  with. How large the number is shows only where it ends.
 
 Everything here is numpy, float64 and exact integers; the network's dtype never touches a number. The automaton lists only
 canonical codes (no leading zero, no minus zero, one zero), hence `encode(decode(ids)) == ids` for whatever it allows.
@@ -17,14 +19,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
 from .errors_rlm import NumberCodeError, NumberRangeError
 
-PAD, FILL = "<pad>", "<.>"
+PAD, FILL, POINT = "<pad>", "<.>", "<point>"
 DIGITS = tuple(f"<{d}>" for d in range(10))
 SPECIALS = ("nan", "failed", "-inf", "+inf")
 
@@ -45,17 +47,17 @@ class NumberFormat:
     """How a number is written in tokens; plain fields, kept in the checkpoint's config.
 
     Attributes:
-        layout: `ordered`, `p10` or `ieee`.
+        layout: `ordered`, `p10`, `ieee` or `text`.
         mantissa_digits: Significant decimal digits, 1 to 15. The relative rounding error is at most half a unit in the
             last of them, `0.5 * 10 ** (1 - mantissa_digits)`.
-        min_exponent, max_exponent: Range of the exponent: of `d.ddd * 10 ** e` for `ordered` and `ieee` (for `ieee` it
+        min_exponent, max_exponent: Range of the exponent: of `d.ddd * 10 ** e` for `ordered`, `text` and `ieee` (for `ieee` it
             follows from `exponent_digits`), of `dddd * 10 ** e` for `p10`.
         exponent_digits: Digits of the exponent in `ieee`; unused (0) elsewhere.
         specials: Special outcomes that may stand in place of a number, a subset of `nan`, `failed`, `-inf`, `+inf`;
             only in `ordered`.
     """
 
-    layout: Literal["ordered", "p10", "ieee"] = "ordered"
+    layout: Literal["ordered", "p10", "ieee", "text"] = "ordered"
     mantissa_digits: int = 4
     min_exponent: int = -20
     max_exponent: int = 20
@@ -64,8 +66,8 @@ class NumberFormat:
 
     def __post_init__(self):
         object.__setattr__(self, "specials", tuple(self.specials))
-        if self.layout not in ("ordered", "p10", "ieee"):
-            raise NumberCodeError(f"Unknown number layout {self.layout!r}. Use 'ordered', 'p10' or 'ieee'.")
+        if self.layout not in ("ordered", "p10", "ieee", "text"):
+            raise NumberCodeError(f"Unknown number layout {self.layout!r}. Use 'ordered', 'p10', 'ieee' or 'text'.")
         if not 1 <= self.mantissa_digits <= 15:
             raise NumberCodeError(
                 f"mantissa_digits must be 1 to 15 (a float64 holds no more), got {self.mantissa_digits}."
@@ -73,6 +75,10 @@ class NumberFormat:
         if self.min_exponent > self.max_exponent or self.min_exponent < -290 or self.max_exponent > 290:
             raise NumberCodeError(
                 f"Exponent range {self.min_exponent} to {self.max_exponent} must ascend and lie within -290 to 290."
+            )
+        if self.layout == "text" and not self.min_exponent <= 0 <= self.max_exponent:
+            raise NumberCodeError(
+                f"'text' needs exponents from 0 or below to 0 or above, got {self.min_exponent} to {self.max_exponent}."
             )
         if unknown := set(self.specials) - set(SPECIALS):
             raise NumberCodeError(f"Unknown special outcomes {sorted(unknown)}. Known: {', '.join(SPECIALS)}.")
@@ -94,6 +100,11 @@ class NumberFormat:
     def ieee(cls, exponent_digits: int = 1, mantissa_digits: int = 4) -> "NumberFormat":
         """The IEEE-like layout: sign, exponent sign, exponent digits, digits; value = sign * d.ddd * 10 ** exponent."""
         return cls("ieee", mantissa_digits, exponent_digits=exponent_digits, specials=())
+
+    @classmethod
+    def text(cls, num_digits: int = 4, min_exponent: int = -6, max_exponent: int = 9) -> "NumberFormat":
+        """Decimal numbers as text, of at most `num_digits` significant digits."""
+        return cls("text", num_digits, min_exponent, max_exponent, specials=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready fields; `NumberFormat(**d)` gives the format back."""
@@ -160,10 +171,15 @@ class NumberCodec:
             self.exponents = sorted(f"<E{e}>" for e in range(f.min_exponent, f.max_exponent + 1))
             self.vocabulary = [PAD, "<+>", "<->", *DIGITS, *self.exponents]
             self.length = m + 2
-        else:
+        elif f.layout == "ieee":
             self.exponents = []
             self.vocabulary = [PAD, "<+>", "<->", *DIGITS]
             self.length = 2 + f.exponent_digits + m
+        else:
+            self.exponents = []
+            self.vocabulary = [PAD, "<eos>", FILL, "<->", POINT, *DIGITS]
+            ends = (_as_text(10**m - 1, e, m) for e in (f.min_exponent, 0, f.max_exponent))
+            self.length = 1 + max(map(len, ends))
         self.ids = {token: i for i, token in enumerate(self.vocabulary)}
         self.vocab_size = len(self.vocabulary)
         self.pad_token_id = 0
@@ -181,7 +197,8 @@ class NumberCodec:
         eos = self.vocabulary[self.eos_token_id]
         self.DONE = grammar.state([(PAD, 0)])
         self.END = grammar.state([(eos, self.DONE)])
-        firsts = {"ordered": self._ordered, "p10": self._p10, "ieee": self._ieee}[self.format.layout](grammar)
+        layouts = {"ordered": self._ordered, "p10": self._p10, "ieee": self._ieee, "text": self._text}
+        firsts = layouts[self.format.layout](grammar)
         self.START = grammar.state(firsts)
         grammar.rows[self.END].update(grammar.rows[self.START])
         self.transitions = np.full((len(grammar.rows), self.vocab_size), -1, dtype=np.int32)
@@ -235,6 +252,58 @@ class NumberCodec:
         negative = grammar.state([("<->", below_one), ("<+>", exponent(nonzero, False))], "<->", "<+>")
         return [("<+>", positive), ("<->", negative)]
 
+    def _text(self, grammar: _Grammar) -> list[tuple[str, int]]:
+        f, m, ends = self.format, self.format.mantissa_digits, {self.length: self.END}
+        for place in range(self.length - 1, 0, -1):
+            ends[place] = grammar.chain(FILL, 1, ends[place + 1])
+
+        def state(place: int, steps: list[tuple[str, int | None]], may_end: bool) -> int | None:
+            """The state at a place, of the steps that lead to a whole number; None where none does."""
+            if place == self.length:
+                return self.END if may_end else None
+            possible = [(token, target) for token, target in steps if target is not None]
+            if may_end:
+                possible.append((FILL, ends[place + 1]))
+            if not possible:
+                return None
+            tokens = {token for token, _ in possible}
+            smallest, largest = (FILL, DIGITS[0], POINT, DIGITS[1]), (DIGITS[9], DIGITS[0], POINT, FILL)
+            return grammar.state(
+                possible, next(t for t in smallest if t in tokens), next(t for t in largest if t in tokens)
+            )
+
+        @cache
+        def fraction(place: int, written: int, known: int, may_end: bool) -> int | None:
+            """Behind the point: `written` places, `known` significant digits so far; the last of them is never a zero."""
+            steps: list[tuple[str, int | None]] = []
+            if place < self.length and known == 0:
+                if written + 1 < -f.min_exponent:
+                    steps.append((DIGITS[0], fraction(place + 1, written + 1, 0, False)))
+                if written < -f.min_exponent:
+                    steps += [(d, fraction(place + 1, written + 1, 1, True)) for d in DIGITS[1:]]
+            elif place < self.length and known < m:
+                steps.append((DIGITS[0], fraction(place + 1, written + 1, known + 1, False)))
+                steps += [(d, fraction(place + 1, written + 1, known + 1, True)) for d in DIGITS[1:]]
+            return state(place, steps, may_end)
+
+        @cache
+        def whole(place: int, written: int) -> int | None:
+            """Before the point, behind `written` digits of which the first is no zero."""
+            steps: list[tuple[str, int | None]] = []
+            if place < self.length and written <= f.max_exponent:
+                steps += [(d, whole(place + 1, written + 1)) for d in (DIGITS if written < m else DIGITS[:1])]
+            if place < self.length and written < m:
+                steps.append((POINT, fraction(place + 1, 0, written, False)))
+            return state(place, steps, True)
+
+        def start(place: int, zero: bool) -> list[tuple[str, int]]:
+            """The first digit's steps; `zero`: the number may be zero."""
+            below_one = state(place + 1, [(POINT, fraction(place + 2, 0, 0, False))], zero)
+            steps = [(DIGITS[0], below_one), *((d, whole(place + 1, 1)) for d in DIGITS[1:])]
+            return [(token, target) for token, target in steps if target is not None]
+
+        return [("<->", grammar.state(start(1, zero=False))), *start(0, zero=True)]
+
     @cached_property
     def allowed(self) -> np.ndarray:
         """Which tokens may come next, bool `(states, vocabulary)`."""
@@ -253,7 +322,7 @@ class NumberCodec:
     @property
     def ordered_digits(self) -> bool:
         """Whether a prefix bounds the value ever more closely, so that quantiles can be read off the digit tree."""
-        return self.format.layout != "p10"
+        return self.format.layout in ("ordered", "ieee")
 
     def states(self, ids: np.ndarray, start: int | None = None) -> np.ndarray:
         """The state before each token and after the last one.
@@ -389,7 +458,7 @@ class NumberCodec:
         negative = floats < 0
         powers = 10 ** np.arange(m - 1, -1, -1, dtype=np.int64)
         digits = mantissas[:, None] // powers % 10 + self.digit_zero
-        sign = np.where(negative & ~zero, self.ids["<->"], self.ids["<+>"])
+        sign = np.where(negative & ~zero, self.ids["<->"], self.ids.get("<+>", -1))
         if f.layout == "ordered":
             codes[:, 0], codes[:, 2:] = sign, digits
             codes[:, 1] = self.ids[self.exponents[0]] + exponents - self.min_exponent
@@ -412,6 +481,11 @@ class NumberCodec:
                 f"The {f.layout!r} layout writes finite numbers only; {int(special.sum())} values are not."
             )
         exponents = np.where(zero, 0, exponents)
+        if f.layout == "text":
+            mantissas = np.where(zero, 0, mantissas)
+            for row, number in enumerate(zip((negative & ~zero).tolist(), mantissas.tolist(), exponents.tolist())):
+                codes[row] = self._spelled(*number)
+            return codes
         if f.layout == "p10":
             lookup = np.array([self.ids[f"<E{e}>"] for e in range(f.min_exponent, f.max_exponent + 1)])
             exponents = np.where(zero, 0, exponents - (m - 1))
@@ -426,6 +500,12 @@ class NumberCodec:
             codes[:, 2 : 2 + n] = np.abs(exponents)[:, None] // places % 10 + self.digit_zero
             codes[:, 2 + n :] = digits
         return codes
+
+    def _spelled(self, negative: bool, mantissa: int, exponent: int) -> list[int]:
+        """The code of a number in the `text` layout."""
+        spelled = "-" * negative + _as_text(mantissa, exponent, self.format.mantissa_digits)
+        tokens = [POINT if c == "." else f"<{c}>" for c in spelled]
+        return [self.ids[t] for t in [*tokens, *[FILL] * (self.length - len(tokens))]]
 
     # ------------------------------------------------------------------------------------------------ codes to numbers
 
@@ -458,7 +538,7 @@ class NumberCodec:
         """Whether each place holds a token of its kind: wider than the grammar, which admits canonical codes only."""
         f, n = self.format, self.format.exponent_digits
         inside = ((flat >= 0) & (flat < self.vocab_size)).all(1)
-        if f.layout == "ordered":
+        if f.layout in ("ordered", "text"):
             return inside & (self.states(np.where(inside[:, None], flat, 0))[:, -1] == self.END)
         digit = (flat >= self.digit_zero) & (flat < self.digit_zero + 10)
         sign = np.isin(flat, [self.ids["<+>"], self.ids["<->"]])
@@ -468,6 +548,13 @@ class NumberCodec:
 
     def _decode(self, flat: np.ndarray) -> np.ndarray:
         f, m, n = self.format, self.format.mantissa_digits, self.format.exponent_digits
+        if f.layout == "text":
+            distinct, inverse = np.unique(flat, axis=0, return_inverse=True)
+            characters = {FILL: "", POINT: ".", "<->": "-"}
+            spelled = [
+                "".join(characters.get(t := self.vocabulary[i], t[1:-1]) for i in row) for row in distinct.tolist()
+            ]
+            return np.array([float(s) for s in spelled], dtype=np.float64)[inverse.reshape(-1)]
         weights = 10 ** np.arange(m - 1, -1, -1, dtype=np.int64)
         if f.layout == "ordered":
             first = flat[:, 0]
@@ -498,6 +585,16 @@ class NumberCodec:
     def smallest_magnitude(self) -> float:
         """The smallest magnitude above zero that the format writes."""
         return float(f"1e{self.min_exponent}")
+
+
+def _as_text(mantissa: int, exponent: int, digits: int) -> str:
+    """A number d.ddd * 10 ** e of so many digits as people write it: no point without a digit behind it, no zero at the end."""
+    spelled = str(mantissa).rjust(digits, "0")
+    if exponent < 0:
+        spelled, exponent = "0" * -exponent + spelled, 0
+    whole = spelled[: exponent + 1].ljust(exponent + 1, "0")
+    fraction = spelled[exponent + 1 :].rstrip("0")
+    return f"{whole}.{fraction}" if fraction else whole
 
 
 # Powers of ten as the nearest float64 each; index _POWER_ZERO is 10 ** 0.

@@ -36,7 +36,7 @@ from code_rlm.training.features import FeatureCache, possible_inputs
 from code_rlm.training.lexical import fit_lexical_path
 from code_rlm.training.logs import RunLog, Window, check_trackers
 from code_rlm.training.losses import Objective, count_labels
-from code_rlm.training.models import build_model, count_parameters, load_tokenizer, prepare_for_training
+from code_rlm.training.models import build_model, choose_head, count_parameters, load_tokenizer, prepare_for_training
 from code_rlm.training.optimizers import WeightAverage, build_optimizers, schedule, set_learning_rate
 from code_rlm.training.options import TrainError, TrainOptions, parse_options
 from code_rlm.training.plan import describe
@@ -63,6 +63,7 @@ def train(options: TrainOptions) -> Path:
     tokenizer = load_tokenizer(options)
     loaded, weights = load_sources(options, tokenizer)
     model = build_model(options, tokenizer, registry(options, loaded))
+    choose_head(model, options, [each.train for each in loaded])
     mixture = Mixture(
         [each.train for each in loaded],
         weights,
@@ -73,6 +74,7 @@ def train(options: TrainOptions) -> Path:
         options.seed,
         draws=options.feature_draws if options.feature_cache else None,
         templates=model.config.templates,
+        with_targets=model.regression_head is not None,
     )
     held_out = [each.validation for each in loaded if each.validation]
     if options.dry_run:
@@ -111,7 +113,8 @@ class Run:
         if options.feature_cache:
             self.cache = self._filled_cache(base_of(model))
         if options.compile:
-            model.compile(dynamic=True)
+            # Not the whole model: the loss and the lexical path compile anew for ever other shapes, and gain nothing.
+            base_of(model).encoder.compile(dynamic=True)
         self.model, *self.optimizers = accelerator.prepare(model, *build_optimizers(model, options))
         self.average = WeightAverage(self.model, options.ema) if options.ema else None
         if self.average:
@@ -238,7 +241,8 @@ class Run:
         if progress.best is None:
             return
         best, step = progress.best
-        name = {"nll": "nll", "spearman": "minus Spearman"}[self.options.score]
+        loss = "nll" if base_of(self.plain).regression_head is None else "squared error"
+        name = {"nll": loss, "spearman": "minus Spearman"}[self.options.score]
         self.log.say(f"best {name} on the validation rows: {best:.4g}, at step {step} of {progress.step}")
         used = best if self.options.patience else progress.latest
         if best < used:

@@ -7,7 +7,8 @@
   the same examples each padded to the maximum, as the reference implementation does. The mixture is that of the tables found
   in the data root, by the default weights.
 - `features`: examples/s of training the decoder from cached encoder outputs, against training encoder and decoder on the
-  same batches, and against running the frozen encoder every time.
+  same batches, and against running the frozen encoder every time. With `--encoder` and `--tokenizer` around a pretrained
+  encoder (`benchmarks/ablations.py` prepares such folders of all-MiniLM-L6-v2), which is what the cache is for.
 - `lora`: seconds of a LoRA fine-tune of the shipped checkpoint on 1,000 rows of 300 tokens, three epochs, evaluated and
   saved; the rows are random code-like text, as only their length counts.
 
@@ -29,7 +30,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 
-from code_rlm import RLMConfig, RLMForConditionalGeneration, load
+from code_rlm import RLMConfig, RLMForConditionalGeneration, RLMTokenizer, load
 from code_rlm.data.mixture import Mixture, Source, mixture_weights
 from code_rlm.data.readers import TASKS, read_task
 from code_rlm.data.schema import DataError
@@ -43,9 +44,16 @@ from code_rlm.training.options import TrainOptions
 LENGTH = 512
 
 
-def mixture_of(data_root: Path, rows: int, batch_tokens: int, tasks: list[str] | None, **settings) -> Mixture:
+def mixture_of(
+    data_root: Path,
+    rows: int,
+    batch_tokens: int,
+    tasks: list[str] | None,
+    tokenizer: RLMTokenizer | None = None,
+    **settings,
+) -> Mixture:
     """The tables of the data root that are there, at most `rows` of each, drawn by the size of the whole table."""
-    _, tokenizer = load()
+    tokenizer = tokenizer or load()[1]
     sources, sizes = [], []
     for name in tasks or [n for n, task in TASKS.items() if (data_root / task.file).is_file()]:
         try:
@@ -59,9 +67,11 @@ def mixture_of(data_root: Path, rows: int, batch_tokens: int, tasks: list[str] |
     return Mixture(sources, weights, tokenizer, LENGTH, batch_tokens, 4, pool=2048, **settings)
 
 
-def new_model(frozen: bool = False) -> RLMForConditionalGeneration:
-    """The shipped architecture with random weights."""
+def new_model(frozen: bool = False, encoder: str | None = None) -> RLMForConditionalGeneration:
+    """The shipped architecture with random weights, or a decoder of the paper's depth around a pretrained encoder."""
     torch.manual_seed(0)
+    if encoder:
+        return RLMForConditionalGeneration.from_encoder_pretrained(encoder, freeze_encoder=frozen, max_objectives=4)
     config = RLMConfig.from_pretrained(DEFAULT_CHECKPOINT)
     config.freeze_encoder = frozen
     return RLMForConditionalGeneration(config)
@@ -136,8 +146,9 @@ def padding(args) -> dict[str, float]:
 
 def features(args) -> dict[str, float]:
     """Cached encoder outputs against the encoder, trained and frozen."""
-    mixture = mixture_of(args.data_root, args.feature_rows, args.batch_tokens, args.tasks, draws=1)
-    model = new_model(frozen=True)
+    tokenizer = RLMTokenizer.from_pretrained(args.tokenizer) if args.tokenizer else None
+    mixture = mixture_of(args.data_root, args.feature_rows, args.batch_tokens, args.tasks, tokenizer, draws=1)
+    model = new_model(True, args.encoder)
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(folder, model)
         began = time.process_time()
@@ -148,8 +159,8 @@ def features(args) -> dict[str, float]:
         print(f"{len(inputs)} inputs cached in {time.process_time() - began:.0f} s, {size:.0f} MB", flush=True)
         ways = {
             "decoder from cached features": Way(model, mixture.batches(), cache.attach),
-            "decoder, frozen encoder run": Way(new_model(frozen=True), mixture.batches()),
-            "encoder and decoder": Way(new_model(), mixture.batches()),
+            "decoder, frozen encoder run": Way(new_model(True, args.encoder), mixture.batches()),
+            "encoder and decoder": Way(new_model(False, args.encoder), mixture.batches()),
         }
         return compare(ways, args.rounds, args.seconds)
 
@@ -208,6 +219,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", help="by default all whose tables are there")
     parser.add_argument("--rows", type=int, default=300, help="rows of each table [300]")
     parser.add_argument("--feature-rows", type=int, default=100, help="rows of each table to cache [100]")
+    parser.add_argument(
+        "--encoder", help="pretrained encoder for `features`, folder or hub id; by default a new small one"
+    )
+    parser.add_argument("--tokenizer", help="its tokenizer, as an RLMTokenizer")
     parser.add_argument("--batch-tokens", type=int, default=8192)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0, help="of a way in a round [10]")

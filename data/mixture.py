@@ -197,6 +197,7 @@ class Mixture:
         draws: How many fixed draws of metrics, order and masks each row has, so that its inputs are finitely many and their
             encoder outputs can be kept; None: drawn anew each time.
         templates: Metric to template, of those that have one (`RLMConfig.templates`); such a metric is asked for alone.
+        with_targets: Put the first number asked for into the batch as well, `targets`, for a regression head.
     """
 
     sources: Sequence[Source]
@@ -209,6 +210,7 @@ class Mixture:
     pool: int = 4096
     draws: int | None = None
     templates: Mapping[str, str] = field(default_factory=dict)
+    with_targets: bool = False
 
     def __post_init__(self):
         self.layout = InputLayout.of(self.tokenizer, self.max_tokens)
@@ -285,6 +287,8 @@ class Mixture:
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)
         first = np.int64(self.metric_numbers.get(source.metrics[chosen[0]], -1))
         extras = {"first_metric": first}
+        if self.with_targets:
+            extras["targets"] = source.values[row, chosen[0]]
         if source.lexical_scores is not None:
             extras["lexical_scores"] = source.lexical_scores[row]
         return Item(ids, labels.astype(np.int64), lost > 0 or cut, extras)

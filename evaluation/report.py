@@ -133,7 +133,8 @@ def score_predictions(
         - `uncalibrated`: `coverage`, `coverage_of_groups`, `width`, `crps`, `spearman`, `mape` of the model's own quantiles,
           where the others are calibrated; so `calibrated` tells which;
         - `truncated_share`; `seconds_per_row`; `languages`: name to `n`, `groups`, the four scores and `coverage`;
-        - `baselines`: name to `spearman`, `kendall`, `mape`, `median_ape`.
+        - `baselines`: name to `spearman`, `kendall`, `mape`, `median_ape`; `spearman_interval`, its confidence interval `[low,
+          high]`; `ahead`, `{"value", "low", "high"}`: how far the model's Spearman is above it, on the same resampled groups.
 
     Raises:
         EvaluationError: Columns that do not fit together, or no row that can be scored.
@@ -212,8 +213,18 @@ def score_predictions(
     entry["baselines"] = {}
     for name, values in predictions.baselines.items():
         prediction = column(f"baseline {name}", values)
-        entry["baselines"][name] = {key: _number(score(target, prediction)) for key, score in SCORES.items()}
+        found = {key: _number(score(target, prediction)) for key, score in SCORES.items()}
+        own = resampled(spearman, target, prediction)
+        found["spearman_interval"] = [own["low"], own["high"]]
+        found["ahead"] = resampled(_spearman_ahead, target, median, prediction)
+        entry["baselines"][name] = found
     return entry
+
+
+def _spearman_ahead(target: np.ndarray, prediction: np.ndarray, other: np.ndarray) -> float:
+    """How far the Spearman of one prediction is above that of another; one that says the same of all rows has none, 0."""
+    ranks = [0.0 if np.ptp(values) == 0 else spearman(target, values) for values in (prediction, other)]
+    return ranks[0] - ranks[1]
 
 
 def _within_groups(target: np.ndarray, median: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
@@ -479,14 +490,21 @@ def _language_section(entries: _Entries) -> _Section:
 
 def _baseline_section(entries: _Entries) -> _Section:
     """The model beside the baselines."""
-    header = ["task", "metric", "predictor", "Spearman", "Kendall", "MAPE", "median APE"]
+    header = ["task", "metric", "predictor", "Spearman", "Kendall", "MAPE", "median APE", "model ahead in Spearman by"]
     rows = []
     for task, metric, entry in entries:
         if entry["baselines"]:
             own = {name: entry[name]["value"] for name in SCORES}
+            own["spearman_interval"] = [entry["spearman"]["low"], entry["spearman"]["high"]]
             for predictor, values in {"**this model**": own, **entry["baselines"]}.items():
-                cells = [_text(values[name], percent=name.endswith("ape")) for name in SCORES]
-                rows.append([task, metric, predictor, *cells])
+                low, high = values.get("spearman_interval", (None, None))
+                rho = _with_interval({"value": values["spearman"], "low": low, "high": high})
+                cells = [
+                    rho,
+                    *(_text(values[name], percent=name.endswith("ape")) for name in SCORES if name != "spearman"),
+                ]
+                ahead = _with_interval(values["ahead"]) if "ahead" in values else "–"
+                rows.append([task, metric, predictor, *cells, ahead])
     return "Beside simple regressors", header, rows
 
 

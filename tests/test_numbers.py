@@ -27,6 +27,9 @@ SMALL = {
     "ieee": NumberFormat.ieee(1, 2),
     "ieee one digit": NumberFormat.ieee(1, 1),
     "ieee two exponent digits": NumberFormat.ieee(2, 1),
+    "text": NumberFormat.text(2, -2, 2),
+    "text one digit": NumberFormat.text(1, -1, 0),
+    "text whole": NumberFormat.text(2, 0, 3),
 }
 LARGE = {
     "default": NumberFormat(),
@@ -34,6 +37,7 @@ LARGE = {
     "p10 published": NumberFormat.p10(6, 10),
     "ieee published": NumberFormat.ieee(1, 4),
     "ieee long": NumberFormat.ieee(2, 7),
+    "text": NumberFormat.text(5, -9, 9),
 }
 
 

@@ -1,12 +1,15 @@
 """The model of a run: a new one, or a checkpoint with its registry widened."""
 
 import typing
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 
 from code_rlm.configuration_rlm import Metric, RLMConfig
+from code_rlm.data.mixture import Source
 from code_rlm.loading import is_adapter, load
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
@@ -24,7 +27,7 @@ def load_tokenizer(options: TrainOptions) -> RLMTokenizer:
         return load(where)[1]
     try:
         return RLMTokenizer.from_pretrained(where)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the library says ValueError of a folder that is not there
         raise TrainError(f"No tokenizer could be loaded from {where}: {str(error).splitlines()[0]}") from error
 
 
@@ -57,6 +60,46 @@ def _change_lexical_path(model: RLMForConditionalGeneration, options: TrainOptio
     model.add_lexical_path(replace(settings, targets=()))
     model.lexical.score_proj.load_state_dict(old.score_proj.state_dict())
     model.lexical.channel_embedding.data = old.channel_embedding.data
+
+
+def choose_head(model: RLMForConditionalGeneration, options: TrainOptions, sources: Sequence[Source]) -> None:
+    """Lets the decoder answer, or a regression head: a new one, or the one of the checkpoint to go on from.
+
+    Raises:
+        TrainError: Data or options that a regression head has no use for.
+    """
+    has_one = model.regression_head is not None
+    if options.head == "decoder" and has_one:
+        model.config.regression_head, model.regression_head = False, None
+    if options.head == "decoder" or (options.head == "auto" and not has_one):
+        return
+    metrics = sorted({name for source in sources for name in source.metrics})
+    if len(metrics) > 1:
+        raise TrainError(
+            f"A regression head answers one metric, and the data has {', '.join(metrics)}. Name one, or take head: decoder."
+        )
+    values = np.concatenate([source.values[source.present] for source in sources])
+    if not np.isfinite(values).all():
+        raise TrainError(
+            f"A regression head answers with numbers alone, and {int((~np.isfinite(values)).sum())} of the {len(values)} "
+            "training rows have another outcome. Set failures: drop in the data source, or take head: decoder."
+        )
+    named = {
+        "lora": options.lora is not None, "digit_loss": options.digit_loss, "ranking_loss": options.ranking_loss,
+        "lexical": model.lexical is not None,
+    }  # fmt: skip
+    if useless := [name for name, given in named.items() if given]:
+        raise TrainError(f"{', '.join(useless)} go with the decoder alone, and a regression head leaves it out.")
+    if options.head != "auto":
+        normalised = options.head == "normalised_mse"
+        model.add_regression_head(*((values.mean(), values.std()) if normalised else ()))
+    # What does not answer is not trained: several processes wait for the gradient of every weight.
+    model.requires_grad_(False)
+    for part in (model.encoder, model.regression_head):
+        part.requires_grad_(True)
+    if model.layer_mix is not None:
+        model.layer_mix.requires_grad_(True)
+    model.train(model.training)  # a frozen encoder stays so
 
 
 def prepare_for_training(model: RLMForConditionalGeneration, options: TrainOptions) -> nn.Module:
@@ -149,4 +192,4 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-__all__ = ["build_model", "count_parameters", "load_tokenizer", "prepare_for_training"]
+__all__ = ["build_model", "choose_head", "count_parameters", "load_tokenizer", "prepare_for_training"]

@@ -1,4 +1,5 @@
-"""How good the model is on validation rows: negative log-likelihood per number, and Spearman's rank correlation of medians."""
+"""How good the model is on validation rows: negative log-likelihood per number (of a regression head its squared error), and
+Spearman's rank correlation of medians."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ class Scores:
     """What an evaluation found.
 
     Attributes:
-        nll: Mean negative log-likelihood per number in nats, by source.
+        nll: Mean negative log-likelihood per number in nats, by source; of a regression head the mean squared error.
         spearman: Rank correlation of exact medians with the truth, by source and metric; empty where it is not asked for.
         total: The one number that checkpoints are compared by, smaller is better: the mean of `nll`, or minus the mean of
             `spearman`.
@@ -89,14 +90,16 @@ class Validation:
         if not self:
             return Scores({})
         model.eval()
-        nll = {source.name: self._nll(accelerator, model, source) for source in self.sources}
+        nll = {source.name: self._loss(accelerator, model, plain, source) for source in self.sources}
         if self.options.score == "nll":
             return Scores(nll, total=float(np.mean(list(nll.values()))))
         spearman = {source.name: self._spearman(accelerator, plain, source) for source in self.sources}
         found = [value for by in spearman.values() for value in by.values() if np.isfinite(value)]
         return Scores(nll, spearman, -float(np.mean(found)) if found else float("inf"))
 
-    def _nll(self, accelerator: Accelerator, model: torch.nn.Module, source: Source) -> float:
+    def _loss(
+        self, accelerator: Accelerator, model: torch.nn.Module, plain: RLMForConditionalGeneration, source: Source
+    ) -> float:
         items = self._items(source)
         total = torch.zeros((), dtype=torch.float64)
         for start in range(0, len(items), _BATCH):
@@ -105,8 +108,10 @@ class Validation:
             batch.pop("first_metric", None)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             total += model(**batch, num_items_in_batch=1).loss.double().cpu()
+        # Losses of a decoder add up to those of numbers; a regression head's is the same for every label of its row.
         length = self.mixture.tokenizer.codec.length
-        numbers = sum((len(item.labels) - 1) // length for item in items)
+        per_item = [len(item.labels) for item in items]
+        numbers = sum(per_item) if plain.regression_head is not None else sum((n - 1) // length for n in per_item)
         return float(accelerator.reduce(total.to(accelerator.device, torch.float32), "sum")) / max(1, numbers)
 
     def _spearman(
@@ -125,7 +130,10 @@ class Validation:
             for start in batches:
                 part = chosen[start : start + _BATCH]
                 whole = self.mixture.collate([self.mixture.build(source, row, [column]) for row in part])
-                found = plain.predict(whole, (0.5,), metrics=[metric]).quantiles[:, 0, 0]
+                if plain.regression_head is not None:
+                    found = plain.regress(whole)
+                else:
+                    found = plain.predict(whole, (0.5,), metrics=[metric]).quantiles[:, 0, 0]
                 medians[start : start + len(part)] = torch.from_numpy(np.nan_to_num(found)).float()
             medians = accelerator.reduce(medians.to(accelerator.device), "sum").cpu().numpy()
             same = len(np.unique(medians)) == 1 or len(np.unique(values[chosen])) == 1
