@@ -57,10 +57,14 @@ _WINDOW = 4096
 
 @dataclass(frozen=True)
 class Column:
-    """Where a metric's number comes from: a column, times a factor that brings it to the unit of the metric's name."""
+    """Where a metric's number comes from: a column, times a factor that brings it to the unit of the metric's name.
+
+    `hardware` is what this metric was measured on, where the task's metrics differ in that.
+    """
 
     name: str
     factor: float = 1.0
+    hardware: str = ""
 
 
 @dataclass
@@ -95,7 +99,7 @@ class Task:
         extra_metrics: Metric to column: computed or secondary ones, read when `metrics=` names them.
         splits: Splits that the source fixes itself, name to the column of booleans that marks their rows.
         licence: Licence of the source.
-        hardware: What was measured on.
+        hardware: What was measured on, of metrics whose `Column` names nothing else; see `hardware_of`.
         description: The reader's docstring.
         ships: Whether the table is part of this package, and read from it where no data root is given.
         packed: Whether the table is in the schema itself, as `code_rlm.data.cards` writes it; a metric's column is then
@@ -119,6 +123,20 @@ class Task:
     def summary(self) -> str:
         """First line of the description."""
         return self.description.splitlines()[0]
+
+    def hardware_of(self, metric: str) -> str:
+        """What a metric of the task was measured on; empty where the source does not tell or it does not matter.
+
+        Raises:
+            DataError: The task has no such metric.
+        """
+        known = {**self.metrics, **self.extra_metrics}
+        name, _, device = metric.partition("@")
+        column = known.get(metric) or known.get(name)
+        if column is None:
+            raise DataError(f"{self.name} has no metric {metric!r}; it has {', '.join(known)}")
+        # Of a table whose rows name the device, the metric's name is all there is.
+        return column.hardware or (device_name(device) if device and metric not in known else self.hardware)
 
 
 TASKS: dict[str, Task] = {}
@@ -369,7 +387,7 @@ def _examples(
             group=given.group,
             source=task.name,
             outcome=given.outcome,
-            hardware=task.hardware if given.hardware is None else given.hardware,
+            hardware=_measured_on(task, metrics) if given.hardware is None else given.hardware,
             versions=given.versions,
         )
     if skipped:
@@ -385,6 +403,11 @@ def _value(task: Task, row: _Row, metric: str, column: Column) -> float | None:
         raise DataError(f"{task.file}: row {row.number}, column {column.name!r}: {cell!r} is not a number")
     # Counts are stored in millions by some tables; what comes back must be whole.
     return float(round(cell * column.factor)) if unit_of(metric) == "count" else float(cell) * column.factor
+
+
+def _measured_on(task: Task, metrics: Sequence[str]) -> str:
+    """Everything that a row's metrics were measured on, each once."""
+    return "; ".join(dict.fromkeys(each for each in map(task.hardware_of, metrics) if each not in ("", COMPUTED)))
 
 
 def _is_number(cell: Any) -> bool:
@@ -616,7 +639,47 @@ _NASBENCH201_DEVICES = (
 )
 _FBNET_DEVICES = tuple(device.replace("_256", "_64") for device in _NASBENCH201_DEVICES)
 _OFA_DEVICES = tuple(f"{gpu}_{batch}" for gpu in ("2080ti", "titan_rtx", "titan_xp", "v100") for batch in (1, 32, 64))
-_AFTER_AT = "latency by device, named after the @"
+_DEVICES = {
+    "1080ti": "NVIDIA GTX 1080 Ti",
+    "2080ti": "NVIDIA RTX 2080 Ti",
+    "3090": "NVIDIA RTX 3090",
+    "a100": "NVIDIA A100",
+    "essential_ph_1": "Essential Phone PH-1",
+    "eyeriss": "Eyeriss accelerator, simulated by HW-NAS-Bench",
+    "fpga": "Xilinx ZC706 FPGA",
+    "gold_6226": "Intel Xeon Gold 6226",
+    "gold_6240": "Intel Xeon Gold 6240",
+    "pixel2": "Google Pixel 2",
+    "pixel3": "Google Pixel 3",
+    "raspi4": "Raspberry Pi 4",
+    "samsung_a50": "Samsung Galaxy A50",
+    "samsung_s7": "Samsung Galaxy S7",
+    "silver_4114": "Intel Xeon Silver 4114",
+    "silver_4210r": "Intel Xeon Silver 4210R",
+    "titan_rtx": "NVIDIA Titan RTX",
+    "titan_xp": "NVIDIA Titan Xp",
+    "titanx": "NVIDIA Titan X",
+    "titanxp": "NVIDIA Titan Xp",
+    "tpuv2": "Google TPU v2",
+    "tpuv3": "Google TPU v3",
+    "v100": "NVIDIA V100",
+    "vck190": "AMD VCK190 FPGA",
+    "zcu102": "AMD ZCU102 FPGA",
+}
+COMPUTED = "computed from the network, not measured"
+
+
+def device_name(device: str) -> str:
+    """What the part of a metric's name after the @ stands for: "1080ti_32" is "NVIDIA GTX 1080 Ti, batch 32"."""
+    name, _, batch = device.rpartition("_")
+    if name in _DEVICES and batch.isdigit():
+        return f"{_DEVICES[name]}, batch {batch}"
+    return _DEVICES.get(device, device)
+
+
+def _by_device(metric: str, column: str, devices: Iterable[str]) -> dict[str, Column]:
+    """A metric on several devices: the names "METRIC@DEVICE" to columns whose name holds the device."""
+    return {f"{metric}@{each}": Column(column.format(each), hardware=device_name(each)) for each in devices}
 
 
 def undouble(text: str) -> str:
@@ -633,15 +696,15 @@ def undouble(text: str) -> str:
         "cifar10_test_accuracy_percent": Column("cifar10_test_accuracy"),
         "cifar100_test_accuracy_percent": Column("cifar100_test_accuracy"),
         "imagenet16_test_accuracy_percent": Column("imagenet16_test_accuracy"),
-        **{f"latency_ms@{device}": Column(f"latency_ms_{device}") for device in _NASBENCH201_DEVICES},
+        **_by_device("latency_ms", "latency_ms_{}", _NASBENCH201_DEVICES),
     },
     extra_metrics={
         "cifar10_test_accuracy_12_epochs_percent": Column("cifar10_test_accuracy_12ep"),
-        "params_count": Column("params_m", 1e6),
-        "flops_count": Column("flops_m", 1e6),
+        "params_count": Column("params_m", 1e6, COMPUTED),
+        "flops_count": Column("flops_m", 1e6, COMPUTED),
     },
     licence="MIT (NATS-Bench; HELP)",
-    hardware=_AFTER_AT,
+    hardware="",
 )
 def nasbench201(row: dict[str, Any]) -> _Input:
     """NAS-Bench-201 cells with accuracy on three data sets and latency on 27 device settings.
@@ -719,7 +782,7 @@ def canonical_class(expression: str) -> str:
         "cifar10_valid_accuracy_12_epochs_percent": Column("val_acc_12", 100.0),
         "cifar10_valid_accuracy_36_epochs_percent": Column("val_acc_36", 100.0),
         "train_time_s": Column("train_time_s"),
-        "params_count": Column("params"),
+        "params_count": Column("params", hardware=COMPUTED),
     },
     splits={"flan_train": "in_flan_train", "flan_test": "in_flan_test"},
     licence="Apache-2.0",
@@ -740,7 +803,10 @@ def nasbench101(row: dict[str, Any]) -> _Input:
     "nas/nasbench_macro.parquet",
     columns=("arch",),
     metrics={"cifar10_test_accuracy_percent": Column("mean_acc")},
-    extra_metrics={"params_count": Column("params"), "flops_count": Column("flops")},
+    extra_metrics={
+        "params_count": Column("params", hardware=COMPUTED),
+        "flops_count": Column("flops", hardware=COMPUTED),
+    },
     licence="Apache-2.0",
     hardware="",
 )
@@ -761,23 +827,21 @@ _ACCEL_GENES = tuple(f"block{block}_{gene}" for block in range(7) for gene in ("
     columns=("id", *_ACCEL_GENES),
     metrics={
         "imagenet_proxy_top1_accuracy_percent": Column("val_top1"),
-        **{
-            f"throughput_images_per_s@{device}": Column(f"platform_perf.throughput_{device}.throughput_mean")
-            for device in ("a100", "3090", "tpuv2", "tpuv3", "zcu102", "vck190")
-        },
-        **{
-            f"latency_ms@{device}": Column(f"platform_perf.latency_{device}.latency_mean")
-            for device in ("zcu102", "vck190")
-        },
+        **_by_device(
+            "throughput_images_per_s",
+            "platform_perf.throughput_{}.throughput_mean",
+            ("a100", "3090", "tpuv2", "tpuv3", "zcu102", "vck190"),
+        ),
+        **_by_device("latency_ms", "platform_perf.latency_{}.latency_mean", ("zcu102", "vck190")),
     },
     extra_metrics={
         "imagenet_proxy_top5_accuracy_percent": Column("val_top5"),
         "train_time_s": Column("train_time"),
-        "params_count": Column("model_info.params", 1e6),
-        "macs_count": Column("model_info.macs", 1e6),
+        "params_count": Column("model_info.params", 1e6, COMPUTED),
+        "macs_count": Column("model_info.macs", 1e6, COMPUTED),
     },
     licence="Apache-2.0",
-    hardware="throughput and latency by device, named after the @",
+    hardware="",
 )
 def accel_nasbench(row: dict[str, Any]) -> _Input:
     """MnasNet-like networks of Accel-NASBench with proxy accuracy and speed on six accelerators.
@@ -793,10 +857,13 @@ def accel_nasbench(row: dict[str, Any]) -> _Input:
 @_task(
     "nas/fbnet.parquet",
     columns=("index", "ops"),
-    metrics={f"latency_ms@{device}": Column(f"lat_{device}") for device in _FBNET_DEVICES},
-    extra_metrics={"params_count": Column("params"), "flops_count": Column("flops")},
+    metrics=_by_device("latency_ms", "lat_{}", _FBNET_DEVICES),
+    extra_metrics={
+        "params_count": Column("params", hardware=COMPUTED),
+        "flops_count": Column("flops", hardware=COMPUTED),
+    },
     licence="MIT (HELP)",
-    hardware=_AFTER_AT,
+    hardware="",
 )
 def fbnet(row: dict[str, Any]) -> _Input:
     """FBNet networks of 22 blocks with latency on 27 device settings.
@@ -811,9 +878,9 @@ def fbnet(row: dict[str, Any]) -> _Input:
 @_task(
     "nas/ofa.parquet",
     columns=("index", "ks", "e", "d", "r"),
-    metrics={f"latency_ms@{device}": Column(f"lat_{device}") for device in _OFA_DEVICES},
+    metrics=_by_device("latency_ms", "lat_{}", _OFA_DEVICES),
     licence="MIT (HELP)",
-    hardware=_AFTER_AT,
+    hardware="",
 )
 def ofa(row: dict[str, Any]) -> _Input:
     """Once-for-all MobileNetV3 networks with latency on 12 GPU settings.
@@ -954,12 +1021,14 @@ def timm_speed(row: dict[str, Any]) -> _Input:
 
 
 __all__ = [
+    "COMPUTED",
     "DATA_ROOT_VARIABLE",
     "TASKS",
     "Column",
     "Task",
     "canonical_class",
     "count_rows",
+    "device_name",
     "input_size",
     "iter_task",
     "read_task",
