@@ -12,7 +12,7 @@ from datasets import Dataset
 from code_rlm.configuration_rlm import Metric
 from code_rlm.data.external import generic
 from code_rlm.data.mixture import Source, mixture_weights
-from code_rlm.data.readers import read_task
+from code_rlm.data.readers import COMPUTED, TASKS, read_task
 from code_rlm.data.schema import DataError, unit_of
 from code_rlm.data.splits import split_dataset
 from code_rlm.numbers_rlm import NumberCodec
@@ -159,17 +159,31 @@ def _without(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
 def registry(options: TrainOptions, loaded: Sequence[Loaded]) -> list[dict[str, Any]]:
     """The metrics registry: entries given in the options, the others from what the data says of unit and kind."""
     entries = {Metric.from_dict({"name": None, **entry}).name: dict(entry) for entry in options.metrics}
+    origins: dict[str, list[str]] = {}
     for each in loaded:
         kinds = sorted(set(each.train.languages))
-        hardware = sorted(set(each.rows["hardware"]) - {""}) if "hardware" in each.rows.column_names else []
         for metric in each.train.metrics:
+            origins.setdefault(metric, []).append(_origin(each, metric))
             entry = entries.setdefault(metric, {"name": metric})
             entry.setdefault("unit", {"percent": "%"}.get(unit_of(metric), unit_of(metric)))
             entry.setdefault("smaller_is_better", not any(w in metric for w in ("accuracy", "per_s", "throughput")))
-            measured_on = f", measured on {hardware[0]}" if len(hardware) == 1 else ""
-            entry.setdefault("description", f"{each.name}{measured_on}")
             entry["kinds"] = sorted({*entry.get("kinds", ()), *kinds})
+    for metric, texts in origins.items():
+        entries[metric].setdefault("description", "; ".join(dict.fromkeys(texts)))
     return list(entries.values())
+
+
+def _origin(source: Loaded, metric: str) -> str:
+    """Where a metric's values come from, in words: the source, and what they were measured on where it is known."""
+    by_metric = {m: TASKS[source.name].hardware_of(m) for m in source.train.metrics} if source.name in TASKS else {}
+    if any(by_metric.values()):
+        hardware = by_metric[metric]
+    else:
+        known = set(source.rows["hardware"]) - {""} if "hardware" in source.rows.column_names else set()
+        hardware = known.pop() if len(known) == 1 else ""
+    if not hardware:
+        return source.name
+    return f"{source.name}, {hardware}" if hardware == COMPUTED else f"{source.name}, measured on {hardware}"
 
 
 def validation_rows(source: Source, count: int, seed: int) -> list[int]:
