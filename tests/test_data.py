@@ -500,6 +500,9 @@ def test_when_a_table_is_broken_then_file_row_and_column_are_named(data_root):
     table.assign(asm=[None, *table["asm"][1:]]).to_parquet(path)
     with pytest.raises(DataError, match=r"bhive_zen4\.parquet: row 0: .*asm='None'"):
         read_task("bhive_zen4", data_root)
+    table.assign(hex=["", *table["hex"][1:]]).to_parquet(path)
+    with pytest.raises(DataError, match=r"bhive_zen4\.parquet: row 0: group must be a string that is not empty"):
+        read_task("bhive_zen4", data_root, "train")
     table.assign(cycles="fast").to_parquet(path)
     with pytest.raises(DataError, match=r"row 0, column 'cycles': 'fast' is not a number"):
         read_task("bhive_zen4", data_root)
