@@ -286,7 +286,10 @@ def _select(
     def in_split(row: _Row) -> bool:
         if split is None or marker is not None:
             return split is None or row.cells[marker]
-        return split_of(row.given.group, seed=seed, validation=validation, test=test) == split
+        try:
+            return split_of(row.given.group, seed=seed, validation=validation, test=test) == split
+        except DataError as error:
+            raise DataError(f"{path}: row {row.number}: {error}") from None
 
     path = _table(task, data_root)
     columns = [*task.columns] if marker is None else [*task.columns, marker]

@@ -503,6 +503,9 @@ def test_when_a_table_is_broken_then_file_row_and_column_are_named(data_root):
     table.assign(asm=[None, *table["asm"][1:]]).to_parquet(path)
     with pytest.raises(DataError, match=r"bhive_zen4\.parquet: row 0: .*asm='None'"):
         read_task("bhive_zen4", data_root)
+    table.assign(hex=["", *table["hex"][1:]]).to_parquet(path)
+    with pytest.raises(DataError, match=r"bhive_zen4\.parquet: row 0: group must be a string that is not empty"):
+        read_task("bhive_zen4", data_root, "train")
     table.assign(cycles="fast").to_parquet(path)
     with pytest.raises(DataError, match=r"row 0, column 'cycles': 'fast' is not a number"):
         read_task("bhive_zen4", data_root)
@@ -515,6 +518,26 @@ def test_when_a_table_is_broken_then_file_row_and_column_are_named(data_root):
     path.unlink()
     with pytest.raises(DataError, match=r"no file .*asm/bhive_zen4\.parquet"):
         read_task("bhive_zen4", data_root)
+
+
+def test_when_a_table_is_streamed_then_rows_come_before_later_ones_are_read(data_root):
+    path = data_root / TASKS["bhive_zen4"].file
+    count = 3000
+    columns = {
+        "hex": [f"{row:04x}" for row in range(count)],
+        "asm": ["nop"] * (count - 1) + [None],
+        "cycles": [1.0] * count,
+    }
+    pd.DataFrame(columns).to_parquet(path)
+    rows = iter_task("bhive_zen4", data_root)
+    assert [next(rows).group for _ in range(2)] == ["0000", "0001"]
+    with pytest.raises(DataError, match="row 2999"):
+        list(rows)
+    # The rows of a limit are found by a first pass, whose order is that of the file.
+    columns["asm"][-1] = "ret"
+    pd.DataFrame(columns).to_parquet(path)
+    drawn = [example.group for example in iter_task("bhive_zen4", data_root, "train", limit=50)]
+    assert len(drawn) == 50 and drawn == sorted(drawn) and {split_of(group) for group in drawn} == {"train"}
 
 
 def test_when_a_graph_cannot_be_built_then_the_row_is_named(data_root, monkeypatch):

@@ -51,14 +51,14 @@ def examples(seed: int, modules: int, variants: int, said: Counter[str]) -> Iter
                         sized = size(spec, seed, variant)
                         text = source_of(sized, spec.dtype, device)
                     except Exception as error:  # of Inductor, of any kind; the row would have no text
-                        said[f"no source: {type(error).__name__}: {str(error).splitlines()[0][:100]}"] += 1
+                        said[f"no source: {_first_line(f'{type(error).__name__}: {error}')}"] += 1
                         continue
                     outcome, message = compile_kernels(text)
                     value = None
                     if there and outcome == "ok":
                         outcome, value, message = bench(text)
                     if outcome != "ok":
-                        said[f"{outcome}: {message.splitlines()[0][:100]}"] += 1
+                        said[f"{outcome}: {_first_line(message)}"] += 1
                     yield Example(
                         text=text,
                         language="triton",
@@ -73,6 +73,11 @@ def examples(seed: int, modules: int, variants: int, said: Counter[str]) -> Iter
                     )
         finally:
             bench.close()
+
+
+def _first_line(text: str) -> str:
+    """Return the start of a message, so that like ones are counted together."""
+    return text.partition("\n")[0][:100]
 
 
 def generate(out: str, seed: int, modules: int, variants: int) -> str:
