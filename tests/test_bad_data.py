@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -170,6 +171,36 @@ def test_when_a_line_is_enormous_then_it_is_refused_before_it_is_read(tmp_path, 
     line = 3 if name == "a.csv" else 2
     with pytest.raises(DataError, match=f"{name}: line {line} is longer than 10000 characters"):
         generic(tmp_path / name, target_columns=["ms"], language="python")
+
+
+def test_when_a_quote_is_not_closed_then_the_row_is_named_before_the_file_is_read_whole(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_text('text,ms\nx,1\n"y,2\n' + "z,3\n" * 50)
+    message = "a.csv: a cell of the row that begins in line 3 goes on to line {} .*; is a quote not closed"
+    with pytest.raises(DataError, match=message.format(53)):
+        generic(path, target_columns=["ms"], language="python")
+    monkeypatch.setattr(external, "_MAX_LINE_CHARS", 40)
+    with pytest.raises(DataError, match=message.format(r"1\d")):
+        generic(path, target_columns=["ms"], language="python")
+
+
+def test_when_a_json_list_is_enormous_then_lines_are_asked_for(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([{"text": "x", "ms": 1.0}] * 50))
+    monkeypatch.setattr(external, "_MAX_JSON_CHARS", 1000)
+    with pytest.raises(DataError, match=r"^\S*a.json: more than 1000 characters in one list.* as \.jsonl"):
+        generic(path, target_columns=["ms"], language="python")
+
+
+def test_when_the_encoding_is_utf16_or_a_parquet_cell_is_no_text_then_the_place_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text("text,ms\nx,1\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"a.csv: line 1, byte 1: 0xff is not UTF-8.*`iconv -f UTF-16 -t UTF-8`"):
+        generic(tmp_path / "a.csv", target_columns=["ms"], language="python")
+    offsets, cells = np.array([0, 3, 6], dtype=np.int32), b"abcd\xfff"
+    text = pa.Array.from_buffers(pa.string(), 2, [None, pa.py_buffer(offsets), pa.py_buffer(cells)])
+    pq.write_table(pa.table({"text": text, "ms": [1.0, 2.0]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a.parquet: row 1, column 'text': byte 2 is not UTF-8"):
+        generic(tmp_path / "a.parquet", target_columns=["ms"], language="python")
 
 
 def test_when_a_text_is_enormous_then_row_and_column_are_named_or_it_is_skipped(tmp_path, monkeypatch):
