@@ -299,14 +299,16 @@ class Run:
         final = self.out / "final"
         chosen = self.out / "best" if self.options.patience else checkpoints(self.out)[-1]
         if self.accelerator.is_main_process:
-            if is_adapted(self.plain):
-                leave = shutil.ignore_patterns("state", "progress.json")
-                save_whole(
-                    self.out / "adapter",
-                    lambda folder: shutil.copytree(chosen, folder, ignore=leave, dirs_exist_ok=True),
-                )
             model, tokenizer = load(chosen)
             fit_experts(model, self.validation.sources, self.mixture, self.log.say)
+            if is_adapted(self.plain):
+
+                def write(folder: Path) -> None:
+                    leave = shutil.ignore_patterns("state", "progress.json", "config.json")
+                    shutil.copytree(chosen, folder, ignore=leave, dirs_exist_ok=True)
+                    model.config.save_pretrained(folder)
+
+                save_whole(self.out / "adapter", write)
             save_whole(final, lambda folder: save_model(model, tokenizer, folder, self.options))
             self._tell_how_it_went(progress)
         self.accelerator.wait_for_everyone()

@@ -244,6 +244,7 @@ def test_when_the_base_has_a_lexical_path_then_the_adapter_brings_its_channels(
     assert merged.config.lexical["channels"] == ["cpu_time_ms", "peak_memory_bytes"]
     assert merged.lexical.weight.abs().sum(0).gt(0).all()
     assert torch.equal(merged.lexical.weight, adapted.lexical.weight)
+    assert merged.config.experts == adapted.config.experts
     assert torch.allclose(logits_of(merged, batch), logits_of(adapted, batch), atol=1e-5)
     with pytest.raises(TrainError, match="has a lexical path of its own with buckets 64"):
         lora_run(toy, base, tmp_path / "other", lexical={"buckets": 128})
