@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": ("measure a model against baselines", "code_rlm.evaluation.run"),
     "calibrate": ("fit a model's intervals on held-out rows", "code_rlm.evaluation.calibration"),
     "pareto": ("files that no other beats in two metrics", "code_rlm.evaluation.pareto"),
+    "card": ("write a checkpoint's model card", "code_rlm.hub.card"),
     "convert": ("read the paper's published weights", "code_rlm.hub.convert"),
     "measure": ("measure programs into a data set", "code_rlm.data.measure.run"),
 }
