@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -184,16 +185,12 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
     final = train(parsed)
     seconds = time.process_time() - began
     model, tokenizer = load(str(final))
-    source = dict(parsed.data[0])
-    source.pop("limit", None)
+    if "max_tokens" in arm.options:  # what it read in training is what it reads now
+        model.config.max_input_tokens = parsed.max_tokens
+    (source,) = parsed.data
+    wanted = tuple(source.get("metrics", ())) or None
     scores = {
-        split: score(
-            model,
-            tokenizer,
-            read_task(
-                source["task"], str(args.data_root), split, metrics=source.get("metrics"), seed=seed, limit=args.rows
-            ),
-        )
+        split: score(model, tokenizer, rows_of(source["task"], args.data_root, split, wanted, seed, args.rows))
         for split in ("validation", "test")
     }
     tokens = [
@@ -205,6 +202,12 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
     record = {"arm": arm.name, "seed": seed, "steps": parsed.steps, "cpu_seconds": seconds, "parameters": parameters,
               "tokens_per_s": float(np.median(tokens)), "torch": torch.__version__, **scores}  # fmt: skip
     (folder / "scores.json").write_text(json.dumps(record, indent=1))
+
+
+@cache
+def rows_of(task: str, data_root: Path, split: str, metrics: tuple[str, ...] | None, seed: int, limit: int):
+    """Rows to score, read once for all arms."""
+    return read_task(task, str(data_root), split, metrics=metrics, seed=seed, limit=limit)
 
 
 def score(model, tokenizer, rows) -> dict[str, Any]:
@@ -247,7 +250,7 @@ know nothing of how runs with other seeds differ. Nats are a number's, where the
 
 def table(out: Path) -> str:
     """All arms that have scores, study by study."""
-    lines = [INTRODUCTION]
+    lines, waiting = [INTRODUCTION], []
     for study in STUDIES.values():
         rows = []
         for arm in study.arms:
@@ -278,7 +281,9 @@ def table(out: Path) -> str:
                 f"{size:.1f}M",
             ]
             rows.append(f"| {' | '.join(map(str, cells))} |")
-        if rows:
+        if len(rows) < 2:
+            waiting.append(study.question)
+        else:
             lines += [f"### {study.question}", "", f"Paper: {study.paper}.", ""]
             lines += [
                 "| arm | Spearman, test | Kendall | MAPE | nats | rows | steps | CPU s | parameters |",
@@ -286,6 +291,8 @@ def table(out: Path) -> str:
                 *rows,
                 "",
             ]
+    if waiting:
+        lines += [f"Ready to run, not run yet: {'; '.join(waiting)}.", ""]
     return "\n".join(lines)
 
 
