@@ -12,6 +12,9 @@ Features of one text, all computed from its token ids behind the first line (whi
   log10(1 + number) is added up by the line's first word and the token before the number
 - the largest numbers of the code (sizes stand in programs as constants), as log10(1 + number), zeros where there are fewer
 - length: logarithms of the number of tokens and of line breaks
+
+A channel's score is a linear function of these features. With `trees` it is that plus boosted regression trees on the counts of
+the commonest n-grams and on all numbers and lengths, weighted by what they are worth on rows left out (`training/forest.py`).
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -23,6 +26,7 @@ from torch import nn
 
 from .errors_rlm import CheckpointError
 
+TREE_NODES = 31  # of a tree: 16 leaves
 _KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
 _MODULUS = 2**31 - 1
 _LONGEST_NUMBER = 15  # digits; beyond, a float64 holds no more
@@ -41,6 +45,8 @@ class LexicalSettings:
         longest_gram: Tokens in the longest n-gram.
         number_buckets: Hash buckets of the places of numbers in the header.
         largest_numbers: How many of the code's largest numbers are features.
+        trees: Boosted trees of a channel, of at most `TREE_NODES` nodes; 0: none.
+        tree_grams: How many n-gram buckets they can look at.
         targets: For each channel what its score stands for: whether the values' natural logarithm was fitted, and the mean
             and the standard deviation of what was fitted. None for a channel of an earlier version, which did not keep them.
     """
@@ -53,6 +59,8 @@ class LexicalSettings:
     longest_gram: int = 2
     number_buckets: int = 32
     largest_numbers: int = 0
+    trees: int = 0
+    tree_grams: int = 384
     targets: tuple[tuple[bool, float, float] | None, ...] = ()
 
     def __post_init__(self):
@@ -64,7 +72,15 @@ class LexicalSettings:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.digit_tokens) not in (0, 10):
             raise CheckpointError(f"lexical.digit_tokens must name 10 token ids or none, got {len(self.digit_tokens)}.")
-        for name, least in (("buckets", 1), ("longest_gram", 1), ("number_buckets", 1), ("largest_numbers", 0)):
+        least_of = {
+            "buckets": 1,
+            "longest_gram": 1,
+            "number_buckets": 1,
+            "largest_numbers": 0,
+            "trees": 0,
+            "tree_grams": 1,
+        }
+        for name, least in least_of.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise CheckpointError(
                     f"lexical.{name} must be a whole number of at least {least}, got {getattr(self, name)!r}."
@@ -87,6 +103,11 @@ class LexicalSettings:
         """Number of features."""
         return self.buckets + 2 * self.number_buckets + self.largest_numbers + 2
 
+    @property
+    def tree_size(self) -> int:
+        """Number of features that the trees look at."""
+        return min(self.tree_grams, self.buckets) + self.size - self.buckets
+
 
 class LexicalPath(nn.Module):
     """Scores of the text by channel, and the memory tokens made of them.
@@ -95,6 +116,10 @@ class LexicalPath(nn.Module):
         weight: `(features, channels)`, fitted in closed form, never by gradients.
         bias: `(channels,)`.
         idf: Inverse document frequency by bucket `(buckets,)`.
+        tree_columns: The features that trees look at, `(tree size,)`; these buffers are there only with `trees`.
+        tree_feature, tree_left, tree_right: For each node the feature it asks for (an index into `tree_columns`) and the nodes
+            that follow, itself for a leaf, int `(channels, trees, TREE_NODES)`.
+        tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(channels, trees, TREE_NODES)`.
     """
 
     def __init__(self, settings: LexicalSettings, memory_size: int):
@@ -104,12 +129,21 @@ class LexicalPath(nn.Module):
         self.register_buffer("weight", torch.zeros(settings.size, channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("idf", torch.ones(settings.buckets))
+        if settings.trees:
+            shape = (channels, settings.trees, TREE_NODES)
+            self.register_buffer("tree_columns", torch.arange(settings.tree_size))
+            for name in ("tree_feature", "tree_left", "tree_right"):
+                self.register_buffer(name, torch.zeros(shape, dtype=torch.int16))
+            for name in ("tree_threshold", "tree_value"):
+                self.register_buffer(name, torch.zeros(shape))
         self.channel_embedding = nn.Parameter(torch.zeros(channels, memory_size))
         self.score_proj = nn.Linear(_KNOTS + 1, memory_size, bias=False)
 
     def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Features `(batch, size)` in float32 of token ids `(batch, length)`; see the module for what they are."""
-        raw = self.raw_features(input_ids, attention_mask)
+        return self._scaled(self.raw_features(input_ids, attention_mask))
+
+    def _scaled(self, raw: torch.Tensor) -> torch.Tensor:
         grams = raw[:, : self.settings.buckets] * self.idf.float()
         grams = grams / grams.norm(dim=1, keepdim=True).clamp_min(1e-6)
         return torch.cat([grams, raw[:, self.settings.buckets :]], 1)
@@ -185,7 +219,26 @@ class LexicalPath(nn.Module):
     def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Score of each channel `(batch, channels)`, in standard deviations of the metric (of its logarithm if positive)."""
         with torch.autocast(input_ids.device.type, enabled=False):
-            return self.features(input_ids, attention_mask) @ self.weight.float() + self.bias.float()
+            raw = self.raw_features(input_ids, attention_mask)
+            scores = self._scaled(raw) @ self.weight.float() + self.bias.float()
+            return scores + self._grown(raw) if self.settings.trees else scores
+
+    def _grown(self, raw: torch.Tensor) -> torch.Tensor:
+        """What the trees add to each score `(batch, channels)`."""
+        features, batch = raw[:, self.tree_columns], len(raw)
+        # All channels, trees and nodes in one row: a node is a number, and so is a tree's root.
+        size = self.tree_feature.shape[0] * self.tree_feature.shape[1]
+        roots = torch.arange(size, device=raw.device) * TREE_NODES
+        asked, left, right = (getattr(self, f"tree_{name}").long().flatten() for name in ("feature", "left", "right"))
+        threshold, value = self.tree_threshold.float().flatten(), self.tree_value.float().flatten()
+        at = roots.expand(batch, size)
+        while True:
+            goes_left = features.gather(1, asked[at]) <= threshold[at]
+            after = roots + torch.where(goes_left, left[at], right[at])
+            if torch.equal(after, at):
+                break
+            at = after
+        return value[at].view(batch, *self.tree_feature.shape[:2]).sum(2)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """Memory tokens `(batch, channels, memory size)` of scores `(batch, channels)`."""
@@ -202,4 +255,4 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     return (x ^ (x >> 13)) * 69621 % _MODULUS
 
 
-__all__ = ["LexicalPath", "LexicalSettings"]
+__all__ = ["TREE_NODES", "LexicalPath", "LexicalSettings"]

@@ -39,10 +39,11 @@ def shrink(checkpoint: Path, out: Path) -> int:
         raise CheckpointError(f"{checkpoint} has no model.safetensors (shards and adapters are not rounded).")
     if out.exists():
         raise CheckpointError(f"{out} is there already; choose another folder.")
-    tensors = {
-        name: tensor.to(torch.bfloat16) if tensor.dtype == torch.float32 else tensor
-        for name, tensor in load_file(weights).items()
-    }
+    tensors = load_file(weights)
+    for name, tensor in tensors.items():
+        # A tree's thresholds lie between neighbouring counts: rounded they would fall to the other side.
+        if tensor.dtype == torch.float32 and not name.startswith("lexical.tree_"):
+            tensors[name] = tensor.to(torch.bfloat16)
     out.parent.mkdir(parents=True, exist_ok=True)
     half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import code_rlm
 from code_rlm import CheckpointError
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.schema import Example, to_dataset
@@ -232,3 +233,62 @@ def test_when_the_largest_numbers_are_features_then_they_are_those_of_the_code(s
     assert found.tolist() == pytest.approx([3.0, 2.0, 1.0])
     few = path.features(ids_of(tokenizer, format_header(["a"], "python", []) + "x = 9\n")[0])[0, -5:-2]
     assert few.tolist() == pytest.approx([1.0, 0.0, 0.0])
+
+
+def stepped_source(tokenizer, rng, rows=300):
+    """The target jumps where `foo` stands more often than `bar`: no sum of counts tells it."""
+    examples = []
+    for row in range(rows):
+        words = rng.choice(["foo", "bar", "(x)", "y = z"], 8)
+        foo, bar = np.sum(words == "foo"), np.sum(words == "bar")
+        value = 100.0 if (foo > 2) != (bar > 2) else 1.0
+        text = " ".join([*words, f"id{row}"])
+        examples.append(
+            Example(text, "python", ["t_ms"], [value * np.exp(0.01 * rng.normal())], group=f"g{row}", source="rows")
+        )
+    return Source.from_dataset("rows", to_dataset(examples), tokenizer)
+
+
+def test_when_trees_are_grown_then_they_tell_what_a_sum_cannot_and_tensors_say_the_same(
+    make_model, tokenizer, tmp_path
+):
+    rng = np.random.default_rng(0)
+    train, held_out = stepped_source(tokenizer, rng), stepped_source(tokenizer, rng, 100)
+    mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
+    found = {}
+    for trees in (0, 30):
+        model = make_model(max_input_tokens=128)
+        model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=trees, tree_grams=100))
+        said = []
+        fit_lexical_path(model, [train], [held_out], mixture, said.append)
+        found[trees] = correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0])
+    assert found[30] > found[0] + 0.15 and found[30] > 0.8
+    assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) > 0.7
+    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
+    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
+    # scikit-learn's own answer, by the number that the log gives the trees.
+    raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
+    grown = model.lexical._grown(raw)[:, 0].numpy()
+    assert len(np.unique(grown.round(4))) > 5
+    # And they come back with the checkpoint, and go on to another metric.
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    loaded = code_rlm.load(tmp_path / "base")[0]
+    assert torch.equal(loaded.lexical.scores(batch["input_ids"], batch["attention_mask"]), scores)
+    other = dataclasses.replace(train, metrics=["other_bytes"])
+    fit_lexical_path(loaded, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+    again = loaded.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert torch.allclose(again[:, 0], scores[:, 0]) and again.shape[1] == 2
+
+
+def test_when_trees_are_added_to_a_path_then_what_was_fitted_stays(make_model, tokenizer, tmp_path):
+    train = source_of(tokenizer, np.random.default_rng(0))
+    model, mixture, _ = fitted(make_model, tokenizer, train)
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical={"trees": 5})
+    widened = build_model(options, tokenizer, [])
+    batch = mixture.collate([mixture.build(train, row, [0]) for row in range(4)])
+    before, after = (m.lexical.scores(batch["input_ids"], batch["attention_mask"]) for m in (model, widened))
+    assert torch.equal(before, after) and widened.config.lexical["channels"] == ["t_ms"]

@@ -21,6 +21,7 @@ from code_rlm.lexical_rlm import LexicalPath, LexicalSettings
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.tokenization_rlm import RLMTokenizer
+from code_rlm.training.forest import Forest
 
 FOLDS = 5
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -67,13 +68,16 @@ def fit_lexical_path(
     # As much of the text as the model will read in use, even where training reads less.
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
     rows = {id(source): _raw_features(model.lexical, source, whole) for source in (*train, *validation)}
-    if not model.lexical.weight.any():
+    if not any(_is_fitted(model.lexical, i) for i in range(len(model.lexical.settings.channels))):
         model.lexical.idf.data = _inverse_document_frequency([rows[id(s)] for s in train], model.lexical.settings)
     buckets = model.lexical.settings.buckets
     idf = model.lexical.idf.double().numpy()
     features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
+    if model.lexical.settings.trees:
+        _choose_columns(model.lexical, [rows[id(s)] for s in train])
+        columns = model.lexical.tree_columns.numpy()
     folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
-    fitted: dict[str, tuple[np.ndarray, float, list]] = {}
+    fitted: dict[str, tuple[np.ndarray, float, list, Forest | None]] = {}
     targets: dict[str, tuple[bool, float, float]] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
         parts = [(s, *_usable(s, metric)) for s in train if metric in s.metrics]
@@ -85,25 +89,40 @@ def fit_lexical_path(
         fold = np.concatenate([folds[id(s)][index] for s, index, _ in parts])
         regressor = _Ridge(x, target, buckets)
         penalty, by_fold, found = regressor.cross_fit(fold)
-        fitted[metric] = (*regressor.fit(np.ones(len(target), bool), penalty), by_fold)
+        weight, bias = regressor.fit(np.ones(len(target), bool), penalty)
+        grown = None
+        if model.lexical.settings.trees:
+            counts = sparse.vstack([rows[id(s)][index] for s, index, _ in parts]).tocsr()
+            grown = Forest(counts[:, columns], regressor.y, fold, model.lexical.settings.trees)
+            (own, other), found = grown.stack(found)
+            weight, bias, by_fold = own * weight, own * bias, [(own * w, own * b) for w, b in by_fold]
+            say(f"lexical path: {metric}, ridge weighs {own:.2f}, trees {other:.2f}")
+        fitted[metric] = (weight, bias, by_fold, grown)
         targets[metric] = regressor.target
         rho = spearmanr(found, target).statistic
         say(f"lexical path: {metric}, {len(target)} rows, penalty {penalty:g}, cross-fitted Spearman {rho:.3f}")
     _widen(model, targets)
     channels = model.lexical.settings.channels
-    for metric, (weight, bias, _) in fitted.items():
+    for metric, (weight, bias, _, grown) in fitted.items():
         model.lexical.weight.data[:, channels.index(metric)] = torch.from_numpy(weight).float()
         model.lexical.bias.data[channels.index(metric)] = bias
+        if grown is not None:
+            grown.write(model.lexical, channels.index(metric))
     weight, bias = model.lexical.weight.double().numpy(), model.lexical.bias.double().numpy()
     for source in (*train, *validation):
-        x = features[id(source)]
-        source.lexical_scores = (x @ weight + bias).astype(np.float32)
+        source.lexical_scores = (features[id(source)] @ weight + bias).astype(np.float32)
+        if model.lexical.settings.trees:
+            source.lexical_scores += _grown_scores(model.lexical, rows[id(source)])
     for source in train:
         x = features[id(source)]
         for metric in set(source.metrics) & set(fitted):
-            for number, (own_weight, own_bias) in enumerate(fitted[metric][2]):
+            _, _, by_fold, grown = fitted[metric]
+            for number, (own_weight, own_bias) in enumerate(by_fold):
                 index = np.flatnonzero(folds[id(source)] == number)
-                source.lexical_scores[index, channels.index(metric)] = x[index] @ own_weight + own_bias
+                scores = x[index] @ own_weight + own_bias
+                if grown is not None:
+                    scores = scores + grown.left_out(number, rows[id(source)][index][:, columns])
+                source.lexical_scores[index, channels.index(metric)] = scores
 
 
 def _raw_features(path: LexicalPath, source: Source, mixture: Mixture) -> sparse.csr_matrix:
@@ -140,6 +159,31 @@ def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_m
     return sparse.hstack([sparse.diags(1 / np.maximum(norms, 1e-6)) @ grams, x[:, buckets:]]).tocsr()
 
 
+def _is_fitted(path: LexicalPath, channel: int) -> bool:
+    """Whether a channel has a regressor; those of a path that was begun anew have none, and go if nothing fits them again."""
+    return path.settings.targets[channel] is not None or bool(path.weight[:, channel].any())
+
+
+def _choose_columns(path: LexicalPath, rows: Sequence[sparse.csr_matrix]) -> None:
+    """Lets the trees look at the n-grams that stand in the most texts, the sources counted alike, and at all other features.
+
+    Trees that were grown before keep the columns that they know.
+    """
+    if path.tree_value.any():
+        return
+    s = path.settings
+    shares = np.mean([np.asarray((x[:, : s.buckets] > 0).mean(0)).ravel() for x in rows], 0)
+    # What stands in nearly every text tells by its count, what stands in few tells little: the middle tells most.
+    told = np.argsort(-np.minimum(shares, 0.9), kind="stable")[: s.tree_size - (s.size - s.buckets)]
+    path.tree_columns.data = torch.from_numpy(np.concatenate([np.sort(told), np.arange(s.buckets, s.size)]))
+
+
+def _grown_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
+    """What the path's trees add to every row's scores, float32 `(rows, channels)`."""
+    parts = [torch.from_numpy(rows[start : start + 256].toarray()).float() for start in range(0, rows.shape[0], 256)]
+    return torch.cat([path._grown(part) for part in parts]).numpy()
+
+
 def _fold(group: str) -> int:
     return int.from_bytes(hashlib.sha256(f"lexical\x00{group}".encode()).digest()[:8], "big") % FOLDS
 
@@ -155,13 +199,16 @@ def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
 def _widen(model: RLMForConditionalGeneration, targets: Mapping[str, tuple[bool, float, float]]) -> None:
     """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for."""
     old = model.lexical
-    # Channels without weights are left of a path that was begun anew; where nothing fits them again they go.
-    kept = [i for i, name in enumerate(old.settings.channels) if name in targets or bool(old.weight[:, i].any())]
+    kept = [i for i, name in enumerate(old.settings.channels) if name in targets or _is_fitted(old, i)]
     known = {old.settings.channels[i]: old.settings.targets[i] for i in kept} | dict(targets)
     model.add_lexical_path(replace(old.settings, channels=tuple(known), targets=tuple(known.values())))
     model.lexical.weight.data[:, : len(kept)] = old.weight.data[:, kept]
     model.lexical.bias.data[: len(kept)] = old.bias.data[kept]
     model.lexical.channel_embedding.data[: len(kept)] = old.channel_embedding.data[kept]
+    if model.lexical.settings.trees:
+        model.lexical.tree_columns.data = old.tree_columns.data
+        for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
+            getattr(model.lexical, name)[: len(kept)] = getattr(old, name)[kept]
     model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
 
 

@@ -46,7 +46,7 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
 
 
 def _change_lexical_path(model: RLMForConditionalGeneration, options: TrainOptions) -> None:
-    """Gives the path other settings; what was fitted goes, what was trained stays."""
+    """Gives the path other settings; what was fitted goes, unless trees are all that is new, and what was trained stays."""
     old = model.lexical
     settings = replace(old.settings, **options.lexical)
     if settings == old.settings:
@@ -57,6 +57,13 @@ def _change_lexical_path(model: RLMForConditionalGeneration, options: TrainOptio
             f"{options.init} has a lexical path of its own with {differing}, which an adapter keeps; leave these out of "
             "lexical."
         )
+    if (
+        settings == replace(old.settings, trees=settings.trees, tree_grams=settings.tree_grams)
+        and not old.settings.trees
+    ):
+        model.add_lexical_path(settings)  # what is fitted has no trees and needs none
+        model.lexical.load_state_dict(old.state_dict(), strict=False)
+        return
     model.add_lexical_path(replace(settings, targets=()))
     model.lexical.score_proj.load_state_dict(old.score_proj.state_dict())
     model.lexical.channel_embedding.data = old.channel_embedding.data

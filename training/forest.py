@@ -1,0 +1,98 @@
+"""Boosted regression trees of the lexical path: grown by scikit-learn, kept as tensors (`lexical_rlm.LexicalPath`).
+
+Trees see what a ridge regression cannot: that a size matters only where something is allocated. They are grown on the ridge's
+targets and folds, and both are weighted by what they are worth together on rows left out (stacked regressions, Breiman 1996,
+Machine Learning 24).
+"""
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from scipy.optimize import nnls
+
+from code_rlm.lexical_rlm import TREE_NODES, LexicalPath
+from code_rlm.training.options import TrainError
+
+MOST_ROWS = 20_000  # beyond, trees are grown on a part of the rows
+
+
+class Forest:
+    """The trees of one metric, and those of each fold that have not seen its groups.
+
+    Args:
+        x: Features `(rows, tree size)` as the path's trees will see them.
+        y: Standardised targets `(rows,)`.
+        fold: Of each row `(rows,)`.
+        trees: How many.
+    """
+
+    def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, trees: int):
+        self.trees, self.weight = trees, 1.0
+        dense = x.toarray().astype(np.float32)
+        part = np.random.default_rng(0).permutation(len(y))[:MOST_ROWS]
+        self.y, folds = y, range(int(fold.max()) + 1)
+        self.by_fold = [self._grow(dense, y, part[fold[part] != number]) for number in folds]
+        self.found = np.zeros(len(y))
+        for number in folds:
+            if (fold == number).any():
+                self.found[fold == number] = _predict(self.by_fold[number], dense[fold == number])
+        self.whole = self._grow(dense, y, part)
+
+    def _grow(self, x: np.ndarray, y: np.ndarray, rows: np.ndarray):
+        """A fitted regressor; None where no rows are left to fit it on."""
+        if not len(rows):
+            return None
+        try:
+            from sklearn.ensemble import HistGradientBoostingRegressor
+        except ImportError as error:
+            raise TrainError(
+                "lexical.trees needs scikit-learn: pip install 'code-rlm[evaluate]', or set trees: 0."
+            ) from error
+        regressor = HistGradientBoostingRegressor(
+            max_iter=self.trees,
+            learning_rate=0.08,
+            max_leaf_nodes=(TREE_NODES + 1) // 2,
+            min_samples_leaf=min(20, max(2, len(rows) // 20)),
+            l2_regularization=1.0,
+            early_stopping=False,
+            random_state=0,
+        )
+        return regressor.fit(x[rows], y[rows])
+
+    def stack(self, ridge: np.ndarray) -> tuple[tuple[float, float], np.ndarray]:
+        """Weights of the ridge and the trees by their scores of rows left out, and the scores of both together `(rows,)`."""
+        weights, _ = nnls(np.stack([ridge, self.found], 1), self.y)
+        self.weight = float(weights[1])
+        return (float(weights[0]), self.weight), weights[0] * ridge + weights[1] * self.found
+
+    def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
+        """What the trees that have not seen a fold add to scores `(rows,)`."""
+        return self.weight * _predict(self.by_fold[number], x.toarray().astype(np.float32))
+
+    def write(self, path: LexicalPath, channel: int) -> None:
+        """Puts the trees into a path's channel; their common start goes into its bias."""
+        with torch.no_grad():
+            path.bias[channel] += self.weight * float(np.ravel(self.whole._baseline_prediction)[0])
+            for name in ("feature", "left", "right", "threshold", "value"):
+                getattr(path, f"tree_{name}")[channel] = 0
+            for number, (predictor,) in enumerate(self.whole._predictors):
+                nodes = predictor.nodes
+                count, leaf = len(nodes), nodes["is_leaf"].astype(bool)
+                own = np.arange(count)
+                written = {
+                    "feature": np.where(leaf, 0, nodes["feature_idx"]),
+                    "left": np.where(leaf, own, nodes["left"]),
+                    "right": np.where(leaf, own, nodes["right"]),
+                    "threshold": np.where(leaf, 0.0, nodes["num_threshold"]),
+                    "value": np.where(leaf, nodes["value"] * self.weight, 0.0),
+                }
+                for name, values in written.items():
+                    target = getattr(path, f"tree_{name}")
+                    target[channel, number, :count] = torch.from_numpy(values.astype(np.float64)).to(target.dtype)
+
+
+def _predict(regressor, x: np.ndarray) -> np.ndarray:
+    return np.zeros(len(x)) if regressor is None or not len(x) else regressor.predict(x)
+
+
+__all__ = ["Forest"]
