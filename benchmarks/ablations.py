@@ -181,9 +181,9 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
     flags = [part for name, value in text.items() for part in (f"--{name}", value)]
     parsed = parse_options(["--config", str(ROOT / "configs" / "ablations" / f"{arm.config}.yaml"), *flags])
     print(f"{folder.name}", flush=True)
-    began = time.process_time()
+    begun_before, began = folder.exists(), time.process_time()
     final = train(parsed)
-    seconds = time.process_time() - began
+    seconds = None if begun_before else time.process_time() - began  # what a killed run had spent is not known
     model, tokenizer = load(str(final))
     if "max_tokens" in arm.options:  # what it read in training is what it reads now
         model.config.max_input_tokens = parsed.max_tokens
@@ -268,7 +268,8 @@ def table(out: Path) -> str:
             tau = ", ".join(f"{t['kendall']:.3f}" for t in tests)
             nll = ", ".join("–" if t["nll"] is None else f"{t['nll']:.2f}" for t in tests)
             error = ", ".join(f"{t['mape']:.0%}" for t in tests)
-            seconds, size = np.mean([f["cpu_seconds"] for f in found]), found[0]["parameters"] / 1e6
+            spent = [f["cpu_seconds"] for f in found if f["cpu_seconds"] is not None]
+            seconds, size = f"{np.mean(spent):.0f}" if spent else "–", found[0]["parameters"] / 1e6
             cells = [
                 arm.name,
                 shown,
@@ -277,7 +278,7 @@ def table(out: Path) -> str:
                 nll,
                 tests[0]["rows"],
                 found[0]["steps"],
-                f"{seconds:.0f}",
+                seconds,
                 f"{size:.1f}M",
             ]
             rows.append(f"| {' | '.join(map(str, cells))} |")
