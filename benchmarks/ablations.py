@@ -181,9 +181,9 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
     flags = [part for name, value in text.items() for part in (f"--{name}", value)]
     parsed = parse_options(["--config", str(ROOT / "configs" / "ablations" / f"{arm.config}.yaml"), *flags])
     print(f"{folder.name}", flush=True)
-    begun_before, began = folder.exists(), time.process_time()
+    resumed, began = folder.exists(), time.process_time()
     final = train(parsed)
-    seconds = None if begun_before else time.process_time() - began  # what a killed run had spent is not known
+    seconds = time.process_time() - began
     model, tokenizer = load(str(final))
     if "max_tokens" in arm.options:  # what it read in training is what it reads now
         model.config.max_input_tokens = parsed.max_tokens
@@ -199,7 +199,7 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
         if "tokens_per_s" in line
     ]
     parameters = sum(p.numel() for p in model.parameters())
-    record = {"arm": arm.name, "seed": seed, "steps": parsed.steps, "cpu_seconds": seconds, "parameters": parameters,
+    record = {"arm": arm.name, "seed": seed, "steps": parsed.steps, "cpu_seconds": seconds, "resumed": resumed, "parameters": parameters,
               "tokens_per_s": float(np.median(tokens)), "torch": torch.__version__, **scores}  # fmt: skip
     (folder / "scores.json").write_text(json.dumps(record, indent=1))
 
@@ -268,7 +268,8 @@ def table(out: Path) -> str:
             tau = ", ".join(f"{t['kendall']:.3f}" for t in tests)
             nll = ", ".join("–" if t["nll"] is None else f"{t['nll']:.2f}" for t in tests)
             error = ", ".join(f"{t['mape']:.0%}" for t in tests)
-            spent = [f["cpu_seconds"] for f in found if f["cpu_seconds"] is not None]
+            # What a run that was killed had spent before is not known.
+            spent = [f["cpu_seconds"] for f in found if not f.get("resumed")]
             seconds, size = f"{np.mean(spent):.0f}" if spent else "–", found[0]["parameters"] / 1e6
             cells = [
                 arm.name,
