@@ -199,8 +199,9 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
         if "tokens_per_s" in line
     ]
     parameters = sum(p.numel() for p in model.parameters())
-    record = {"arm": arm.name, "seed": seed, "steps": parsed.steps, "cpu_seconds": seconds, "resumed": resumed, "parameters": parameters,
-              "tokens_per_s": float(np.median(tokens)), "torch": torch.__version__, **scores}  # fmt: skip
+    record = {"arm": arm.name, "seed": seed, "steps": parsed.steps, "cpu_seconds": seconds, "resumed": resumed,
+              "parameters": parameters, "tokens_per_s": float(np.median(tokens)), "torch": torch.__version__,
+              **scores}  # fmt: skip
     (folder / "scores.json").write_text(json.dumps(record, indent=1))
 
 
