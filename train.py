@@ -63,9 +63,11 @@ def train(options: TrainOptions) -> Path:
     tokenizer = load_tokenizer(options)
     loaded, weights = load_sources(options, tokenizer)
     model = build_model(options, tokenizer, registry(options, loaded))
-    choose_head(model, options, [each.train for each in loaded])
+    training = [each.train for each in loaded]
+    held_out = [each.validation for each in loaded if each.validation]
+    choose_head(model, options, training, held_out)
     mixture = Mixture(
-        [each.train for each in loaded],
+        training,
         weights,
         tokenizer,
         options.max_tokens,
@@ -76,7 +78,6 @@ def train(options: TrainOptions) -> Path:
         templates=model.config.templates,
         with_targets=model.regression_head is not None,
     )
-    held_out = [each.validation for each in loaded if each.validation]
     if options.dry_run:
         for line in describe(options, loaded, mixture, model) if accelerator.is_main_process else ():
             print(line)

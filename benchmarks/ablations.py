@@ -181,7 +181,7 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
     flags = [part for name, value in text.items() for part in (f"--{name}", value)]
     parsed = parse_options(["--config", str(ROOT / "configs" / "ablations" / f"{arm.config}.yaml"), *flags])
     print(f"{folder.name}", flush=True)
-    began = time.process_time()
+    resumed, began = folder.exists(), time.process_time()
     final = train(parsed)
     seconds = time.process_time() - began
     model, tokenizer = load(str(final))
@@ -199,8 +199,9 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
         if "tokens_per_s" in line
     ]
     parameters = sum(p.numel() for p in model.parameters())
-    record = {"arm": arm.name, "seed": seed, "steps": parsed.steps, "cpu_seconds": seconds, "parameters": parameters,
-              "tokens_per_s": float(np.median(tokens)), "torch": torch.__version__, **scores}  # fmt: skip
+    record = {"arm": arm.name, "seed": seed, "steps": parsed.steps, "cpu_seconds": seconds, "resumed": resumed,
+              "parameters": parameters, "tokens_per_s": float(np.median(tokens)), "torch": torch.__version__,
+              **scores}  # fmt: skip
     (folder / "scores.json").write_text(json.dumps(record, indent=1))
 
 
@@ -268,7 +269,9 @@ def table(out: Path) -> str:
             tau = ", ".join(f"{t['kendall']:.3f}" for t in tests)
             nll = ", ".join("–" if t["nll"] is None else f"{t['nll']:.2f}" for t in tests)
             error = ", ".join(f"{t['mape']:.0%}" for t in tests)
-            seconds, size = np.mean([f["cpu_seconds"] for f in found]), found[0]["parameters"] / 1e6
+            # What a run that was killed had spent before is not known.
+            spent = [f["cpu_seconds"] for f in found if not f.get("resumed")]
+            seconds, size = f"{np.mean(spent):.0f}" if spent else "–", found[0]["parameters"] / 1e6
             cells = [
                 arm.name,
                 shown,
@@ -277,7 +280,7 @@ def table(out: Path) -> str:
                 nll,
                 tests[0]["rows"],
                 found[0]["steps"],
-                f"{seconds:.0f}",
+                seconds,
                 f"{size:.1f}M",
             ]
             rows.append(f"| {' | '.join(map(str, cells))} |")

@@ -142,6 +142,6 @@ def test_when_runs_failed_then_a_head_asks_for_them_to_be_left_out(options, tmp_
         + "".join(f"x={i},{'' if i % 5 == 0 else i},{'timeout' if i % 5 == 0 else 'ok'}\n" for i in range(60))
     )
     source = {"file": str(path), "target_columns": ["latency_ms"], "outcome_column": "outcome", "language": "python"}
-    with pytest.raises(TrainError, match=r"training rows have another outcome\. Set failures: drop"):
+    with pytest.raises(TrainError, match=r"\d+ of \d+ rows have another outcome\. Set failures: drop"):
         train(options(tmp_path / "run", head="mse", data=[source]))
     train(options(tmp_path / "run", head="mse", data=[{**source, "failures": "drop"}], steps=1))

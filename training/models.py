@@ -69,8 +69,16 @@ def _change_lexical_path(model: RLMForConditionalGeneration, options: TrainOptio
     model.lexical.channel_embedding.data = old.channel_embedding.data
 
 
-def choose_head(model: RLMForConditionalGeneration, options: TrainOptions, sources: Sequence[Source]) -> None:
+def choose_head(
+    model: RLMForConditionalGeneration, options: TrainOptions, sources: Sequence[Source], held_out: Sequence[Source]
+) -> None:
     """Lets the decoder answer, or a regression head: a new one, or the one of the checkpoint to go on from.
+
+    Args:
+        model: As built.
+        options: Of the run.
+        sources: Training rows; normalised targets are so by their mean and standard deviation.
+        held_out: Validation rows.
 
     Raises:
         TrainError: Data or options that a regression head has no use for.
@@ -85,11 +93,13 @@ def choose_head(model: RLMForConditionalGeneration, options: TrainOptions, sourc
         raise TrainError(
             f"A regression head answers one metric, and the data has {', '.join(metrics)}. Name one, or take head: decoder."
         )
-    values = np.concatenate([source.values[source.present] for source in sources])
-    if not np.isfinite(values).all():
+    values, others = (
+        np.concatenate([np.zeros(0), *(s.values[s.present] for s in part)]) for part in (sources, held_out)
+    )
+    if strange := int((~np.isfinite(values)).sum() + (~np.isfinite(others)).sum()):
         raise TrainError(
-            f"A regression head answers with numbers alone, and {int((~np.isfinite(values)).sum())} of the {len(values)} "
-            "training rows have another outcome. Set failures: drop in the data source, or take head: decoder."
+            f"A regression head answers with numbers alone, and {strange} of {len(values) + len(others)} rows have another "
+            "outcome. Set failures: drop in the data source, or take head: decoder."
         )
     named = {
         "lora": options.lora is not None, "digit_loss": options.digit_loss, "ranking_loss": options.ranking_loss,
@@ -99,7 +109,7 @@ def choose_head(model: RLMForConditionalGeneration, options: TrainOptions, sourc
         raise TrainError(f"{', '.join(useless)} go with the decoder alone, and a regression head leaves it out.")
     if options.head != "auto":
         normalised = options.head == "normalised_mse"
-        model.add_regression_head(*((values.mean(), values.std()) if normalised else ()))
+        model.add_regression_head(*((values.mean(), values.std() or 1.0) if normalised else ()))
     # What does not answer is not trained: several processes wait for the gradient of every weight.
     model.requires_grad_(False)
     for part in (model.encoder, model.regression_head):
