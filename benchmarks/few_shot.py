@@ -17,14 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from scipy.stats import kendalltau, spearmanr
 from sklearn.ensemble import RandomForestRegressor
 
 from code_rlm.data.nas_graphs import parse_nasbench201
 from code_rlm.data.proxies import NAMES
+from code_rlm.evaluation.metrics import bootstrap_interval, kendall, spearman
 
 TARGET = "cifar10_valid_accuracy_percent"
-SIZES, DRAWS, TREES = (39, 78, 256), 5, 500
+SIZES, DRAWS, TREES = (39, 78, 256), 5, 200
+FEWEST_TESTED = 30
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 # Kendall's tau published for FLAN, with proxies (arXiv 2509.26476): other draws, 7,813 test cells, not split by group.
 FLAN = {39: 0.702, 78: 0.775, 256: 0.852}
@@ -60,7 +61,7 @@ def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: 
     for seed in range(DRAWS):
         train, test = draws(groups, size, seed)
         forest = RandomForestRegressor(TREES, max_features=1 / 3, random_state=seed)
-        found.append(kendalltau(forest.fit(features[train], target[train]).predict(features[test]), target[test])[0])
+        found.append(kendall(target[test], forest.fit(features[train], target[train]).predict(features[test])))
     return found
 
 
@@ -92,25 +93,35 @@ def results(rows: Mapping[str, list], model: str | None = None, metrics: Sequenc
         said = predictions(model, rows["text"], metrics)
         recipes[f"the same and predicted {', '.join(metrics)}"] = np.hstack([cells, sizes, proxies, said])
     lines = [
-        f"{len(target)} cells of NAS-Bench-201 in {len(set(rows['group']))} groups; {TARGET}.",
+        f"{len(target)} cells of NAS-Bench-201 in {len(set(rows['group']))} groups; {TARGET}. In brackets: 95% bootstrap "
+        "intervals over groups.",
         "",
         "| alone, nothing trained | Spearman | Kendall |",
         "|---|---|---|",
     ]
     for name, column in zip([*NAMES, "FLOPs", "params"], np.hstack([proxies, sizes]).T, strict=True):
-        lines.append(f"| {name} | {spearmanr(column, target)[0]:.3f} | {kendalltau(column, target)[0]:.3f} |")
+        found = [bootstrap_interval(score, target, column, groups=rows["group"]) for score in (spearman, kendall)]
+        lines.append(f"| {name} | {' | '.join(f'{f.value:.3f} ({f.low:.3f} to {f.high:.3f})' for f in found)} |")
+    sizes_here = [size for size in SIZES if len(target) - size >= FEWEST_TESTED]
+    if left_out := sorted(set(SIZES) - set(sizes_here)):
+        lines += [
+            "",
+            f"Left out, as fewer than {FEWEST_TESTED} rows would be tested: {left_out} trained architectures.",
+        ]
+    if not sizes_here:
+        return "\n".join(lines) + "\n"
     lines += [
         "",
         f"Random forest of {TREES} trees; Kendall's tau on the groups that were not drawn, mean and standard deviation of "
         f"{DRAWS} draws.",
         "",
-        f"| the forest reads | {' | '.join(f'{size} trained' for size in SIZES)} |",
-        "|---" * (1 + len(SIZES)) + "|",
+        f"| the forest reads | {' | '.join(f'{size} trained' for size in sizes_here)} |",
+        "|---" * (1 + len(sizes_here)) + "|",
     ]
     for name, features in recipes.items():
-        found = [taus(features, target, rows["group"], size) for size in SIZES]
+        found = [taus(features, target, rows["group"], size) for size in sizes_here]
         lines.append(f"| {name} | {' | '.join(f'{np.mean(tau):.3f} ± {np.std(tau):.3f}' for tau in found)} |")
-    published = " | ".join(str(FLAN.get(size, "–")) for size in SIZES)
+    published = " | ".join(str(FLAN.get(size, "–")) for size in sizes_here)
     lines.append(f"| FLAN with proxies, as published (other draws and test cells) | {published} |")
     return "\n".join(lines) + "\n"
 

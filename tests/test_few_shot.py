@@ -17,7 +17,7 @@ def few_shot():
     spec = importlib.util.spec_from_file_location("few_shot", SOURCE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.TREES, module.DRAWS, module.SIZES = 20, 2, (20, 40)
+    module.TREES, module.DRAWS, module.SIZES = 20, 2, (20, 40, 256)
     return module
 
 
@@ -46,7 +46,8 @@ def test_when_proxies_tell_the_accuracy_then_recipes_with_it_win(few_shot):
     rows |= {"synflow_log": accuracy.tolist(), "naswot": [None, *accuracy[1:].tolist()]}
     rows |= {"jacov": (-accuracy).tolist(), "grad_norm": (accuracy**2).tolist()}
     page = few_shot.results(rows)
-    assert "| synflow_log | 1.000 | 1.000 |" in page
+    assert "| synflow_log | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in page
+    assert "fewer than 30 rows would be tested: [256] trained" in page
     scores = {
         line.split(" | ")[0].strip("| "): float(line.split(" | ")[2].split(" ")[0])
         for line in page.splitlines()
