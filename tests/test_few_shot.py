@@ -1,0 +1,57 @@
+"""The few-shot benchmark on a made-up table: draws keep groups apart, and what tells the accuracy is found."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "benchmarks" / "few_shot.py"
+
+
+@pytest.fixture(scope="module")
+def few_shot():
+    spec = importlib.util.spec_from_file_location("few_shot", SOURCE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.TREES, module.DRAWS, module.SIZES = 20, 2, (20, 40, 256)
+    return module
+
+
+def test_when_rows_are_drawn_then_no_group_is_in_both_parts(few_shot):
+    groups = [f"g{i // 3}" for i in range(90)]
+    for size in (1, 20, 39):
+        train, test = few_shot.draws(groups, size, seed=1)
+        assert len(train) == size == len(set(train.tolist())) and len(test) >= 90 - size - 3
+        assert not {groups[i] for i in train} & {groups[i] for i in test}
+    assert few_shot.draws(groups, 20, 1)[0].tolist() != few_shot.draws(groups, 20, 2)[0].tolist()
+
+
+def test_when_scores_are_missing_then_they_stand_below_all_others(few_shot):
+    assert few_shot.filled([[3.0, None, 5.0], [None, None, None]]).tolist() == [[3.0, 0.0], [2.0, 0.0], [5.0, 0.0]]
+
+
+def test_when_proxies_tell_the_accuracy_then_recipes_with_it_win(few_shot):
+    random = np.random.default_rng(0)
+    arch = lambda: "+".join(  # noqa: E731
+        "|" + "".join(f"{random.choice(few_shot.OPERATORS)}~{k}|" for k in range(n)) for n in (1, 2, 3)
+    )
+    accuracy = random.uniform(60, 95, 80)
+    noise = lambda: random.uniform(1, 2, 80).tolist()  # noqa: E731
+    rows = {"arch": [json.dumps(arch()) for _ in range(80)], "group": [f"g{i}" for i in range(80)], "text": [""] * 80}
+    rows |= {few_shot.TARGET: accuracy.tolist(), "flops_count": noise(), "params_count": noise()}
+    rows |= {"synflow_log": accuracy.tolist(), "naswot": [None, *accuracy[1:].tolist()]}
+    rows |= {"jacov": (-accuracy).tolist(), "grad_norm": (accuracy**2).tolist()}
+    page = few_shot.results(rows)
+    assert "| synflow_log | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in page
+    assert "fewer than 30 rows would be tested: [256] trained" in page
+    scores = {
+        line.split(" | ")[0].strip("| "): float(line.split(" | ")[2].split(" ")[0])
+        for line in page.splitlines()
+        if "±" in line
+    }
+    assert scores["proxies, FLOPs, params"] > 0.7 > 0.4 > scores["FLOPs, params"]
+    assert scores["one-hot cell, FLOPs, params, proxies"] > scores["one-hot cell, FLOPs, params"]
