@@ -15,8 +15,7 @@ They read the very texts that the model reads, header lines such as `# input_siz
 
 `fit_predict_numbers` does the same from numbers that are known of each row, such as the operations of a network.
 
-Where all training values are positive, all but `constant` fit their natural logarithms. Needs scikit-learn, which the
-extra `evaluate` brings.
+Where all training values are positive, all but `constant` fit their natural logarithms.
 """
 
 from __future__ import annotations
@@ -27,18 +26,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_matrix, hstack
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_union
+from threadpoolctl import threadpool_limits
 
 from code_rlm.evaluation.metrics import EvaluationError
-
-try:
-    from scipy.sparse import csr_matrix, hstack
-    from sklearn.ensemble import HistGradientBoostingRegressor
-    from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
-    from sklearn.linear_model import Ridge
-    from sklearn.pipeline import make_union
-    from threadpoolctl import threadpool_limits
-except ImportError as error:
-    raise ImportError("the baselines need scikit-learn: pip install 'code-rlm[evaluate]'") from error
 
 # Names, runs of digits and single symbols: "1024x4096" is 1024 and x4096, "%r10" is % and r10.
 TOKEN_PATTERN = r"[^\W\d]\w*|\d+|[^\w\s]"

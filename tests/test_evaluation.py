@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -306,13 +304,6 @@ def test_when_a_header_names_shapes_then_their_sizes_are_read():
     assert sizes["tile"] == pytest.approx([29, 7, 210])
     assert sizes["scale"] == pytest.approx([1000, 1000, 1000])
     assert baselines.context_sizes("") == {}
-
-
-def test_when_scikit_learn_is_missing_then_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
-    monkeypatch.delitem(sys.modules, "code_rlm.evaluation.baselines")
-    with pytest.raises(ImportError, match=r"pip install 'code-rlm\[evaluate\]'"):
-        importlib.import_module("code_rlm.evaluation.baselines")
 
 
 # Report

@@ -9,9 +9,9 @@ import numpy as np
 import scipy.sparse as sparse
 import torch
 from scipy.optimize import nnls
+from sklearn.ensemble import HistGradientBoostingRegressor
 
 from code_rlm.lexical_rlm import TREE_NODES, LexicalPath
-from code_rlm.training.options import TrainError
 
 MOST_ROWS = 20_000  # beyond, trees are grown on a part of the rows
 
@@ -42,12 +42,6 @@ class Forest:
         """A fitted regressor; None where no rows are left to fit it on."""
         if not len(rows):
             return None
-        try:
-            from sklearn.ensemble import HistGradientBoostingRegressor
-        except ImportError as error:
-            raise TrainError(
-                "lexical.trees needs scikit-learn: pip install 'code-rlm[evaluate]', or set trees: 0."
-            ) from error
         regressor = HistGradientBoostingRegressor(
             max_iter=self.trees,
             learning_rate=0.08,
