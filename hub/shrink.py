@@ -49,6 +49,7 @@ def shrink(checkpoint: Path, out: Path) -> int:
     try:
         shutil.copytree(checkpoint, half, ignore=_LEFT_OUT, dirs_exist_ok=True)
         save_file(tensors, half / "model.safetensors", {"format": "pt"})
+        shutil.copymode(weights, half / "model.safetensors")
         shutil.copymode(checkpoint, half)
         half.rename(out)
     finally:

@@ -1,8 +1,9 @@
 """Fits the experts of a checkpoint (`expert_rlm.py`) on rows held out from training.
 
 For each metric with a lexical channel the spread of the scores' errors and the two powers of the pool are chosen from a small
-grid by the mean log-probability of the held-out values, each group weighing the same. An expert stays only where that
-gain over the decoder alone is larger than its standard error over groups.
+grid by the mean log-probability of the held-out values, each group weighing the same. An expert stays where that gain over the
+decoder alone is larger than its standard error over groups; with many groups any gain will do, as an expert also guards against
+answers that are wrong by orders of magnitude, which are too rare for a sample to show.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 SPREADS = (0.6, 0.8, 1.0, 1.3)  # of the logistic distribution that fits the scores' errors
 MOST_ROWS = 1000
 LEAST_GROUPS = 5
+MANY_GROUPS = 100
 _BATCH = 32
 
 
@@ -87,11 +89,12 @@ def fit_experts(
             say(f"expert: {metric} has {groups} groups to validate on, none fitted")
             continue
         expert, gain, error = best_expert(evidence, target)
-        if gain > error:
+        kept = expert.power > 0 and (gain > error or (groups >= MANY_GROUPS and gain > 0))
+        if kept:
             experts[metric] = expert.to_dict()
         say(
             f"expert: {metric}, {len(evidence.codes)} rows in {groups} groups, gains {gain:.3f} nats (+- {error:.3f}) with "
-            f"powers {expert.own_power:g} and {expert.power:g}" + ("" if gain > error else ": left out")
+            f"powers {expert.own_power:g} and {expert.power:g}" + ("" if kept else ": left out")
         )
     model.config.experts = experts
 
