@@ -40,7 +40,7 @@ class LexicalExpert:
     spread: float
     own_power: float
     power: float
-    floor: float = 0.0001
+    floor: float = 1e-6
     rows: int = 0
     groups: int = 0
 

@@ -33,6 +33,7 @@ SHOWN = {
     # The first weights had the judge's numbers without the judge in their names.
     "codenet_python": ("peak_memory_bytes@codenet", "cpu_time_ms@codenet", "peak_memory_bytes", "cpu_time_ms"),
     "leetcode_memory": ("peak_memory_bytes",),
+    "polyglot_memory": ("peak_rss_bytes", "cpu_time_ms"),
 }
 _PART = re.compile(r"(<!-- (results|output: [^\n]*?) -->\n).*?(<!-- end -->)", re.S)
 
