@@ -672,7 +672,7 @@ def test_when_a_number_is_bad_then_its_line_is_named(cell, message, tmp_path):
     ("name", "content", "message"),
     [
         ("t.csv", "text,ms\nx,1,2\n", "line 2: 3 cells, the header has 2"),
-        ("t.csv", 'text,ms\n"x,1\n', "line 2: unexpected end of data"),
+        ("t.csv", 'text,ms\n"x,1\n', "line 2 .unexpected end of data"),
         ("t.csv", "text,ms,ms\nx,1,2\n", "column ms more than once"),
         ("t.csv", "", "no column text, ms; there is none"),
         ("t.jsonl", '{"text": "x", "ms": 1}\n{"text": \n', "line 2: Expecting value"),

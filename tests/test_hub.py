@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 REMOTE_FILES = {
     "configuration_rlm.py",
     "errors_rlm.py",
+    "expert_rlm.py",
     "calibration_rlm.py",
     "generation_rlm.py",
     "inputs_rlm.py",
