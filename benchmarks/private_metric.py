@@ -4,6 +4,7 @@
     python benchmarks/private_metric.py --data measured/python/leetcode_memory.parquet --out runs/private
 
 The metric stands in for a private one: the peak memory of one call of a LeetCode solution, measured by `code-rlm measure`. The
+checkpoint that ships was trained on it; for figures of a metric never seen start from one that was not (`--model`). The
 program writes a plain table (code, problem, arguments, bytes), then does what a user would, one command each, and prints them:
 train, calibrate, evaluate before and after. Of `--out` the reports and the summary hold no text of any row.
 
