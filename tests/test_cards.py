@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from code_rlm.data.readers import TASKS, read_task
 from code_rlm.data.schema import FEATURES, DataError, Example
 from code_rlm.data.splits import split_of
 
+ROOT = Path(__file__).parents[1]
 ROWS = 30
 
 
@@ -146,7 +148,7 @@ def test_when_a_card_is_committed_then_it_is_sound_and_of_its_task(path):
 
 
 def test_when_the_table_of_cards_is_written_then_it_is_what_stands_in_the_readme(tmp_path):
-    readme = CARDS.parent / "README.md"
+    readme = ROOT / "data" / "README.md"  # of the repository: the installed package has none
     copy = tmp_path / "README.md"
     copy.write_text(readme.read_text())
     write_index(copy)
