@@ -192,9 +192,10 @@ class RLMConfig(PreTrainedConfig):
         if self.lexical is not None:
             self.lexical = LexicalSettings.from_dict(self.lexical).to_dict()
         self.experts = {name: LexicalExpert.from_dict(e).to_dict() for name, e in (self.experts or {}).items()}
-        channels = (self.lexical or {}).get("channels", ())
-        if unknown := sorted(set(self.experts) - set(channels)):
-            raise CheckpointError(f"experts names {unknown}, for which there is no lexical channel: {list(channels)}.")
+        path = LexicalSettings.from_dict(self.lexical or {})
+        known = [c for c, scale in zip(path.channels, path.scales, strict=True) if scale is not None]
+        if unknown := sorted(set(self.experts) - set(known)):
+            raise CheckpointError(f"experts names {unknown}, for which there is no fitted lexical channel: {known}.")
         self.calibration = {name: Calibration.from_dict(c).to_dict() for name, c in (self.calibration or {}).items()}
         if unknown := sorted(set(self.calibration) - set(names)):
             raise MetricError(f"calibration names {unknown}, which the registry does not have: {names}.")

@@ -24,8 +24,6 @@ class LexicalExpert:
     """A metric's distribution about its score, and the weights of the pool.
 
     Attributes:
-        logarithm: Whether the score is of the value's natural logarithm.
-        center, scale: A score of 0 is this value (or logarithm of it), and a score of 1 lies `scale` above.
         spread: Scale of the logistic distribution about the score, in units of the score.
         own_power: Power of the decoder's probabilities.
         power: Power of the expert's.
@@ -34,9 +32,6 @@ class LexicalExpert:
         rows, groups: What it was fitted on.
     """
 
-    logarithm: bool
-    center: float
-    scale: float
     spread: float
     own_power: float
     power: float
@@ -45,13 +40,12 @@ class LexicalExpert:
     groups: int = 0
 
     def __post_init__(self):
-        numbers = (self.center, self.scale, self.spread, self.own_power, self.power, self.floor)
+        numbers = (self.spread, self.own_power, self.power, self.floor)
         if not all(isinstance(v, (int, float)) and np.isfinite(v) for v in numbers):
             raise CheckpointError(f"An expert's fields must be finite numbers, got {asdict(self)}.")
-        if self.scale <= 0 or self.spread <= 0 or self.own_power < 0 or self.power < 0 or not 0 < self.floor <= 1:
+        if self.spread <= 0 or self.own_power < 0 or self.power < 0 or not 0 < self.floor <= 1:
             raise CheckpointError(
-                "An expert needs a scale and a spread above 0, powers of at least 0 and a floor in (0, 1]; got "
-                f"{asdict(self)}."
+                f"An expert needs a spread above 0, powers of at least 0 and a floor in (0, 1]; got {asdict(self)}."
             )
 
     @classmethod
@@ -69,13 +63,8 @@ class LexicalExpert:
         return asdict(self)
 
     def masses(self, low: np.ndarray, high: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """P(low < y < high) about the scores, float64; all of one shape or broadcast to it."""
-        ends = []
-        for values in (low, high):
-            if self.logarithm:
-                with np.errstate(divide="ignore"):
-                    values = np.log(np.maximum(values, 0.0))
-            ends.append(((values - self.center) / self.scale - scores) / self.spread)
+        """P(low < y < high) about the scores, float64; ends on the channel's scale, all of one shape or broadcast to it."""
+        ends = [(end - scores) / self.spread for end in (low, high)]
         # On the side where both tails are small, so that their difference keeps its digits.
         flip = ends[0] + ends[1] > 0
         first, second = np.where(flip, -ends[1], ends[0]), np.where(flip, -ends[0], ends[1])

@@ -27,6 +27,7 @@ from transformers import LogitsProcessor
 from .calibration_rlm import Calibration
 from .errors_rlm import MetricError
 from .expert_rlm import LexicalExpert, token_cells
+from .lexical_rlm import ScoreScale
 from .numbers_rlm import NumberCodec, is_failed
 from .ranking_rlm import Distribution
 
@@ -205,10 +206,15 @@ class _Pieces:
 
 @dataclass
 class _Opinion:
-    """An expert on the metric that is being decoded, and each input's score `(batch,)`."""
+    """An expert on the metric that is being decoded, the scale of its scores, and each input's score `(batch,)`."""
 
     expert: LexicalExpert
+    scale: ScoreScale
     scores: np.ndarray
+
+    def masses(self, low: np.ndarray, high: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """P(low < y < high) of inputs `(nodes,)`, for ranges of values `(nodes, vocabulary)`."""
+        return self.expert.masses(self.scale.score(low), self.scale.score(high), self.scores[rows, None])
 
 
 @dataclass
@@ -332,8 +338,7 @@ class _Walk:
         if opinion is None:
             return own
         low, high, finite = token_cells(self.codec, prefixes, states)
-        masses = opinion.expert.masses(low, high, opinion.scores[rows, None])
-        return opinion.expert.pool(own, masses, finite)
+        return opinion.expert.pool(own, opinion.masses(low, high, rows), finite)
 
     def open_pieces(
         self,
@@ -492,7 +497,8 @@ class ExactGenerationMixin:
         expert = self.config.expert_of(metric)
         if expert is None or encoded.scores is None:
             return None
-        return _Opinion(expert, encoded.scores[:, self.config.lexical["channels"].index(metric)])
+        settings = self.lexical.settings
+        return _Opinion(expert, settings.scale_of(metric), encoded.scores[:, settings.channels.index(metric)])
 
     def _begin(self, inputs, metrics, given) -> tuple[_Walk, _Nodes, tuple[str, ...]]:
         """The walk, its nodes behind the given values, and the metrics that are still asked for."""
@@ -557,7 +563,7 @@ class ExactGenerationMixin:
             calibrated: Mend the distributions by the checkpoint's calibration, for the metrics that have one. The medians
                 that later metrics are conditioned on are calibrated too.
             draws: Estimate them from so many joint draws instead (each metric's are then marginal over those before it), for
-                the p10 layout, which has no exact ones.
+                a layout whose digits are not ordered (p10, text), which has no exact ones.
             seed: Of the draws.
 
         Raises:
@@ -626,8 +632,8 @@ class ExactGenerationMixin:
             levels = calibration.model_level(levels)
         if not self.codec.ordered_digits:
             raise MetricError(
-                "The p10 layout writes the exponent last, so its digits are not ordered by significance and quantiles "
-                "cannot be read off its tree. Use sample() or generate(), or predict(draws=1024) for an estimate."
+                f"The digits of the {self.codec.format.layout} layout are not ordered by significance, so quantiles cannot be "
+                "read off its tree. Use sample() or generate(), or predict(draws=1024) for an estimate."
             )
         whole = np.bincount(owner, weight, owners)
 
@@ -862,14 +868,14 @@ class ExactGenerationMixin:
             One for each input.
 
         Raises:
-            MetricError: An input for which no finite number has any probability, a tolerance outside (0, 1), or the p10
-                layout.
+            MetricError: An input for which no finite number has any probability, a tolerance outside (0, 1), or a
+                layout whose digits are not ordered by significance.
         """
         if not 0 < tolerance < 1:
             raise MetricError(f"tolerance must be in (0, 1), got {tolerance}.")
         if not self.codec.ordered_digits:
             raise MetricError(
-                "The p10 layout writes the exponent last: its pieces overlap, and there is no order in them."
+                f"The pieces of the {self.codec.format.layout} layout overlap, and there is no order in them."
             )
         with self._answering():
             walk, nodes, asked = self._begin(inputs, metrics, given)

@@ -11,15 +11,20 @@ Features of one text, all computed from its token ids behind the first line (whi
 - numbers of the header's further lines, such as `# input_size: 1024x4096`: a run of single-digit tokens is one number;
   log10(1 + number) is added up by the line's first word and the token before the number
 - the largest numbers of the code (sizes stand in programs as constants), as log10(1 + number), zeros where there are fewer
+- the code's numbers as log10(1 + number), the largest behind each token: `[1000`, `= 1000` and `calloc(1000` weigh differently
 - length: logarithms of the number of tokens and of line breaks
 
-A channel's score is a linear function of these features. With `trees` it is that plus boosted regression trees on the counts of
-the commonest n-grams and on all numbers and lengths, weighted by what they are worth on rows left out (`training/forest.py`).
+A channel's score is a linear function of these features, on a scale of its own (`ScoreScale`). With `trees` it is that plus
+boosted regression trees on the counts of some n-grams and on all numbers and lengths, weighted by what they are worth on rows
+left out (`training/forest.py`).
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -30,6 +35,78 @@ TREE_NODES = 31  # of a tree: 16 leaves
 _KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
 _MODULUS = 2**31 - 1
 _LONGEST_NUMBER = 15  # digits; beyond, a float64 holds no more
+
+
+@dataclass(frozen=True)
+class ScoreScale:
+    """What a channel's scores stand for: a rising, piecewise linear map from a metric's values (or their logarithms) to scores.
+
+    Attributes:
+        logarithm: Whether the map is of the values' natural logarithm.
+        values: Knots, rising: values or their logarithms.
+        scores: The scores at the knots, rising. Beyond the ends the map goes on as steeply as it rises on the whole.
+    """
+
+    logarithm: bool
+    values: tuple[float, ...]
+    scores: tuple[float, ...]
+
+    def __post_init__(self):
+        for name in ("values", "scores"):
+            knots = np.array(getattr(self, name), dtype=float)
+            if knots.ndim != 1 or len(knots) < 2 or not (np.isfinite(knots).all() and (np.diff(knots) > 0).all()):
+                raise CheckpointError(
+                    f"A scale's {name} must be two or more rising numbers, got {getattr(self, name)!r}."
+                )
+            object.__setattr__(self, name, tuple(knots.tolist()))
+        if len(self.values) != len(self.scores):
+            raise CheckpointError(f"A scale has {len(self.values)} values and {len(self.scores)} scores.")
+        object.__setattr__(self, "logarithm", bool(self.logarithm))
+
+    @classmethod
+    def from_dict(cls, entry: "ScoreScale | Mapping[str, Any]") -> "ScoreScale":
+        """A scale from its JSON form, `{logarithm, values, scores}`."""
+        if isinstance(entry, cls):
+            return entry
+        if not isinstance(entry, Mapping) or set(entry) != {f.name for f in fields(cls)}:
+            raise CheckpointError(f"A scale has the keys {[f.name for f in fields(cls)]}, got {entry!r:.200}.")
+        return cls(**entry)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready fields."""
+        return {"logarithm": self.logarithm, "values": list(self.values), "scores": list(self.scores)}
+
+    @classmethod
+    def normal(cls, values: np.ndarray, knots: int = 33) -> "ScoreScale":
+        """The scale on which values `(rows,)`, not all equal, have standard normal scores (van der Waerden 1952).
+
+        Accuracies crowd below 100, memory above what an idle process takes: on such a scale the regressor minds their order
+        everywhere, on the metric's own or its logarithm's it minds the outliers alone.
+        """
+        logarithm = bool((values > 0).all())
+        ordered = np.sort(np.log(values) if logarithm else values)
+        reach = min(3.0, NormalDist().inv_cdf(1 - 0.5 / len(ordered)))
+        at = np.linspace(-reach, reach, knots)
+        shares = np.array([NormalDist().cdf(z) for z in at])
+        found = np.quantile(ordered, shares)
+        # Knots closer than a hair are one: values that occur many times have the mean of their scores.
+        apart = np.concatenate([[True], np.diff(found) > 1e-6 * (ordered[-1] - ordered[0])])
+        number = np.cumsum(apart) - 1
+        merged = np.bincount(number, at) / np.bincount(number)
+        if len(merged) < 2:  # nearly all of them are one value
+            return cls(logarithm, (ordered[0], ordered[-1]), (-1.0, 1.0))
+        return cls(logarithm, tuple(found[apart]), tuple(merged))
+
+    def score(self, values: np.ndarray) -> np.ndarray:
+        """Scores of values, float64 of the same shape."""
+        x = np.asarray(values, dtype=float)
+        if self.logarithm:
+            with np.errstate(divide="ignore"):
+                x = np.log(np.maximum(x, 0.0))
+        first, last = self.values[0], self.values[-1]
+        slope = (self.scores[-1] - self.scores[0]) / (last - first)
+        beyond = np.minimum(x - first, 0.0) + np.maximum(x - last, 0.0)
+        return np.interp(x, self.values, self.scores) + slope * beyond
 
 
 @dataclass(frozen=True)
@@ -45,10 +122,10 @@ class LexicalSettings:
         longest_gram: Tokens in the longest n-gram.
         number_buckets: Hash buckets of the places of numbers in the header.
         largest_numbers: How many of the code's largest numbers are features.
+        code_numbers: Hash buckets of the code's numbers by the token before; 0: none.
         trees: Boosted trees of a channel, of at most `TREE_NODES` nodes; 0: none.
-        tree_grams: How many n-gram buckets they can look at.
-        targets: For each channel what its score stands for: whether the values' natural logarithm was fitted, and the mean
-            and the standard deviation of what was fitted. None for a channel of an earlier version, which did not keep them.
+        tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
+        scales: For each channel what its scores stand for; none for channels that nothing was fitted to yet.
     """
 
     channels: tuple[str, ...] = ()
@@ -59,15 +136,16 @@ class LexicalSettings:
     longest_gram: int = 2
     number_buckets: int = 32
     largest_numbers: int = 0
+    code_numbers: int = 0
     trees: int = 0
     tree_grams: int = 384
-    targets: tuple[tuple[bool, float, float] | None, ...] = ()
+    scales: tuple[ScoreScale | None, ...] = ()
 
     def __post_init__(self):
-        known = [None if t is None else (bool(t[0]), float(t[1]), float(t[2])) for t in self.targets]
-        object.__setattr__(self, "targets", tuple(known or [None] * len(self.channels)))
-        if len(self.targets) != len(self.channels):
-            raise CheckpointError(f"lexical.targets must have one entry for each of {len(self.channels)} channels.")
+        known = [None if scale is None else ScoreScale.from_dict(scale) for scale in self.scales]
+        object.__setattr__(self, "scales", tuple(known or [None] * len(self.channels)))
+        if len(self.scales) != len(self.channels):
+            raise CheckpointError(f"lexical.scales must have one entry for each of {len(self.channels)} channels.")
         for name in ("channels", "digit_tokens", "line_tokens", "comment_tokens"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if len(self.digit_tokens) not in (0, 10):
@@ -77,6 +155,7 @@ class LexicalSettings:
             "longest_gram": 1,
             "number_buckets": 1,
             "largest_numbers": 0,
+            "code_numbers": 0,
             "trees": 0,
             "tree_grams": 1,
         }
@@ -95,18 +174,17 @@ class LexicalSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready fields."""
-        fields = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {**fields, "targets": [None if t is None else list(t) for t in self.targets]}
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {**plain, "scales": [None if scale is None else scale.to_dict() for scale in self.scales]}
+
+    def scale_of(self, channel: str) -> ScoreScale | None:
+        """What a channel's scores stand for."""
+        return self.scales[self.channels.index(channel)]
 
     @property
     def size(self) -> int:
         """Number of features."""
-        return self.buckets + 2 * self.number_buckets + self.largest_numbers + 2
-
-    @property
-    def tree_size(self) -> int:
-        """Number of features that the trees look at."""
-        return min(self.tree_grams, self.buckets) + self.size - self.buckets
+        return self.buckets + 2 * self.number_buckets + self.largest_numbers + self.code_numbers + 2
 
 
 class LexicalPath(nn.Module):
@@ -116,9 +194,8 @@ class LexicalPath(nn.Module):
         weight: `(features, channels)`, fitted in closed form, never by gradients.
         bias: `(channels,)`.
         idf: Inverse document frequency by bucket `(buckets,)`.
-        tree_columns: The features that trees look at, `(tree size,)`; these buffers are there only with `trees`.
-        tree_feature, tree_left, tree_right: For each node the feature it asks for (an index into `tree_columns`) and the nodes
-            that follow, itself for a leaf, int `(channels, trees, TREE_NODES)`.
+        tree_feature, tree_left, tree_right: For each node the feature it asks for and the nodes that follow, itself for a
+            leaf, int `(channels, trees, TREE_NODES)`; these buffers are there only with `trees`.
         tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(channels, trees, TREE_NODES)`.
     """
 
@@ -131,8 +208,8 @@ class LexicalPath(nn.Module):
         self.register_buffer("idf", torch.ones(settings.buckets))
         if settings.trees:
             shape = (channels, settings.trees, TREE_NODES)
-            self.register_buffer("tree_columns", torch.arange(settings.tree_size))
-            for name in ("tree_feature", "tree_left", "tree_right"):
+            self.register_buffer("tree_feature", torch.zeros(shape, dtype=torch.int32))
+            for name in ("tree_left", "tree_right"):
                 self.register_buffer(name, torch.zeros(shape, dtype=torch.int16))
             for name in ("tree_threshold", "tree_value"):
                 self.register_buffer(name, torch.zeros(shape))
@@ -172,22 +249,28 @@ class LexicalPath(nn.Module):
         return torch.cat([grams, self._numbers(ids, body, lines), sizes], 1)
 
     def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
-        """Sums of log10(1 + number) of the header and logarithms of their counts, by place, then the largest of the code.
+        """Sums of log10(1 + number) of the header and logarithms of their counts, by place; the largest of the code; those of
+        the code by the token before.
 
         Returns:
-            `(batch, 2 * number buckets + largest numbers)`.
+            `(batch, 2 * number buckets + largest numbers + code numbers)`.
         """
         s, device = self.settings, ids.device
         sums = torch.zeros(len(ids), s.number_buckets, device=device)
         counts = torch.zeros_like(sums)
         largest = torch.zeros(len(ids), s.largest_numbers, device=device)
+        placed = torch.zeros(len(ids), s.code_numbers, device=device)
         if s.digit_tokens:
             begins_line = F.pad(lines[:, :-1], (1, 0), value=True)
             code = begins_line & ~torch.isin(ids, torch.tensor(s.comment_tokens, device=device, dtype=torch.long))
             header = body & (code.cumsum(1) == 0)
-            if s.largest_numbers:
+            if s.largest_numbers or s.code_numbers:
                 begins, number = self._read_numbers(ids, body & ~header)
                 sizes = torch.where(begins, (number + 1).log10(), 0.0).float()
+            if s.code_numbers:
+                key = _mix(F.pad(ids[:, :-1], (1, 0))) % s.code_numbers
+                placed.scatter_reduce_(1, key, sizes, "amax")
+            if s.largest_numbers:
                 found = sizes.topk(min(s.largest_numbers, sizes.shape[1]), 1).values
                 largest[:, : found.shape[1]] = found
             # Headers are short: the rest of the text is not looked at.
@@ -200,7 +283,7 @@ class LexicalPath(nn.Module):
             key = _mix(_mix(word) + F.pad(ids[:, :-1], (1, 0))) % s.number_buckets
             sums.scatter_add_(1, key, torch.where(begins, (number + 1).log10(), 0.0).float())
             counts.scatter_add_(1, key, begins.float())
-        return torch.cat([sums, (counts + 1).log(), largest], 1)
+        return torch.cat([sums, (counts + 1).log(), largest, placed], 1)
 
     def _read_numbers(self, ids: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Where a run of digits begins, bool `(batch, length)`, and its number there, float64 `(batch, length)`."""
@@ -217,7 +300,7 @@ class LexicalPath(nn.Module):
         return begins, number
 
     def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Score of each channel `(batch, channels)`, in standard deviations of the metric (of its logarithm if positive)."""
+        """Score of each channel `(batch, channels)`, on the channel's scale."""
         with torch.autocast(input_ids.device.type, enabled=False):
             raw = self.raw_features(input_ids, attention_mask)
             scores = self._scaled(raw) @ self.weight.float() + self.bias.float()
@@ -225,7 +308,7 @@ class LexicalPath(nn.Module):
 
     def _grown(self, raw: torch.Tensor) -> torch.Tensor:
         """What the trees add to each score `(batch, channels)`."""
-        features, batch = raw[:, self.tree_columns], len(raw)
+        batch = len(raw)
         # All channels, trees and nodes in one row: a node is a number, and so is a tree's root.
         size = self.tree_feature.shape[0] * self.tree_feature.shape[1]
         roots = torch.arange(size, device=raw.device) * TREE_NODES
@@ -233,7 +316,7 @@ class LexicalPath(nn.Module):
         threshold, value = self.tree_threshold.float().flatten(), self.tree_value.float().flatten()
         at = roots.expand(batch, size)
         while True:
-            goes_left = features.gather(1, asked[at]) <= threshold[at]
+            goes_left = raw.gather(1, asked[at]) <= threshold[at]
             after = roots + torch.where(goes_left, left[at], right[at])
             if torch.equal(after, at):
                 break
@@ -255,4 +338,4 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     return (x ^ (x >> 13)) * 69621 % _MODULUS
 
 
-__all__ = ["TREE_NODES", "LexicalPath", "LexicalSettings"]
+__all__ = ["TREE_NODES", "LexicalPath", "LexicalSettings", "ScoreScale"]

@@ -226,7 +226,6 @@ class RLMPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
             if module.settings.trees:
-                module.tree_columns.copy_(torch.arange(len(module.tree_columns)))
                 for name in ("feature", "left", "right", "threshold", "value"):
                     nn.init.zeros_(getattr(module, f"tree_{name}"))
         elif isinstance(module, (nn.Linear, nn.Embedding)):

@@ -1,12 +1,13 @@
-"""Few-shot accuracy of NAS-Bench-201 cells: Kendall's tau of several recipes from 39, 78 and 256 trained architectures.
+"""Few-shot on NAS-Bench-201: accuracy from 39, 78 and 256 trained architectures, latency on devices never seen from 20.
 
     python -m code_rlm.data.proxies --task nasbench201 --data-root DATA --rows 600 --out proxies.parquet
-    python benchmarks/few_shot.py proxies.parquet                      # writes benchmarks/results/few_shot.md
-    python benchmarks/few_shot.py proxies.parquet --model checkpoints/default --metrics latency_ms@pixel3 flops_count
+    python benchmarks/few_shot.py proxies.parquet --model checkpoints/default      # writes benchmarks/results/few_shot.md
 
-Every recipe is a random forest; recipes differ in what it reads of a network. Training architectures are drawn five times, in
-whole groups, and all other groups are the test. With `--model` the checkpoint's predictions of `--metrics`, none of them the
-accuracy, are features, too.
+Accuracy: Kendall's tau of a random forest; recipes differ in what it reads of a network. With `--model` the checkpoint's
+predictions of latencies and sizes (all that it knows but accuracies) are features, too. Latency, with `--model` only: the
+Spearman correlation of ridge regression on the logarithms of those predictions, for every device of the table that the
+checkpoint was not trained on. Training architectures are drawn five times, each of a group of its own (the table has some
+networks hundreds of times), and all rows of all other groups are the test.
 """
 
 import argparse
@@ -18,13 +19,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from sklearn.ensemble import RandomForestRegressor
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from code_rlm.data.nas_graphs import parse_nasbench201
 from code_rlm.data.proxies import NAMES
 from code_rlm.evaluation.metrics import bootstrap_interval, kendall, spearman
+from code_rlm.lexical_rlm import ScoreScale
 
 TARGET = "cifar10_valid_accuracy_percent"
 SIZES, DRAWS, TREES = (39, 78, 256), 5, 200
+SEEN_OF_A_DEVICE = 20
+LATENCY = "latency_ms@"
 FEWEST_TESTED = 30
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 # Kendall's tau published for FLAN, with proxies (arXiv 2509.26476): other draws, 7,813 test cells, not split by group.
@@ -46,39 +53,90 @@ def filled(columns: Sequence[Sequence[float | None]]) -> np.ndarray:
 
 
 def draws(groups: Sequence[str], size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, `size` of them, and to test on; no group is in both."""
+    """Rows to train on, one of each of `size` groups, and to test on: all rows of all other groups."""
     names = np.asarray(groups)
-    order = np.random.default_rng(seed).permutation(np.unique(names))
-    counts = np.cumsum([(names == name).sum() for name in order])
-    taken = int(np.searchsorted(counts, size)) + 1
-    chosen = np.concatenate([np.flatnonzero(names == name) for name in order[:taken]])
-    return chosen[:size], np.flatnonzero(np.isin(names, order[taken:]))
+    order = np.random.default_rng(seed).permutation(len(names))
+    _, first = np.unique(names[order], return_index=True)
+    train = order[np.sort(first)[:size]]
+    return train, np.flatnonzero(~np.isin(names, names[train]))
 
 
 def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: int) -> list[float]:
-    """Kendall's tau on the test rows, one a draw."""
+    """Kendall's tau on the test rows, one a draw; the forest is grown on normal scores, as ranks are what counts."""
     found = []
     for seed in range(DRAWS):
         train, test = draws(groups, size, seed)
         forest = RandomForestRegressor(TREES, max_features=1 / 3, random_state=seed)
-        found.append(kendall(target[test], forest.fit(features[train], target[train]).predict(features[test])))
+        forest.fit(features[train], ScoreScale.normal(target[train]).score(target[train]))
+        found.append(kendall(target[test], forest.predict(features[test])))
     return found
+
+
+def known_metrics(model: str) -> list[str]:
+    """Latencies and sizes that a checkpoint tells of a network."""
+    from code_rlm.configuration_rlm import RLMConfig
+
+    names = RLMConfig.from_pretrained(model).metric_names("onnx")
+    return [name for name in names if name.startswith(LATENCY) or name == "flops_count"]
 
 
 def predictions(model: str, texts: Sequence[str], metrics: Sequence[str]) -> np.ndarray:
     """Logarithms of a checkpoint's medians, `(rows, metrics)`."""
     import code_rlm
 
-    if TARGET in metrics:
-        raise SystemExit(f"--metrics must not name {TARGET}: it is what is to be learned from few")
     pipe = code_rlm.pipeline(model)
     inputs = [{"text": text, "language": "onnx"} for text in texts]
     answers = [pipe(inputs, metrics=[metric], batch_size=16) for metric in metrics]
     return np.log(np.array([[entry[0]["value"] for entry in found] for found in answers])).T
 
 
-def results(rows: Mapping[str, list], model: str | None = None, metrics: Sequence[str] = ()) -> str:
-    """The page: each proxy alone, then every recipe at every size."""
+def unseen_devices(rows: Mapping[str, list], said: np.ndarray, metrics: Sequence[str]) -> list[str]:
+    """Lines on every latency of the table that is not among the metrics, from `SEEN_OF_A_DEVICE` measurements of it.
+
+    Args:
+        rows: The table.
+        said: What the checkpoint says of its own metrics `(rows, metrics)`.
+        metrics: Their names.
+    """
+    lines, means = [], []
+    for device in [name for name in rows if name.startswith(LATENCY) and name not in metrics]:
+        target = np.log(np.array(rows[device], dtype=np.float64))
+        known = np.flatnonzero(np.isfinite(target))
+        groups, found = [rows["group"][i] for i in known], []
+        for seed in range(DRAWS):
+            train, test = (known[part] for part in draws(groups, SEEN_OF_A_DEVICE, seed))
+            ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 2, 11)))
+            found.append(spearman(target[test], ridge.fit(said[train], target[train]).predict(said[test])))
+        alone = max(
+            (abs(spearman(target[known], column[known])), name) for column, name in zip(said.T, metrics, strict=True)
+        )
+        means.append(float(np.mean(found)))
+        lines.append(
+            f"| {device.removeprefix(LATENCY)} | {np.mean(found):.3f} ± {np.std(found):.3f} | {alone[0]:.3f} ({alone[1]}) |"
+        )
+    if not lines:
+        return []
+    return [
+        "",
+        f"Latency on devices that the checkpoint never saw, from {SEEN_OF_A_DEVICE} measurements: ridge regression on its "
+        f"predictions of {', '.join(metrics)}; Spearman, mean and standard deviation of {DRAWS} draws. Beside it, with "
+        "nothing measured: the best of those predictions alone, chosen with hindsight.",
+        "",
+        f"| device | {SEEN_OF_A_DEVICE} measured | best prediction alone |",
+        "|---|---|---|",
+        *lines,
+        f"| mean of {len(lines)}; worst | {np.mean(means):.3f}; {min(means):.3f} | |",
+    ]
+
+
+def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: Sequence[str] = ()) -> str:
+    """The page: each proxy alone, then every recipe at every size, then devices that were not seen.
+
+    Args:
+        rows: The table of proxies and measurements.
+        said: Logarithms of what a checkpoint says of the metrics, `(rows, metrics)`.
+        metrics: Their names.
+    """
     target = np.array(rows[TARGET], dtype=np.float64)
     proxies = filled([rows[name] for name in NAMES])
     cells = np.array([one_hot(json.loads(arch)) for arch in rows["arch"]])
@@ -89,8 +147,7 @@ def results(rows: Mapping[str, list], model: str | None = None, metrics: Sequenc
         "proxies, FLOPs, params": np.hstack([proxies, sizes]),
         "one-hot cell, FLOPs, params, proxies": np.hstack([cells, sizes, proxies]),
     }
-    if model:
-        said = predictions(model, rows["text"], metrics)
+    if said is not None:
         recipes[f"the same and predicted {', '.join(metrics)}"] = np.hstack([cells, sizes, proxies, said])
     lines = [
         f"{len(target)} cells of NAS-Bench-201 in {len(set(rows['group']))} groups; {TARGET}. In brackets: 95% bootstrap "
@@ -112,8 +169,8 @@ def results(rows: Mapping[str, list], model: str | None = None, metrics: Sequenc
         return "\n".join(lines) + "\n"
     lines += [
         "",
-        f"Random forest of {TREES} trees; Kendall's tau on the groups that were not drawn, mean and standard deviation of "
-        f"{DRAWS} draws.",
+        f"Random forest of {TREES} trees on normal scores; Kendall's tau on the groups that were not drawn, mean and standard "
+        f"deviation of {DRAWS} draws.",
         "",
         f"| the forest reads | {' | '.join(f'{size} trained' for size in sizes_here)} |",
         "|---" * (1 + len(sizes_here)) + "|",
@@ -123,6 +180,8 @@ def results(rows: Mapping[str, list], model: str | None = None, metrics: Sequenc
         lines.append(f"| {name} | {' | '.join(f'{np.mean(tau):.3f} ± {np.std(tau):.3f}' for tau in found)} |")
     published = " | ".join(str(FLAN.get(size, "–")) for size in sizes_here)
     lines.append(f"| FLAN with proxies, as published (other draws and test cells) | {published} |")
+    if said is not None:
+        lines += unseen_devices(rows, said, metrics)
     return "\n".join(lines) + "\n"
 
 
@@ -130,11 +189,12 @@ def main(argv: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", help="parquet file of python -m code_rlm.data.proxies --task nasbench201")
-    parser.add_argument("--model", help="checkpoint whose predictions of other metrics are features, too")
-    parser.add_argument("--metrics", nargs="+", default=["latency_ms@pixel3"], help="which [latency_ms@pixel3]")
+    parser.add_argument("--model", help="checkpoint whose predictions of latencies and sizes are features, too")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "few_shot.md")
     args = parser.parse_args(argv)
-    text = results(pq.read_table(args.table).to_pydict(), args.model, args.metrics)
+    rows = pq.read_table(args.table).to_pydict()
+    metrics = known_metrics(args.model) if args.model else []
+    text = results(rows, predictions(args.model, rows["text"], metrics) if metrics else None, metrics)
     args.out.write_text(text, encoding="utf-8")
     print(text)
     return 0

@@ -107,7 +107,11 @@ def held_out(
     if model.regression_head is not None or not model.codec.ordered_digits:
         raise EvaluationError(
             f"{metric}: only exact quantiles can be calibrated, and this checkpoint has none, as it "
-            + ("answers with a regression head." if model.regression_head is not None else "writes the exponent last.")
+            + (
+                "answers with a regression head."
+                if model.regression_head is not None
+                else f"writes numbers in the {model.codec.format.layout} layout, whose digits are not ordered."
+            )
         )
     encoded = EncodedRows.of(rows, metric, tokenizer, model.config)
     groups = np.array(encoded.rows["group"])

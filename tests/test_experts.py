@@ -12,11 +12,12 @@ from test_lexical import fitted, source_of
 from code_rlm import CheckpointError
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.expert_rlm import LexicalExpert, token_cells
-from code_rlm.lexical_rlm import LexicalSettings
+from code_rlm.lexical_rlm import LexicalSettings, ScoreScale
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
 from code_rlm.training.experts import fit_experts
 
-ABOUT_TEN = LexicalExpert(True, float(np.log(10)), 1.0, 0.1, 0.3, 1.0)
+ABOUT_TEN = LexicalExpert(0.1, 0.3, 1.0)
+LOGARITHM = ScoreScale(True, (0.0, 1.0), (0.0, 1.0))
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +25,13 @@ def expert_model(make_model, small_format):
     """Writes one digit and three exponents, about the score of its one channel."""
     model = make_model(
         number_format=small_format.to_dict(),
-        lexical=LexicalSettings(channels=("a_ms",), buckets=64, targets=((True, 0.0, 1.0),)).to_dict(),
+        lexical=LexicalSettings(channels=("a_ms",), buckets=64, scales=(LOGARITHM,)).to_dict(),
         metrics=[{"name": "a_ms", "unit": "ms"}, {"name": "b_ms", "unit": "ms"}],
     )
     with torch.no_grad():
         generator = torch.Generator().manual_seed(3)
         model.lexical.weight.normal_(generator=generator)
-    model.config.experts = {"a_ms": LexicalExpert(True, 0.0, 1.0, 0.2, 0.5, 1.0).to_dict()}
+    model.config.experts = {"a_ms": LexicalExpert(0.2, 0.5, 1.0).to_dict()}
     return model
 
 
@@ -111,7 +112,7 @@ def test_when_the_experts_power_is_zero_then_the_decoder_answers_alone():
 
 def test_when_values_lie_far_from_the_score_then_masses_keep_their_ratio():
     low, high = np.array([1e6, 1e9]), np.array([1.1e6, 1.1e9])
-    near, far = ABOUT_TEN.masses(low, high, np.zeros(2))
+    near, far = ABOUT_TEN.masses(LOGARITHM.score(low), LOGARITHM.score(high), np.full(2, np.log(10)))
     assert 0 < far < near < 1e-40
     # A logistic tail: the mass falls by exp(-distance / spread).
     assert np.log(near / far) == pytest.approx(np.log(1000) / 0.1, rel=1e-6)
@@ -154,7 +155,7 @@ def test_when_the_score_is_noise_then_no_expert_is_kept(make_model, tokenizer):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"scale": 0.0}, "scale and a spread above 0"), ({"power": float("nan")}, "finite numbers")],
+    [({"spread": 0.0}, "a spread above 0"), ({"power": float("nan")}, "finite numbers")],
 )
 def test_when_an_expert_is_wrong_then_the_error_says_so(changes, message):
     with pytest.raises(CheckpointError, match=message):
@@ -162,5 +163,5 @@ def test_when_an_expert_is_wrong_then_the_error_says_so(changes, message):
 
 
 def test_when_an_expert_has_no_channel_then_the_config_is_refused(make_config):
-    with pytest.raises(CheckpointError, match="no lexical channel"):
+    with pytest.raises(CheckpointError, match="no fitted lexical channel"):
         make_config(experts={"a_ms": ABOUT_TEN.to_dict()})

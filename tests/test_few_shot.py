@@ -23,11 +23,24 @@ def few_shot():
 
 def test_when_rows_are_drawn_then_no_group_is_in_both_parts(few_shot):
     groups = [f"g{i // 3}" for i in range(90)]
-    for size in (1, 20, 39):
+    for size in (1, 20, 29):
         train, test = few_shot.draws(groups, size, seed=1)
-        assert len(train) == size == len(set(train.tolist())) and len(test) >= 90 - size - 3
+        assert len(train) == size == len({groups[i] for i in train}) and len(test) == 90 - 3 * size
         assert not {groups[i] for i in train} & {groups[i] for i in test}
     assert few_shot.draws(groups, 20, 1)[0].tolist() != few_shot.draws(groups, 20, 2)[0].tolist()
+
+
+def test_when_a_device_follows_the_predictions_then_twenty_measurements_tell_it(few_shot):
+    random = np.random.default_rng(0)
+    said = random.normal(size=(100, 2))
+    rows = {"group": [f"g{i}" for i in range(100)], "latency_ms@seen": random.uniform(1, 2, 100).tolist()}
+    rows["latency_ms@new"] = np.exp(said @ [1.0, -0.5] + 0.02 * random.normal(size=100)).tolist()
+    rows["latency_ms@noise"] = [None, *random.uniform(1, 2, 99)]
+    lines = few_shot.unseen_devices(rows, said, ["latency_ms@seen", "flops_count"])
+    told = {
+        line.split(" | ")[0].strip("| "): float(line.split(" | ")[1].split(" ")[0]) for line in lines if "±" in line
+    }
+    assert set(told) == {"new", "noise"} and told["new"] > 0.98 and abs(told["noise"]) < 0.4
 
 
 def test_when_scores_are_missing_then_they_stand_below_all_others(few_shot):

@@ -713,7 +713,7 @@ def test_when_the_question_fails_then_training_still_goes_on(make_model, batch):
 def test_when_the_layout_is_p10_then_quantiles_are_refused_and_other_answers_work(make_model, batch, number_format):
     model = make_model(number_format=number_format.to_dict())
     for options in ({}, {"metrics": ["a", "b"], "conditioning": "marginal"}):
-        with pytest.raises(MetricError, match=r"p10 layout writes the exponent last.*Use sample\(\) or generate\(\)"):
+        with pytest.raises(MetricError, match=r"p10 layout are not ordered.*Use sample\(\) or generate\(\)"):
             model.predict(batch, **options)
     assert np.isfinite(model.sample(batch, 10, metrics=["a", "b"])).all()
 

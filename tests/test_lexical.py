@@ -1,6 +1,7 @@
 """The lexical path: its features, its closed-form fit, and what the model makes of its scores."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from code_rlm import CheckpointError
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.schema import Example, to_dataset
 from code_rlm.inputs_rlm import format_header, tokenize
-from code_rlm.lexical_rlm import LexicalPath, LexicalSettings
+from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
 from code_rlm.training.lexical import fit_lexical_path, settings_for
 from code_rlm.training.models import build_model
 from code_rlm.training.options import TrainOptions
@@ -82,6 +83,51 @@ def test_when_a_tokenizer_reads_no_single_digits_then_numbers_are_left_out(setti
 def test_when_settings_are_wrong_then_the_error_says_so(entry, message):
     with pytest.raises(CheckpointError, match=message):
         LexicalSettings.from_dict(entry)
+
+
+# ------------------------------------------------------------------------------------------------ what scores stand for
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("accuracies", 100 - np.random.default_rng(0).lognormal(2, 0.5, 800)),
+        ("bytes", np.random.default_rng(1).lognormal(15, 3, 800)),
+        ("differences", np.random.default_rng(2).normal(-1, 5, 800)),
+        ("many of one value", np.where(np.arange(800) % 3 == 0, 5.0, np.random.default_rng(3).lognormal(2, 1, 800))),
+    ],
+)
+def test_when_values_are_scored_then_scores_are_normal_and_in_their_order(name, values):
+    scale = ScoreScale.normal(values)
+    scores = scale.score(values)
+    assert abs(scores.mean()) < 0.1 and scores.std() == pytest.approx(1, abs=0.1)
+    order = np.argsort(values, kind="stable")
+    assert (np.diff(scores[order]) >= 0).all() and (np.diff(scores[order])[np.diff(values[order]) > 0] > 0).all()
+    assert scale.logarithm == (name != "differences")
+    beyond = scale.score(np.array([values.min() / 100 if scale.logarithm else values.min() - 20, values.max() * 100]))
+    assert beyond[0] < scores.min() - 1 and beyond[1] > scores.max() + 1
+    again = ScoreScale.from_dict(json.loads(json.dumps(scale.to_dict())))
+    assert again == scale and np.array_equal(again.score(values), scores)
+
+
+def test_when_nearly_all_values_are_one_then_there_is_a_scale_still():
+    scale = ScoreScale.normal(np.array([3.0] * 9999 + [4.0]))
+    assert scale.score(np.array([3.0, 4.0])).tolist() == [-1.0, 1.0]
+    assert ScoreScale(True, (0.0, 1.0), (0.0, 1.0)).score(np.array([0.0, 1.0])).tolist() == [-np.inf, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"logarithm": True, "values": [1.0, 1.0], "scores": [0.0, 1.0]}, "values must be two or more rising"),
+        ({"logarithm": True, "values": [1.0, 2.0], "scores": [0.0, float("nan")]}, "scores must be two or more rising"),
+        ({"logarithm": True, "values": [1.0, 2.0], "scores": [0.0, 1.0, 2.0]}, "2 values and 3 scores"),
+        ([True, 0.0, 1.0], "has the keys"),
+    ],
+)
+def test_when_a_scale_is_wrong_then_the_error_says_so(entry, message):
+    with pytest.raises(CheckpointError, match=message):
+        ScoreScale.from_dict(entry)
 
 
 # -------------------------------------------------------------------------------------------------------- the fit
@@ -224,6 +270,22 @@ def test_when_a_path_is_begun_anew_then_channels_are_fitted_again_or_go(make_mod
     assert changed.config.lexical["channels"] == ["t_ms"]
     assert torch.equal(changed.lexical.channel_embedding[0], model.lexical.channel_embedding[0])
     assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) > 0.8
+
+
+def test_when_numbers_of_the_code_are_features_then_the_largest_counts_behind_each_token(settings, tokenizer):
+    wide = LexicalPath(dataclasses.replace(settings, largest_numbers=2, code_numbers=64), 32)
+
+    def numbers(code, context=()):
+        text = format_header(["a"], "python", context) + code
+        return wide.features(ids_of(tokenizer, text)[0])[0, -66:-2]
+
+    none, one = numbers("x = y\n"), numbers("x(9)\n", ["length: 12345"])
+    assert none.sum() == 0 and one.sum() == pytest.approx(1.0)
+    assert torch.equal(numbers("x(9)\nx(4)\n"), one) and torch.equal(numbers("x(4)\nx(9)\n"), one)
+    both = numbers("x(9)\ny = [99]\n")
+    assert both.sum() == pytest.approx(3.0) and torch.equal(both.minimum(one), one)
+    text = format_header(["a"], "python", []) + "x = y\n"
+    assert len(wide.features(ids_of(tokenizer, text)[0])[0]) == wide.settings.size
 
 
 def test_when_the_largest_numbers_are_features_then_they_are_those_of_the_code(settings, tokenizer):

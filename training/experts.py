@@ -32,9 +32,9 @@ class Evidence:
     Attributes:
         log_probs: The decoder's at each place of the true number, float64 `(rows, places, vocabulary)`.
         codes: The true number, int `(rows, places)`.
-        low, high, finite: See `expert_rlm.token_cells`, `(rows, places, vocabulary)`.
+        low, high, finite: See `expert_rlm.token_cells`, `(rows, places, vocabulary)`; the ends on the channel's scale.
         scores: The path's, `(rows,)`.
-        values: The true values `(rows,)`.
+        truth: The true values on the channel's scale, `(rows,)`.
         groups: Name of each row's group `(rows,)`.
     """
 
@@ -44,7 +44,7 @@ class Evidence:
     high: np.ndarray
     finite: np.ndarray
     scores: np.ndarray
-    values: np.ndarray
+    truth: np.ndarray
     groups: np.ndarray
 
     def log_likelihood(self, expert: LexicalExpert | None) -> np.ndarray:
@@ -78,17 +78,17 @@ def fit_experts(
         return
     settings = model.lexical.settings
     experts = dict(model.config.experts or {})
-    for channel, (metric, target) in enumerate(zip(settings.channels, settings.targets, strict=True)):
+    for metric, scale in zip(settings.channels, settings.scales, strict=True):
         held = [source for source in sources if metric in source.metrics and source.lexical_scores is not None]
-        if target is None or not held:
+        if scale is None or not held:
             continue
         experts.pop(metric, None)
-        evidence = gather(model, held, mixture, metric, channel)
+        evidence = gather(model, held, mixture, metric)
         groups = len(np.unique(evidence.groups))
         if groups < LEAST_GROUPS:
             say(f"expert: {metric} has {groups} groups to validate on, none fitted")
             continue
-        expert, gain, error = best_expert(evidence, target)
+        expert, gain, error = best_expert(evidence)
         kept = expert.power > 0 and (gain > error or (groups >= MANY_GROUPS and gain > 0))
         if kept:
             experts[metric] = expert.to_dict()
@@ -99,11 +99,10 @@ def fit_experts(
     model.config.experts = experts
 
 
-def gather(
-    model: RLMForConditionalGeneration, sources: Sequence[Source], mixture: Mixture, metric: str, channel: int
-) -> Evidence:
+def gather(model: RLMForConditionalGeneration, sources: Sequence[Source], mixture: Mixture, metric: str) -> Evidence:
     """Asks the decoder about at most `MOST_ROWS` rows of the sources, each for this metric alone."""
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
+    channel, scale = model.lexical.settings.channels.index(metric), model.lexical.settings.scale_of(metric)
     chosen = []
     for source in sources:
         column = source.metrics.index(metric)
@@ -129,21 +128,18 @@ def gather(
     return Evidence(
         log_probs,
         codes,
-        low,
-        high,
+        scale.score(low),
+        scale.score(high),
         finite,
         scores=np.array([source.lexical_scores[row, channel] for source, row, _ in chosen], dtype=np.float64),
-        values=np.array([source.values[row, column] for source, row, column in chosen]),
+        truth=scale.score(np.array([source.values[row, column] for source, row, column in chosen])),
         groups=np.array([source.groups[row] for source, row, _ in chosen]),
     )
 
 
-def best_expert(evidence: Evidence, target: tuple[bool, float, float]) -> tuple[LexicalExpert, float, float]:
+def best_expert(evidence: Evidence) -> tuple[LexicalExpert, float, float]:
     """The expert of the highest mean log-likelihood, its gain over the decoder alone and that gain's standard error."""
-    logarithm, center, scale = target
-    positive = evidence.values > 0 if logarithm else np.ones(len(evidence.values), dtype=bool)
-    values = np.log(evidence.values[positive]) if logarithm else evidence.values
-    errors = np.abs((values - center) / scale - evidence.scores[positive])
+    errors = np.abs(evidence.truth - evidence.scores)
     middle = max(float(np.median(errors)) / np.log(3), 1e-4)  # the median of |x| of a standard logistic x is log 3
     _, group = np.unique(evidence.groups, return_inverse=True)
     counts = np.bincount(group)
@@ -158,11 +154,7 @@ def best_expert(evidence: Evidence, target: tuple[bool, float, float]) -> tuple[
             for power in POWERS:
                 if own_power + power == 0:
                     continue
-                expert = LexicalExpert(
-                    *(logarithm, center, scale, middle * spread, own_power, power),
-                    rows=len(group),
-                    groups=len(counts),
-                )
+                expert = LexicalExpert(middle * spread, own_power, power, rows=len(group), groups=len(counts))
                 mean = float(by_group(expert).mean())
                 if mean > found:
                     best, found = expert, mean

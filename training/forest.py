@@ -11,7 +11,7 @@ import torch
 from scipy.optimize import nnls
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from code_rlm.lexical_rlm import TREE_NODES, LexicalPath
+from code_rlm.lexical_rlm import TREE_NODES, LexicalPath, LexicalSettings
 
 MOST_ROWS = 20_000  # beyond, trees are grown on a part of the rows
 
@@ -20,15 +20,16 @@ class Forest:
     """The trees of one metric, and those of each fold that have not seen its groups.
 
     Args:
-        x: Features `(rows, tree size)` as the path's trees will see them.
-        y: Standardised targets `(rows,)`.
+        x: The path's raw features `(rows, size)`.
+        y: The rows' scores `(rows,)`.
         fold: Of each row `(rows,)`.
-        trees: How many.
+        settings: The path's: how many trees, and how many n-grams they can look at.
     """
 
-    def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, trees: int):
-        self.trees, self.weight = trees, 1.0
-        dense = x.toarray().astype(np.float32)
+    def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, settings: LexicalSettings):
+        self.trees, self.weight = settings.trees, 1.0
+        self.columns = _choose_columns(x, settings)
+        dense = self._dense(x)
         part = np.random.default_rng(0).permutation(len(y))[:MOST_ROWS]
         self.y, folds = y, range(int(fold.max()) + 1)
         self.by_fold = [self._grow(dense, y, part[fold[part] != number]) for number in folds]
@@ -37,6 +38,9 @@ class Forest:
             if (fold == number).any():
                 self.found[fold == number] = _predict(self.by_fold[number], dense[fold == number])
         self.whole = self._grow(dense, y, part)
+
+    def _dense(self, x: sparse.csr_matrix) -> np.ndarray:
+        return x[:, self.columns].toarray().astype(np.float32)
 
     def _grow(self, x: np.ndarray, y: np.ndarray, rows: np.ndarray):
         """A fitted regressor; None where no rows are left to fit it on."""
@@ -61,7 +65,7 @@ class Forest:
 
     def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
         """What the trees that have not seen a fold add to scores `(rows,)`."""
-        return self.weight * _predict(self.by_fold[number], x.toarray().astype(np.float32))
+        return self.weight * _predict(self.by_fold[number], self._dense(x))
 
     def write(self, path: LexicalPath, channel: int) -> None:
         """Puts the trees into a path's channel; their common start goes into its bias."""
@@ -74,7 +78,7 @@ class Forest:
                 count, leaf = len(nodes), nodes["is_leaf"].astype(bool)
                 own = np.arange(count)
                 written = {
-                    "feature": np.where(leaf, 0, nodes["feature_idx"]),
+                    "feature": np.where(leaf, 0, self.columns[nodes["feature_idx"]]),
                     "left": np.where(leaf, own, nodes["left"]),
                     "right": np.where(leaf, own, nodes["right"]),
                     "threshold": np.where(leaf, 0.0, nodes["num_threshold"]),
@@ -83,6 +87,15 @@ class Forest:
                 for name, values in written.items():
                     target = getattr(path, f"tree_{name}")
                     target[channel, number, :count] = torch.from_numpy(values.astype(np.float64)).to(target.dtype)
+
+
+def _choose_columns(x: sparse.csr_matrix, settings: LexicalSettings) -> np.ndarray:
+    """The n-grams whose counts differ most among the texts, and all other features."""
+    grams = x[:, : settings.buckets]
+    mean = np.asarray(grams.mean(0)).ravel()
+    variance = np.asarray(grams.multiply(grams).mean(0)).ravel() - mean**2
+    told = np.argsort(-variance, kind="stable")[: settings.tree_grams]
+    return np.concatenate([np.sort(told), np.arange(settings.buckets, settings.size)])
 
 
 def _predict(regressor, x: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Fits the lexical path (`lexical_rlm.py`) in closed form: ridge regression on n-grams, cross-fitted by group.
 
-Each metric's regressor is fitted on the training rows that have the metric, on the logarithm where all values are positive.
+Each metric's regressor is fitted on the training rows that have the metric, on normal scores of its values.
 What the model sees of it in training are scores of regressors that have not seen the row's group (as in stacking,
 Wolpert 1992): scores of the regressor fitted on the row itself would be better than any that the model will meet later, and
 teach it to trust them too far. Validation rows and everything after training get the scores of the regressor fitted on all.
@@ -17,7 +17,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import spearmanr
 
 from code_rlm.data.mixture import Mixture, Source
-from code_rlm.lexical_rlm import LexicalPath, LexicalSettings
+from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.tokenization_rlm import RLMTokenizer
@@ -42,7 +42,7 @@ def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
         digit_tokens=() if -1 in digits else digits,
         line_tokens=tuple(lines),
         comment_tokens=tuple(comments),
-        **{**changes, "channels": (), "targets": ()},
+        **{**changes, "channels": (), "scales": ()},
     )
 
 
@@ -73,12 +73,9 @@ def fit_lexical_path(
     buckets = model.lexical.settings.buckets
     idf = model.lexical.idf.double().numpy()
     features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
-    if model.lexical.settings.trees:
-        _choose_columns(model.lexical, [rows[id(s)] for s in train])
-        columns = model.lexical.tree_columns.numpy()
     folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
     fitted: dict[str, tuple[np.ndarray, float, list, Forest | None]] = {}
-    targets: dict[str, tuple[bool, float, float]] = {}
+    scales: dict[str, ScoreScale] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
         parts = [(s, *_usable(s, metric)) for s in train if metric in s.metrics]
         target = np.concatenate([values for _, _, values in parts])
@@ -93,15 +90,15 @@ def fit_lexical_path(
         grown = None
         if model.lexical.settings.trees:
             counts = sparse.vstack([rows[id(s)][index] for s, index, _ in parts]).tocsr()
-            grown = Forest(counts[:, columns], regressor.y, fold, model.lexical.settings.trees)
+            grown = Forest(counts, regressor.y, fold, model.lexical.settings)
             (own, other), found = grown.stack(found)
             weight, bias, by_fold = own * weight, own * bias, [(own * w, own * b) for w, b in by_fold]
             say(f"lexical path: {metric}, ridge weighs {own:.2f}, trees {other:.2f}")
         fitted[metric] = (weight, bias, by_fold, grown)
-        targets[metric] = regressor.target
+        scales[metric] = regressor.scale
         rho = spearmanr(found, target).statistic
         say(f"lexical path: {metric}, {len(target)} rows, penalty {penalty:g}, cross-fitted Spearman {rho:.3f}")
-    _widen(model, targets)
+    _widen(model, scales)
     channels = model.lexical.settings.channels
     for metric, (weight, bias, _, grown) in fitted.items():
         model.lexical.weight.data[:, channels.index(metric)] = torch.from_numpy(weight).float()
@@ -121,7 +118,7 @@ def fit_lexical_path(
                 index = np.flatnonzero(folds[id(source)] == number)
                 scores = x[index] @ own_weight + own_bias
                 if grown is not None:
-                    scores = scores + grown.left_out(number, rows[id(source)][index][:, columns])
+                    scores = scores + grown.left_out(number, rows[id(source)][index])
                 source.lexical_scores[index, channels.index(metric)] = scores
 
 
@@ -161,21 +158,7 @@ def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_m
 
 def _is_fitted(path: LexicalPath, channel: int) -> bool:
     """Whether a channel has a regressor; those of a path that was begun anew have none, and go if nothing fits them again."""
-    return path.settings.targets[channel] is not None or bool(path.weight[:, channel].any())
-
-
-def _choose_columns(path: LexicalPath, rows: Sequence[sparse.csr_matrix]) -> None:
-    """Lets the trees look at the n-grams that stand in the most texts, the sources counted alike, and at all other features.
-
-    Trees that were grown before keep the columns that they know.
-    """
-    if path.tree_value.any():
-        return
-    s = path.settings
-    shares = np.mean([np.asarray((x[:, : s.buckets] > 0).mean(0)).ravel() for x in rows], 0)
-    # What stands in nearly every text tells by its count, what stands in few tells little: the middle tells most.
-    told = np.argsort(-np.minimum(shares, 0.9), kind="stable")[: s.tree_size - (s.size - s.buckets)]
-    path.tree_columns.data = torch.from_numpy(np.concatenate([np.sort(told), np.arange(s.buckets, s.size)]))
+    return path.settings.scales[channel] is not None or bool(path.weight[:, channel].any())
 
 
 def _grown_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
@@ -196,17 +179,16 @@ def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return index, values[index]
 
 
-def _widen(model: RLMForConditionalGeneration, targets: Mapping[str, tuple[bool, float, float]]) -> None:
+def _widen(model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale]) -> None:
     """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for."""
     old = model.lexical
-    kept = [i for i, name in enumerate(old.settings.channels) if name in targets or _is_fitted(old, i)]
-    known = {old.settings.channels[i]: old.settings.targets[i] for i in kept} | dict(targets)
-    model.add_lexical_path(replace(old.settings, channels=tuple(known), targets=tuple(known.values())))
+    kept = [i for i, name in enumerate(old.settings.channels) if name in scales or _is_fitted(old, i)]
+    known = {old.settings.channels[i]: old.settings.scales[i] for i in kept} | dict(scales)
+    model.add_lexical_path(replace(old.settings, channels=tuple(known), scales=tuple(known.values())))
     model.lexical.weight.data[:, : len(kept)] = old.weight.data[:, kept]
     model.lexical.bias.data[: len(kept)] = old.bias.data[kept]
     model.lexical.channel_embedding.data[: len(kept)] = old.channel_embedding.data[kept]
     if model.lexical.settings.trees:
-        model.lexical.tree_columns.data = old.tree_columns.data
         for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
             getattr(model.lexical, name)[: len(kept)] = getattr(old, name)[kept]
     model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
@@ -217,15 +199,13 @@ class _Ridge:
 
     Args:
         x: `(rows, features)`.
-        values: In the metric's unit `(rows,)`. `target` keeps what the scores stand for (`LexicalSettings.targets`).
+        values: In the metric's unit `(rows,)`. `scale` keeps what the scores stand for.
         buckets: How many features are n-grams; those behind them are standardised first.
     """
 
     def __init__(self, x: sparse.csr_matrix, values: np.ndarray, buckets: int):
-        positive = bool((values > 0).all())
-        values = np.log(values) if positive else values
-        self.target = (positive, float(values.mean()), float(values.std()))
-        self.y = (values - values.mean()) / values.std()
+        self.scale = ScoreScale.normal(values)
+        self.y = self.scale.score(values)
         dense = x[:, buckets:].toarray()
         # They are logarithms: one that hardly ever differs must not become huge where it does.
         self.center, self.spread = dense.mean(0), np.maximum(dense.std(0), 0.5)

@@ -64,7 +64,7 @@ def _change_lexical_path(model: RLMForConditionalGeneration, options: TrainOptio
         model.add_lexical_path(settings)  # what is fitted has no trees and needs none
         model.lexical.load_state_dict(old.state_dict(), strict=False)
         return
-    model.add_lexical_path(replace(settings, targets=()))
+    model.add_lexical_path(replace(settings, scales=()))
     model.lexical.score_proj.load_state_dict(old.score_proj.state_dict())
     model.lexical.channel_embedding.data = old.channel_embedding.data
 

@@ -108,8 +108,8 @@ class TrainOptions(Checked):
     lexical: dict | None = option(
         None,
         "adds a lexical path, regressors on n-grams that the decoder reads; {} or buckets:, longest_gram:, number_buckets:, "
-        "largest_numbers:, trees: (boosted, beside the ridge; 200 is good), tree_grams:; one that init has is kept and fitted "
-        "to the data, and begun anew where settings other than its trees differ",
+        "largest_numbers:, code_numbers:, trees: (boosted, beside the ridge; 200 is good), tree_grams:; one that init has is "
+        "kept and fitted to the data, and begun anew where settings other than its trees differ",
     )
     head: str = option(
         "auto",
@@ -194,7 +194,7 @@ class TrainOptions(Checked):
                 raise TrainError(
                     "lora adapts the weights of a checkpoint: give init, such as --init checkpoints/default."
                 )
-        known = ("buckets", "longest_gram", "number_buckets", "largest_numbers", "trees", "tree_grams")
+        known = ("buckets", "longest_gram", "number_buckets", "largest_numbers", "code_numbers", "trees", "tree_grams")
         if unknown := sorted(set(map(str, self.lexical or ())) - set(known)):
             raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")
         if self.feature_cache and not self.freeze_encoder:
