@@ -90,12 +90,13 @@ class Forest:
 
 
 def _choose_columns(x: sparse.csr_matrix, settings: LexicalSettings) -> np.ndarray:
-    """The n-grams whose counts differ most among the texts, and all other features."""
-    grams = x[:, : settings.buckets]
-    mean = np.asarray(grams.mean(0)).ravel()
-    variance = np.asarray(grams.multiply(grams).mean(0)).ravel() - mean**2
-    told = np.argsort(-variance, kind="stable")[: settings.tree_grams]
-    return np.concatenate([np.sort(told), np.arange(settings.buckets, settings.size)])
+    """The n-grams whose counts differ most among the texts, and all other features that differ at all."""
+    mean = np.asarray(x.mean(0)).ravel()
+    variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
+    grams = np.argsort(-variance[: settings.buckets], kind="stable")[: settings.tree_grams]
+    columns = np.concatenate([np.sort(grams), np.arange(settings.buckets, settings.size)])
+    differing = columns[variance[columns] > 1e-9]
+    return differing if len(differing) else columns[-1:]
 
 
 def _predict(regressor, x: np.ndarray) -> np.ndarray:
