@@ -625,10 +625,8 @@ class ExactGenerationMixin:
         self, walk, nodes, owner, weight, owners, levels, calibration=None, opinion=None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Quantiles `(owners, levels)` of the weighted mixture of the nodes of each owner, and its special outcomes."""
-        own = None
+        asked = levels
         if calibration is not None:
-            if calibration.pool_weight:
-                own, _ = self._quantiles(walk, nodes, owner, weight, owners, levels, None, opinion)
             levels = calibration.model_level(levels)
         if not self.codec.ordered_digits:
             raise MetricError(
@@ -650,11 +648,13 @@ class ExactGenerationMixin:
         finite = total(pieces)
         values = _bracket(pieces, finite, levels)[0]
         values[finite <= 0] = np.nan
-        if own is not None:
+        if calibration is not None and calibration.pool_weight:
             # A few groups can ask for levels so far out that the model has only noise there: no end goes beyond all that was
             # seen, unless the model's own does.
-            pool = calibration.pool_values
-            values = np.clip(values, np.minimum(min(pool), own), np.maximum(max(pool), own))
+            least, most = min(calibration.pool_values), max(calibration.pool_values)
+            if ((values < least) | (values > most)).any():
+                own, _ = self._quantiles(walk, nodes, owner, weight, owners, asked, None, opinion)
+                values = np.clip(values, np.minimum(least, own), np.maximum(most, own))
         return values, outcomes / whole[:, None]
 
     def _continue(self, walk, nodes, parents, values, masses) -> _Nodes:

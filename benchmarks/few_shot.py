@@ -3,10 +3,10 @@
     python -m code_rlm.data.proxies --task nasbench201 --data-root DATA --rows 600 --out proxies.parquet
     python benchmarks/few_shot.py proxies.parquet --model checkpoints/default      # writes benchmarks/results/few_shot.md
 
-Accuracy: Kendall's tau of a random forest; recipes differ in what it reads of a network. With `--model` the checkpoint's
-predictions of latencies and sizes (all that it knows but accuracies) are features, too. Latency, with `--model` only: the
-Spearman correlation of ridge regression on the logarithms of those predictions, for every device of the table that the
-checkpoint was not trained on. Training architectures are drawn five times, each of a group of its own (the table has some
+Accuracy: Kendall's tau of a random forest or a committee; recipes differ in what they read of a network. With `--model` the
+checkpoint's predictions of latencies and sizes (all that it knows but accuracies) are features, too. Latency, with `--model`
+only: the Spearman correlation of ridge regression on the logarithms of those predictions, for every device of the table that
+the checkpoint was not trained on. Training architectures are drawn five times, each of a group of its own (the table has some
 networks hundreds of times), and all rows of all other groups are the test.
 """
 
@@ -18,7 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from sklearn.ensemble import RandomForestRegressor
+from scipy.stats import rankdata
+from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -61,15 +64,35 @@ def draws(groups: Sequence[str], size: int, seed: int) -> tuple[np.ndarray, np.n
     return train, np.flatnonzero(~np.isin(names, names[train]))
 
 
-def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: int) -> list[float]:
-    """Kendall's tau on the test rows, one a draw; the forest is grown on normal scores, as ranks are what counts."""
+def forest(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """Random forest."""
+    return RandomForestRegressor(TREES, max_features=1 / 3, random_state=seed).fit(train, scores).predict(test)
+
+
+def committee(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+    """Mean of a random forest, extremely randomised trees and a Gaussian process, each in standard deviations."""
+    kernel = ConstantKernel(1.0) * Matern(5.0, (1.0, 50.0), nu=1.5) + WhiteKernel(0.1, (1e-3, 1.0))
+    process = make_pipeline(StandardScaler(), GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed))
+    trees = ExtraTreesRegressor(TREES, max_features=0.5, random_state=seed)
+    votes = [forest(train, scores, test, seed), *(m.fit(train, scores).predict(test) for m in (trees, process))]
+    return sum((vote - vote.mean()) / (vote.std() + 1e-12) for vote in votes)
+
+
+def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: int, learner=forest) -> list[float]:
+    """Kendall's tau on the test rows, one a draw; learned from normal scores, as ranks are what counts."""
     found = []
     for seed in range(DRAWS):
         train, test = draws(groups, size, seed)
-        forest = RandomForestRegressor(TREES, max_features=1 / 3, random_state=seed)
-        forest.fit(features[train], ScoreScale.normal(target[train]).score(target[train]))
-        found.append(kendall(target[test], forest.predict(features[test])))
+        scores = ScoreScale.normal(target[train]).score(target[train])
+        found.append(kendall(target[test], learner(features[train], scores, features[test], seed)))
     return found
+
+
+def statements(text: str) -> list[float]:
+    """How often each operator stands in the cell of a network's text, and how many statements and sums it has."""
+    cell = text.partition("\nin ")[0].partition("\ndef g")[0]
+    counted = ("relu-conv3x3-bn", "relu-conv1x1-bn", "avgpool3x3", "\n", " + ", "v0")
+    return [float(cell.count(part)) for part in counted]
 
 
 def known_metrics(model: str) -> list[str]:
@@ -141,14 +164,19 @@ def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: S
     proxies = filled([rows[name] for name in NAMES])
     cells = np.array([one_hot(json.loads(arch)) for arch in rows["arch"]])
     sizes = np.log(filled([rows["flops_count"], rows["params_count"]]))
+    # Of the networks that are to be ranked the proxies are known, too: so are their ranks among all.
+    told = rankdata(np.hstack([sizes, proxies]), axis=0) / len(target)
+    told = np.hstack([cells, told, np.array([statements(text) for text in rows["text"]])])
     recipes = {
-        "FLOPs, params": sizes,
-        "one-hot cell, FLOPs, params": np.hstack([cells, sizes]),
-        "proxies, FLOPs, params": np.hstack([proxies, sizes]),
-        "one-hot cell, FLOPs, params, proxies": np.hstack([cells, sizes, proxies]),
+        "forest: FLOPs, params": (sizes, forest),
+        "forest: one-hot cell, FLOPs, params": (np.hstack([cells, sizes]), forest),
+        "forest: proxies, FLOPs, params": (np.hstack([proxies, sizes]), forest),
+        "forest: one-hot cell, FLOPs, params, proxies": (np.hstack([cells, sizes, proxies]), forest),
+        "forest: the same as ranks, statements of the text": (told, forest),
+        "committee: the same": (told, committee),
     }
     if said is not None:
-        recipes[f"the same and predicted {', '.join(metrics)}"] = np.hstack([cells, sizes, proxies, said])
+        recipes[f"committee: the same, predicted {', '.join(metrics)}"] = (np.hstack([told, said]), committee)
     lines = [
         f"{len(target)} cells of NAS-Bench-201 in {len(set(rows['group']))} groups; {TARGET}. In brackets: 95% bootstrap "
         "intervals over groups.",
@@ -169,14 +197,15 @@ def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: S
         return "\n".join(lines) + "\n"
     lines += [
         "",
-        f"Random forest of {TREES} trees on normal scores; Kendall's tau on the groups that were not drawn, mean and standard "
-        f"deviation of {DRAWS} draws.",
+        f"Kendall's tau on the groups that were not drawn, mean and standard deviation of {DRAWS} draws. A forest has {TREES} "
+        "trees; a committee is the mean of a forest, extremely randomised trees and a Gaussian process. All learn normal "
+        "scores.",
         "",
-        f"| the forest reads | {' | '.join(f'{size} trained' for size in sizes_here)} |",
+        f"| what reads what | {' | '.join(f'{size} trained' for size in sizes_here)} |",
         "|---" * (1 + len(sizes_here)) + "|",
     ]
-    for name, features in recipes.items():
-        found = [taus(features, target, rows["group"], size) for size in sizes_here]
+    for name, (features, learner) in recipes.items():
+        found = [taus(features, target, rows["group"], size, learner) for size in sizes_here]
         lines.append(f"| {name} | {' | '.join(f'{np.mean(tau):.3f} ± {np.std(tau):.3f}' for tau in found)} |")
     published = " | ".join(str(FLAN.get(size, "–")) for size in sizes_here)
     lines.append(f"| FLAN with proxies, as published (other draws and test cells) | {published} |")
