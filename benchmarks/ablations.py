@@ -103,7 +103,7 @@ STUDIES = {
         "Context length",
         "NAS-Bench-101, 4,100 tokens in the median: 1K .819, 2K .833, 4K .838",
         (
-            Arm("64 tokens (0.4 of the median)", {"max_tokens": 64}, "cells"),
+            Arm("32 tokens (0.4 of the median)", {"max_tokens": 32}, "cells"),
             Arm("all tokens", {}, "cells"),
         ),
     ),

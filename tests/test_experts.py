@@ -14,7 +14,7 @@ from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.expert_rlm import LexicalExpert, token_cells
 from code_rlm.lexical_rlm import LexicalSettings, ScoreScale
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
-from code_rlm.training.experts import fit_experts
+from code_rlm.training.experts import Evidence, fit_experts, guard
 
 ABOUT_TEN = LexicalExpert(0.1, 0.3, 1.0)
 LOGARITHM = ScoreScale(True, (0.0, 1.0), (0.0, 1.0))
@@ -142,7 +142,7 @@ def test_when_held_out_rows_are_told_by_the_score_then_the_expert_stays_and_help
     assert own.expert_of("t_ms") == expert
 
 
-def test_when_the_score_is_noise_then_no_expert_is_kept(make_model, tokenizer):
+def test_when_the_score_is_noise_then_there_is_a_guard_at_most(make_model, tokenizer):
     train = source_of(tokenizer, np.random.default_rng(0), informative=False)
     held_out = source_of(tokenizer, np.random.default_rng(1), 60, informative=False)
     model, mixture, _ = fitted(make_model, tokenizer, train, [held_out])
@@ -151,6 +151,31 @@ def test_when_the_score_is_noise_then_no_expert_is_kept(make_model, tokenizer):
     fit_experts(model, [held_out], mixture, said.append)
     kept = model.config.expert_of("t_ms")
     assert kept is None or kept.spread > 5  # so wide that it says nothing of an input
+
+
+def test_when_an_answer_is_in_another_unit_then_the_guard_rules_it_out_and_leaves_the_rest(make_model, tokenizer):
+    codec = make_model().codec
+    scale = ScoreScale(True, (0.0, 1.0), (0.0, 1.0))
+    rng = np.random.default_rng(0)
+    values = np.exp(rng.normal(0, 1, 40))
+    codes = codec.encode(values)
+    states = codec.states(codes)[:, :-1]
+    log_probs = np.where(codec.allowed[states], 0.0, -np.inf)
+    log_probs -= np.log(np.exp(log_probs).sum(-1, keepdims=True))
+    cells = [token_cells(codec, codes[:, :place], states[:, place]) for place in range(codes.shape[1])]
+    low, high, finite = (np.stack(parts, 1) for parts in zip(*cells, strict=True))
+    scores = np.log(values) + rng.logistic(0, 0.5, 40)
+    evidence = Evidence(
+        *(log_probs, codes, scale.score(low), scale.score(high), finite),
+        scores=scores,
+        truth=np.log(values),
+        groups=np.arange(40).astype(str),
+    )
+    watched = guard(evidence)
+    assert watched.gain > 0  # a decoder that knows nothing learns the order of magnitude
+    ends = (scale.score(np.array(values)) for values in ([0.5, 1e6], [1.0, 2e6]))
+    near, far = watched.expert.masses(*ends, 0.0)
+    assert far < 1e-3 * near
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,9 @@
 
 For each metric with a lexical channel the spread of the scores' errors and the two powers of the pool are chosen from a small
 grid by the mean log-probability of the held-out values, each group weighing the same. An expert stays where that gain over the
-decoder alone is larger than its standard error over groups; with many groups any gain will do, as an expert also guards against
-answers that are wrong by orders of magnitude, which are too rare for a sample to show.
+decoder alone is larger than its standard error over groups; with many groups any gain will do. Where none stays there is a
+guard, an expert too wide to say which of two likely answers is right: answers that are wrong by orders of magnitude, those in
+another metric's unit among them, are too rare for a sample to show.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,6 +20,9 @@ from code_rlm.numbers_rlm import is_failed
 OWN_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
 SPREADS = (0.6, 0.8, 1.0, 1.3)  # of the logistic distribution that fits the scores' errors
+GUARD = {"own_power": 1.0, "power": 0.25}
+GUARD_SPREAD = 3.0
+MOST_COST = 0.02  # nats that a guard may cost
 MOST_ROWS = 1000
 LEAST_GROUPS = 5
 MANY_GROUPS = 100
@@ -88,13 +92,18 @@ def fit_experts(
         if groups < LEAST_GROUPS:
             say(f"expert: {metric} has {groups} groups to validate on, none fitted")
             continue
-        expert, gain, error = best_expert(evidence)
-        kept = expert.power > 0 and (gain > error or (groups >= MANY_GROUPS and gain > 0))
+        found = best_expert(evidence)
+        kept = found.expert.power > 0 and (found.gain > found.error or (groups >= MANY_GROUPS and found.gain > 0))
+        note = ""
+        if not kept:
+            found, note = guard(evidence), ", a guard"
+            kept = found.gain > -MOST_COST
         if kept:
-            experts[metric] = expert.to_dict()
+            experts[metric] = found.expert.to_dict()
         say(
-            f"expert: {metric}, {len(evidence.codes)} rows in {groups} groups, gains {gain:.3f} nats (+- {error:.3f}) with "
-            f"powers {expert.own_power:g} and {expert.power:g}" + ("" if kept else ": left out")
+            f"expert: {metric}, {len(evidence.codes)} rows in {groups} groups, gains {found.gain:.3f} nats (+- "
+            f"{found.error:.3f}) with powers {found.expert.own_power:g} and {found.expert.power:g}{note}"
+            + ("" if kept else ": left out")
         )
     model.config.experts = experts
 
@@ -137,29 +146,50 @@ def gather(model: RLMForConditionalGeneration, sources: Sequence[Source], mixtur
     )
 
 
-def best_expert(evidence: Evidence) -> tuple[LexicalExpert, float, float]:
-    """The expert of the highest mean log-likelihood, its gain over the decoder alone and that gain's standard error."""
-    errors = np.abs(evidence.truth - evidence.scores)
-    middle = max(float(np.median(errors)) / np.log(3), 1e-4)  # the median of |x| of a standard logistic x is log 3
+@dataclass
+class Judged:
+    """An expert, its gain over the decoder alone in nats, and that gain's standard error over groups."""
+
+    expert: LexicalExpert
+    gain: float
+    error: float
+
+
+def best_expert(evidence: Evidence) -> Judged:
+    """The expert of the highest mean log-likelihood."""
+    middle = _spread(evidence)
+    tried = [
+        LexicalExpert(middle * spread, own_power, power)
+        for spread in SPREADS
+        for own_power in OWN_POWERS
+        for power in POWERS
+        if own_power + power > 0
+    ]
+    return judge(evidence, max(tried, key=lambda expert: _by_group(evidence, expert).mean()))
+
+
+def guard(evidence: Evidence) -> Judged:
+    """An expert that speaks only where an answer is far off."""
+    return judge(evidence, LexicalExpert(GUARD_SPREAD * _spread(evidence), **GUARD))
+
+
+def judge(evidence: Evidence, expert: LexicalExpert) -> Judged:
+    """What an expert is worth."""
+    gains = _by_group(evidence, expert) - _by_group(evidence, None)
+    expert = replace(expert, rows=len(evidence.codes), groups=len(gains))
+    return Judged(expert, float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains))))
+
+
+def _by_group(evidence: Evidence, expert: LexicalExpert | None) -> np.ndarray:
+    """Mean log-likelihood of each group's values."""
     _, group = np.unique(evidence.groups, return_inverse=True)
-    counts = np.bincount(group)
-
-    def by_group(expert: LexicalExpert | None) -> np.ndarray:
-        return np.bincount(group, evidence.log_likelihood(expert)) / counts
-
-    alone = by_group(None)
-    best, found = None, -np.inf
-    for spread in SPREADS:
-        for own_power in OWN_POWERS:
-            for power in POWERS:
-                if own_power + power == 0:
-                    continue
-                expert = LexicalExpert(middle * spread, own_power, power, rows=len(group), groups=len(counts))
-                mean = float(by_group(expert).mean())
-                if mean > found:
-                    best, found = expert, mean
-    gains = by_group(best) - alone
-    return best, float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains)))
+    return np.bincount(group, evidence.log_likelihood(expert)) / np.bincount(group)
 
 
-__all__ = ["Evidence", "best_expert", "fit_experts", "gather"]
+def _spread(evidence: Evidence) -> float:
+    """Scale of the logistic distribution that has the scores' median error."""
+    errors = np.abs(evidence.truth - evidence.scores)
+    return max(float(np.median(errors)) / np.log(3), 1e-4)  # the median of |x| of a standard logistic x is log 3
+
+
+__all__ = ["Evidence", "Judged", "best_expert", "fit_experts", "gather", "guard", "judge"]
