@@ -20,9 +20,10 @@ are; to run one, write ``weight_bytes(model)`` bytes of float32 to ``weights.bin
 
 import ast
 import math
+from functools import lru_cache
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from code_rlm.errors_rlm import RLMError
 
@@ -31,6 +32,12 @@ WEIGHTS_FILE = "weights.bin"
 
 class GraphSpaceError(RLMError):
     """An architecture string does not describe a network of its space."""
+
+
+@lru_cache(maxsize=4096)
+def _attribute(name, value):
+    """An attribute; there are few different ones, and making one costs more than copying it."""
+    return helper.make_attribute(name, value)
 
 
 class GraphBuilder:
@@ -74,7 +81,9 @@ class GraphBuilder:
     def add(self, op, inputs, shape, **attributes):
         """Add a node with one result of a known shape and return the result's name."""
         name = f"t{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
+        node = NodeProto(op_type=op, input=inputs, output=[name])
+        node.attribute.extend(_attribute(key, value) for key, value in sorted(attributes.items()))
+        self.nodes.append(node)
         self.shapes[name] = tuple(shape)
         return name
 
@@ -92,10 +101,10 @@ class GraphBuilder:
             "Conv",
             inputs,
             (batch, channels, *self._window(size, kernel, stride, pad, dilation)),
-            kernel_shape=[kernel] * 2,
-            strides=[stride] * 2,
-            pads=[pad] * 4,
-            dilations=[dilation] * 2,
+            kernel_shape=(kernel,) * 2,
+            strides=(stride,) * 2,
+            pads=(pad,) * 4,
+            dilations=(dilation,) * 2,
             group=groups,
         )
 
@@ -117,9 +126,9 @@ class GraphBuilder:
             kind,
             [x],
             (batch, channels, *self._window(size, kernel, stride, pad)),
-            kernel_shape=[kernel] * 2,
-            strides=[stride] * 2,
-            pads=[pad] * 4,
+            kernel_shape=(kernel,) * 2,
+            strides=(stride,) * 2,
+            pads=(pad,) * 4,
         )
 
     def activation(self, x, kind):
@@ -180,7 +189,7 @@ class GraphBuilder:
         batch, wide, height, width = self.shapes[x]
         shape = (batch, groups, wide // groups, height * width)
         y = self.add("Reshape", [x, self.constant([0, groups, -1, height * width])], shape)
-        y = self.add("Transpose", [y], (batch, shape[2], groups, shape[3]), perm=[0, 2, 1, 3])
+        y = self.add("Transpose", [y], (batch, shape[2], groups, shape[3]), perm=(0, 2, 1, 3))
         return self.add("Reshape", [y, self.constant([0, -1, height, width])], self.shapes[x])
 
     def sum(self, values):
