@@ -68,7 +68,7 @@ def fit_lexical_path(
     # As much of the text as the model will read in use, even where training reads less.
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
     rows = {id(source): _raw_features(model.lexical, source, whole) for source in (*train, *validation)}
-    if not any(_is_fitted(model.lexical, i) for i in range(len(model.lexical.settings.channels))):
+    if not any(model.lexical.settings.scales):
         model.lexical.idf.data = _inverse_document_frequency([rows[id(s)] for s in train], model.lexical.settings)
     buckets = model.lexical.settings.buckets
     idf = model.lexical.idf.double().numpy()
@@ -156,11 +156,6 @@ def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_m
     return sparse.hstack([sparse.diags(1 / np.maximum(norms, 1e-6)) @ grams, x[:, buckets:]]).tocsr()
 
 
-def _is_fitted(path: LexicalPath, channel: int) -> bool:
-    """Whether a channel has a regressor; those of a path that was begun anew have none, and go if nothing fits them again."""
-    return path.settings.scales[channel] is not None or bool(path.weight[:, channel].any())
-
-
 def _grown_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
     """What the path's trees add to every row's scores, float32 `(rows, channels)`."""
     parts = [torch.from_numpy(rows[start : start + 256].toarray()).float() for start in range(0, rows.shape[0], 256)]
@@ -182,7 +177,8 @@ def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
 def _widen(model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale]) -> None:
     """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for."""
     old = model.lexical
-    kept = [i for i, name in enumerate(old.settings.channels) if name in scales or _is_fitted(old, i)]
+    # Channels of a path that was begun anew have no scale, and go if nothing fits them again.
+    kept = [i for i, name in enumerate(old.settings.channels) if name in scales or old.settings.scales[i] is not None]
     known = {old.settings.channels[i]: old.settings.scales[i] for i in kept} | dict(scales)
     model.add_lexical_path(replace(old.settings, channels=tuple(known), scales=tuple(known.values())))
     model.lexical.weight.data[:, : len(kept)] = old.weight.data[:, kept]
