@@ -83,14 +83,17 @@ class ScoreScale:
         Accuracies crowd below 100, memory above what an idle process takes: on such a scale the regressor minds their order
         everywhere, on the metric's own or its logarithm's it minds the outliers alone.
         """
-        logarithm = bool((values > 0).all())
-        ordered = np.sort(np.log(values) if logarithm else values)
-        reach = min(3.0, NormalDist().inv_cdf(1 - 0.5 / len(ordered)))
+        ordered = np.sort(np.asarray(values, dtype=float))
+        logarithm = bool(ordered[0] > 0 and np.log(ordered[0]) < np.log(ordered[-1]))
+        ordered = np.log(ordered) if logarithm else ordered
+        reach = NormalDist().inv_cdf(1 - 0.5 / len(ordered))
         at = np.linspace(-reach, reach, knots)
         shares = np.array([NormalDist().cdf(z) for z in at])
+        shares[[0, -1]] = 0, 1  # nothing that was seen lies beyond the knots
         found = np.quantile(ordered, shares)
         # Knots closer than a hair are one: values that occur many times have the mean of their scores.
-        apart = np.concatenate([[True], np.diff(found) > 1e-6 * (ordered[-1] - ordered[0])])
+        hair = 1e-9 * np.maximum(np.abs(found[1:]), np.abs(found[:-1]))
+        apart = np.concatenate([[True], np.diff(found) > hair])
         number = np.cumsum(apart) - 1
         merged = np.bincount(number, at) / np.bincount(number)
         if len(merged) < 2:  # nearly all of them are one value

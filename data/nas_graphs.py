@@ -34,7 +34,7 @@ class GraphSpaceError(RLMError):
     """An architecture string does not describe a network of its space."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096, typed=True)
 def _attribute(name, value):
     """An attribute; there are few different ones, and making one costs more than copying it."""
     return helper.make_attribute(name, value)
@@ -82,7 +82,10 @@ class GraphBuilder:
         """Add a node with one result of a known shape and return the result's name."""
         name = f"t{len(self.nodes)}"
         node = NodeProto(op_type=op, input=inputs, output=[name])
-        node.attribute.extend(_attribute(key, value) for key, value in sorted(attributes.items()))
+        node.attribute.extend(
+            _attribute(key, tuple(value) if isinstance(value, list) else value)
+            for key, value in sorted(attributes.items())
+        )
         self.nodes.append(node)
         self.shapes[name] = tuple(shape)
         return name

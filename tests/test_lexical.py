@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.sparse as sparse
 import torch
 
 import code_rlm
@@ -13,6 +14,7 @@ from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.schema import Example, to_dataset
 from code_rlm.inputs_rlm import format_header, tokenize
 from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
+from code_rlm.training.forest import Forest
 from code_rlm.training.lexical import fit_lexical_path, settings_for
 from code_rlm.training.models import build_model
 from code_rlm.training.options import TrainOptions
@@ -110,9 +112,29 @@ def test_when_values_are_scored_then_scores_are_normal_and_in_their_order(name, 
     assert again == scale and np.array_equal(again.score(values), scores)
 
 
+@pytest.mark.parametrize("outlier", [10.0, 1e-9])
+def test_when_a_few_values_lie_far_off_then_they_do_not_rule_the_scores(outlier):
+    values = 100 - np.random.default_rng(0).lognormal(2, 0.5, 20_000)
+    values[:10] = outlier
+    scores = ScoreScale.normal(values).score(values)
+    assert scores.std() == pytest.approx(1, abs=0.02) and np.abs(scores).max() < 4.2
+    assert (scores[:10] ** 2).sum() < 0.01 * (scores**2).sum()
+
+
+def test_when_a_zero_stands_beside_a_giant_then_there_is_order_between():
+    values = np.concatenate([np.random.default_rng(0).lognormal(2, 1, 2000), [0.0, 1e9]])
+    scores = ScoreScale.normal(values).score(values)
+    assert scores.std() == pytest.approx(1, abs=0.05) and len(np.unique(scores.round(2))) > 200
+
+
+def test_when_values_are_one_but_for_rounding_then_their_logarithms_are_not_taken():
+    scale = ScoreScale.normal(np.array([1e15] * 60 + [1e15 + 1] * 60))
+    assert not scale.logarithm and scale.score(np.array([1e15, 1e15 + 1])).tolist() == [-1.0, 1.0]
+
+
 def test_when_nearly_all_values_are_one_then_there_is_a_scale_still():
-    scale = ScoreScale.normal(np.array([3.0] * 9999 + [4.0]))
-    assert scale.score(np.array([3.0, 4.0])).tolist() == [-1.0, 1.0]
+    usual, rare = ScoreScale.normal(np.array([3.0] * 9999 + [4.0])).score(np.array([3.0, 4.0]))
+    assert abs(usual) < 0.2 and rare == pytest.approx(3.9, abs=0.1)
     assert ScoreScale(True, (0.0, 1.0), (0.0, 1.0)).score(np.array([0.0, 1.0])).tolist() == [-np.inf, 0.0]
 
 
@@ -329,10 +351,18 @@ def test_when_trees_are_grown_then_they_tell_what_a_sum_cannot_and_tensors_say_t
     batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
     scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
     assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
-    # scikit-learn's own answer, by the number that the log gives the trees.
+    # The tensors say what scikit-learn's own trees say.
     raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
-    grown = model.lexical._grown(raw)[:, 0].numpy()
-    assert len(np.unique(grown.round(4))) > 5
+    y, x = model.lexical.settings.scales[0].score(held_out.values[:, 0]), sparse.csr_matrix(raw.numpy())
+    forest = Forest(x, y, np.arange(100) % 5, model.lexical.settings)
+    forest.write(model.lexical, 0)
+    own = forest.whole.predict(raw.numpy()[:, forest.columns])
+    start = float(np.ravel(forest.whole._baseline_prediction)[0])
+    assert (
+        np.allclose(model.lexical._grown(raw)[:, 0].numpy() + start, own, atol=1e-4)
+        and len(np.unique(own.round(4))) > 5
+    )
+    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
     # And they come back with the checkpoint, and go on to another metric.
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")

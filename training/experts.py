@@ -3,8 +3,8 @@
 For each metric with a lexical channel the spread of the scores' errors and the two powers of the pool are chosen from a small
 grid by the mean log-probability of the held-out values, each group weighing the same. An expert stays where that gain over the
 decoder alone is larger than its standard error over groups; with many groups any gain will do. Where none stays there is a
-guard, an expert too wide to say which of two likely answers is right: answers that are wrong by orders of magnitude, those in
-another metric's unit among them, are too rare for a sample to show.
+guard, an expert too wide to say which of two likely answers is right. It makes answers that are wrong by orders of magnitude,
+in another metric's unit for one, some twenty times less likely; they are too rare for a sample to show.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ import numpy as np
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.expert_rlm import LexicalExpert, token_cells
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
-from code_rlm.numbers_rlm import is_failed
+from code_rlm.training.lexical import usable_rows
 
 OWN_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -87,6 +87,9 @@ def fit_experts(
         if scale is None or not held:
             continue
         experts.pop(metric, None)
+        if not any(len(usable_rows(source, metric)) for source in held):
+            say(f"expert: {metric} has no finite values to validate on, none fitted")
+            continue
         evidence = gather(model, held, mixture, metric)
         groups = len(np.unique(evidence.groups))
         if groups < LEAST_GROUPS:
@@ -115,9 +118,7 @@ def gather(model: RLMForConditionalGeneration, sources: Sequence[Source], mixtur
     chosen = []
     for source in sources:
         column = source.metrics.index(metric)
-        values = source.values[:, column]
-        usable = np.flatnonzero(source.present[:, column] & np.isfinite(values) & ~is_failed(values))
-        chosen += [(source, int(row), column) for row in usable]
+        chosen += [(source, int(row), column) for row in usable_rows(source, metric)]
     if len(chosen) > MOST_ROWS:
         chosen = [chosen[i] for i in np.random.default_rng(0).permutation(len(chosen))[:MOST_ROWS]]
     items = [whole.build(source, row, [column]) for source, row, column in chosen]
@@ -189,6 +190,9 @@ def _by_group(evidence: Evidence, expert: LexicalExpert | None) -> np.ndarray:
 def _spread(evidence: Evidence) -> float:
     """Scale of the logistic distribution that has the scores' median error."""
     errors = np.abs(evidence.truth - evidence.scores)
+    errors = errors[np.isfinite(errors)]  # no score stands for a value of 0 where logarithms were fitted
+    if not len(errors):
+        return 1.0
     return max(float(np.median(errors)) / np.log(3), 1e-4)  # the median of |x| of a standard logistic x is log 3
 
 

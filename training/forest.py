@@ -91,6 +91,7 @@ class Forest:
 
 def _choose_columns(x: sparse.csr_matrix, settings: LexicalSettings) -> np.ndarray:
     """The n-grams whose counts differ most among the texts, and all other features that differ at all."""
+    x = x.astype(np.float64)  # a variance is a small difference of large sums
     mean = np.asarray(x.mean(0)).ravel()
     variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
     grams = np.argsort(-variance[: settings.buckets], kind="stable")[: settings.tree_grams]

@@ -166,12 +166,17 @@ def _fold(group: str) -> int:
     return int.from_bytes(hashlib.sha256(f"lexical\x00{group}".encode()).digest()[:8], "big") % FOLDS
 
 
-def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of a source that have a finite value of a metric, and the values."""
+def usable_rows(source: Source, metric: str) -> np.ndarray:
+    """Rows of a source that have a finite value of a metric, int `(rows,)`."""
     column = source.metrics.index(metric)
     values = source.values[:, column]
-    index = np.flatnonzero(source.present[:, column] & np.isfinite(values) & ~is_failed(values))
-    return index, values[index]
+    return np.flatnonzero(source.present[:, column] & np.isfinite(values) & ~is_failed(values))
+
+
+def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a source that have a finite value of a metric, and the values."""
+    index = usable_rows(source, metric)
+    return index, source.values[index, source.metrics.index(metric)]
 
 
 def _widen(model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale]) -> None:
@@ -241,4 +246,4 @@ class _Ridge:
         return float(np.sum((self.x[left_out] @ self._solve(~left_out, penalty) - self.y[left_out]) ** 2))
 
 
-__all__ = ["fit_lexical_path", "settings_for"]
+__all__ = ["fit_lexical_path", "settings_for", "usable_rows"]

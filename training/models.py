@@ -57,11 +57,10 @@ def _change_lexical_path(model: RLMForConditionalGeneration, options: TrainOptio
             f"{options.init} has a lexical path of its own with {differing}, which an adapter keeps; leave these out of "
             "lexical."
         )
-    if (
-        settings == replace(old.settings, trees=settings.trees, tree_grams=settings.tree_grams)
-        and not old.settings.trees
-    ):
-        model.add_lexical_path(settings)  # what is fitted has no trees and needs none
+    if settings == replace(
+        old.settings, trees=settings.trees, tree_grams=settings.tree_grams
+    ) and old.settings.trees in (0, settings.trees):
+        model.add_lexical_path(settings)  # what is fitted stays; without trees it needs none
         model.lexical.load_state_dict(old.state_dict(), strict=False)
         return
     model.add_lexical_path(replace(settings, scales=()))

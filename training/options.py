@@ -109,7 +109,7 @@ class TrainOptions(Checked):
         None,
         "adds a lexical path, regressors on n-grams that the decoder reads; {} or buckets:, longest_gram:, number_buckets:, "
         "largest_numbers:, code_numbers:, trees: (boosted, beside the ridge; 200 is good), tree_grams:; one that init has is "
-        "kept and fitted to the data, and begun anew where settings other than its trees differ",
+        "kept and fitted to the data; trees can be added to it, any other change begins it anew",
     )
     head: str = option(
         "auto",
