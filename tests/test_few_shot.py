@@ -60,7 +60,7 @@ def test_when_proxies_tell_the_accuracy_then_recipes_with_it_win(few_shot):
     rows |= {"jacov": (-accuracy).tolist(), "grad_norm": (accuracy**2).tolist()}
     page = few_shot.results(rows)
     assert "| synflow_log | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in page
-    assert "fewer than 30 rows would be tested: [256] trained" in page
+    assert "fewer than 30 networks would be tested: [256] trained" in page
     scores = {
         line.split(" | ")[0].strip("| "): float(line.split(" | ")[2].split(" ")[0])
         for line in page.splitlines()
