@@ -145,7 +145,8 @@ def unseen_devices(rows: Mapping[str, list], said: np.ndarray, metrics: Sequence
         "",
         f"Latency on devices that the checkpoint never saw, from {SEEN_OF_A_DEVICE} measurements: ridge regression on its "
         f"predictions of {', '.join(metrics)}; Spearman, mean and standard deviation of {DRAWS} draws. Beside it, with "
-        "nothing measured: the best of those predictions alone, chosen with hindsight.",
+        "nothing measured: the best of those predictions alone, chosen with hindsight. The checkpoint may have been trained on "
+        "these networks' latencies elsewhere.",
         "",
         f"| device | {SEEN_OF_A_DEVICE} measured | best prediction alone |",
         "|---|---|---|",
