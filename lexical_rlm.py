@@ -30,11 +30,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from .errors_rlm import CheckpointError
+from .magnitudes_rlm import read_numbers
 
 TREE_NODES = 31  # of a tree: 16 leaves
 _KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
 _MODULUS = 2**31 - 1
-_LONGEST_NUMBER = 15  # digits; beyond, a float64 holds no more
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class LexicalPath(nn.Module):
             code = begins_line & ~torch.isin(ids, torch.tensor(s.comment_tokens, device=device, dtype=torch.long))
             header = body & (code.cumsum(1) == 0)
             if s.largest_numbers or s.code_numbers:
-                begins, number = self._read_numbers(ids, body & ~header)
+                _, begins, number = read_numbers(ids, body & ~header, s.digit_tokens)
                 sizes = torch.where(begins, (number + 1).log10(), 0.0).float()
             if s.code_numbers:
                 key = _mix(F.pad(ids[:, :-1], (1, 0))) % s.code_numbers
@@ -279,7 +279,7 @@ class LexicalPath(nn.Module):
             # Headers are short: the rest of the text is not looked at.
             reach = int(header.sum(1).max()) + int((~body).sum(1).min()) + 1
             ids, header, begins_line = ids[:, :reach], header[:, :reach], begins_line[:, :reach]
-            begins, number = self._read_numbers(ids, header)
+            _, begins, number = read_numbers(ids, header, s.digit_tokens)
             places = torch.arange(ids.shape[1], device=device).expand_as(ids)
             starts = torch.where(begins_line, places, 0).cummax(1).values
             word = ids.gather(1, (starts + 1).clamp_max(ids.shape[1] - 1))
@@ -287,20 +287,6 @@ class LexicalPath(nn.Module):
             sums.scatter_add_(1, key, torch.where(begins, (number + 1).log10(), 0.0).float())
             counts.scatter_add_(1, key, begins.float())
         return torch.cat([sums, (counts + 1).log(), largest, placed], 1)
-
-    def _read_numbers(self, ids: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Where a run of digits begins, bool `(batch, length)`, and its number there, float64 `(batch, length)`."""
-        digit_tokens, device = self.settings.digit_tokens, ids.device
-        values = torch.full((max(int(ids.max()), *digit_tokens) + 1,), -1, device=device)
-        values[torch.tensor(digit_tokens, device=device)] = torch.arange(10, device=device)
-        digits = torch.where(where, values[ids], -1)
-        begins = (digits >= 0) & F.pad(digits[:, :-1] < 0, (1, 0), value=True)
-        number, running = torch.zeros_like(digits, dtype=torch.float64), begins
-        for k in range(min(_LONGEST_NUMBER, ids.shape[1])):
-            ahead = F.pad(digits[:, k:], (0, k), value=-1)
-            running = running & (ahead >= 0)
-            number = torch.where(running, number * 10 + ahead, number)
-        return begins, number
 
     def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Score of each channel `(batch, channels)`, on the channel's scale."""

@@ -1,6 +1,7 @@
 """RLMForConditionalGeneration: an encoder from the library and a decoder that writes numbers.
 
 - encoder: any text encoder known to transformers; its last layer, or a learned mix of several, is the memory
+- optionally the size of every number in the text, added to the embeddings of its digits (`magnitudes_rlm.py`)
 - decoder: small, pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head; or one of the
   library's in its place (`t5gemma_rlm`)
 - cross-attention with grouped key/value heads, folded into the query axis: keys and values are computed once per input
@@ -11,7 +12,7 @@
 - exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from .configuration_rlm import RLMConfig
 from .errors_rlm import CheckpointError
 from .generation_rlm import ExactGenerationMixin, NumberGrammar, NumberLogitsProcessor
 from .lexical_rlm import LexicalPath, LexicalSettings
+from .magnitudes_rlm import MagnitudeEmbedding
 from .numbers_rlm import NumberCodec
 
 # The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
@@ -228,6 +230,8 @@ class RLMPreTrainedModel(PreTrainedModel):
             if module.settings.trees:
                 for name in ("feature", "left", "right", "threshold", "value"):
                     nn.init.zeros_(getattr(module, f"tree_{name}"))
+        elif isinstance(module, MagnitudeEmbedding):
+            nn.init.zeros_(module.weight)
         elif isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if getattr(module, "bias", None) is not None:
@@ -245,6 +249,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         layer_mix: Logits of the learned mix of encoder layers, None when the decoder reads the last one.
         memory_norm: Norm of the memory before the small decoder; a library decoder reads the memory as it is.
         regression_head: See `regress`; None in models that answer with their decoder.
+        magnitudes: The `MagnitudeEmbedding` that tells the encoder how large the text's numbers are, None without one.
         lexical: The `LexicalPath`, None without one.
     """
 
@@ -256,7 +261,9 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         layers = config.encoder_layers
         self.layer_mix = nn.Parameter(torch.zeros(len(layers))) if layers else None
         small, library = config.decoder is None, config.library_decoder
-        self.lexical = None
+        self.magnitudes, self.lexical = None, None
+        if config.magnitude_digits:
+            self.magnitudes = MagnitudeEmbedding(config.magnitude_digits, config.encoder_hidden_size)
         if config.lexical is not None:
             self.lexical = LexicalPath(LexicalSettings.from_dict(config.lexical), config.encoder_hidden_size)
         self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps) if small else nn.Identity()
@@ -266,7 +273,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self.regression_head = nn.Linear(config.encoder_hidden_size, 1) if config.regression_head else None
         self.post_init()
         if config.freeze_encoder:
-            self.encoder.requires_grad_(False)
+            self.encoder_requires_grad_(False)
         # One number per objective and the end token.
         self.generation_config.max_new_tokens = config.max_objectives * self.codec.length + 1
 
@@ -314,7 +321,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             )
         model.encoder = loaded
         if freeze_encoder:
-            model.encoder.requires_grad_(False)
+            model.encoder_requires_grad_(False)
         return model
 
     def _take_pretrained(self, source: str, dtype: torch.dtype, **hub) -> "RLMForConditionalGeneration":
@@ -340,6 +347,16 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         path.apply(self._init_weights)
         self.config.lexical = settings.to_dict()
         self.lexical = path.to(self.number_head.weight)
+
+    def add_magnitudes(self, digit_tokens: Sequence[int]) -> None:
+        """Lets the encoder know how large the numbers in the text are; the answers stay what they were until it is trained."""
+        self.config.magnitude_digits = list(digit_tokens)
+        self.magnitudes = MagnitudeEmbedding(digit_tokens, self.config.encoder_hidden_size).to(self.number_head.weight)
+        self.train(self.training)  # a frozen encoder's are frozen
+
+    def drop_lexical_path(self) -> None:
+        """Takes the lexical path away; the decoder reads the encoder alone."""
+        self.config.lexical, self.lexical = None, None
 
     def add_regression_head(self, shift: float = 0.0, scale: float = 1.0) -> None:
         """Lets a new linear head answer in the decoder's place with `shift + scale * head`, see `regress`."""
@@ -382,8 +399,15 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         """As in torch; a frozen encoder stays in evaluation mode and without gradients, also after loading."""
         super().train(mode)
         if self.config.freeze_encoder:
-            self.encoder.eval().requires_grad_(False)
+            self.encoder.eval()
+            self.encoder_requires_grad_(False)
         return self
+
+    def encoder_requires_grad_(self, required: bool) -> None:
+        """Trains what reads the text, or leaves it out of training: the encoder and its magnitudes."""
+        for part in (self.encoder, self.magnitudes):
+            if part is not None:
+                part.requires_grad_(required)
 
     # ------------------------------------------------------------------------------------------------ passes
 
@@ -394,8 +418,11 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         """
         layers = self.config.encoder_layers
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
+            text = {"input_ids": input_ids}
+            if self.magnitudes is not None:
+                text = {"inputs_embeds": self.get_input_embeddings()(input_ids) + self.magnitudes(input_ids)}
             output = self.encoder(
-                input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
+                **text, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
             )
         if not layers:
             return output.last_hidden_state[:, :, None]

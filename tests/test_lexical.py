@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sparse
 import torch
+from safetensors.torch import load_file
 
 import code_rlm
 from code_rlm import CheckpointError
@@ -17,7 +18,7 @@ from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
 from code_rlm.training.forest import Forest
 from code_rlm.training.lexical import fit_lexical_path, settings_for
 from code_rlm.training.models import build_model
-from code_rlm.training.options import TrainOptions
+from code_rlm.training.options import TrainError, TrainOptions
 
 SMALL = {"buckets": 128, "number_buckets": 8}
 
@@ -292,6 +293,26 @@ def test_when_a_path_is_begun_anew_then_channels_are_fitted_again_or_go(make_mod
     assert changed.config.lexical["channels"] == ["t_ms"]
     assert torch.equal(changed.lexical.channel_embedding[0], model.lexical.channel_embedding[0])
     assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) > 0.8
+
+
+def test_when_lexical_is_false_then_the_path_goes_and_true_keeps_it(make_model, tokenizer, tmp_path):
+    train = source_of(tokenizer, np.random.default_rng(0))
+    model, _, _ = fitted(make_model, tokenizer, train)
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+
+    def built(**options):
+        return build_model(
+            TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), **options), tokenizer, []
+        )
+
+    assert torch.equal(built(lexical=True).lexical.weight, model.lexical.weight)
+    bare = built(lexical=False)
+    assert bare.lexical is None and bare.config.lexical is None
+    bare.save_pretrained(tmp_path / "bare")
+    assert not [name for name in load_file(tmp_path / "bare" / "model.safetensors") if name.startswith("lexical")]
+    with pytest.raises(TrainError, match="An adapter keeps the lexical path"):
+        built(lexical=False, lora={})
 
 
 def test_when_numbers_of_the_code_are_features_then_the_largest_counts_behind_each_token(settings, tokenizer):

@@ -8,12 +8,14 @@ import sys
 from collections import defaultdict
 from itertools import islice
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
 from code_rlm.data.cards import check_card
+from code_rlm.data.external import generic
 from code_rlm.data.measure import TOOLCHAINS, Program, measure_programs
-from code_rlm.data.polyglot import dataset, ir
+from code_rlm.data.polyglot import dataset, estimates, ir
 from code_rlm.data.polyglot.__main__ import main
 from code_rlm.data.polyglot.cost import estimate
 from code_rlm.data.polyglot.emitters import EMITTERS, Style
@@ -214,6 +216,24 @@ def test_when_no_language_has_enough_rows_then_packing_says_how_many_there_are(t
     measure_programs(programs, tmp_path, repeats=1, metrics=dataset.METRICS)
     with pytest.raises(DataError, match="no language has 300 ok rows; there are python 1"):
         dataset.pack(str(tmp_path), str(tmp_path / "out"), least=300)
+
+
+def test_when_estimates_are_written_then_no_problem_has_the_families_of_one_held_out(tmp_path, capsys):
+    out, again = str(tmp_path / "a" / "estimates.parquet"), str(tmp_path / "again.parquet")
+    command = "estimate --seed 5 --problems 40 --stages 1 --each 2 --languages c go python".split()
+    assert main([*command, "--out", out]) == 0 and "of 40 problems; c " in capsys.readouterr().out
+    assert main([*command, "--out", again]) == 0
+    rows = pq.read_table(out).to_pylist()
+    assert rows == pq.read_table(again).to_pylist()
+    families = {tuple(sorted(row["group"].split("-", 2)[2].split("+"))) for row in rows}
+    apart = estimates.held_out_families()
+    assert {len(each) for each in families} == {1} and len(apart) > 20 and not families & apart
+    read = generic(out, text_column="text", target_columns=list(estimates.METRICS), language_column="language")
+    assert len(read) == len(rows) >= 70 and set(read["language"]) == {"c", "go", "python"}
+    assert all(row["estimated_bytes"] > 0 for row in rows if sum(row[name] for name in estimates.HELD))
+    assert main([*command, "--out", out, "--seed", "0"]) == 2 and "measured problems" in capsys.readouterr().err
+    with pytest.raises(DataError, match="1, 2 or 3 stages, not 4"):
+        estimates.write(out, seed=5, problems=1, each=1, languages=("c",), stages=(4,))
 
 
 def test_when_a_language_is_unknown_then_the_error_names_those_that_there_are():

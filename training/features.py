@@ -177,7 +177,11 @@ def encoder_digest(model: RLMForConditionalGeneration) -> bytes:
     described = {k: v for k, v in config.to_dict()["encoder"].items() if k != "transformers_version"}
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     digest.update(repr(config.encoder_layers).encode())
-    for name, tensor in sorted(model.encoder.state_dict().items()):
+    weights = model.encoder.state_dict()
+    if model.magnitudes is not None:
+        digest.update(repr(model.config.magnitude_digits).encode())
+        weights["magnitudes"] = model.magnitudes.weight
+    for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.digest()

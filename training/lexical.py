@@ -30,16 +30,22 @@ _MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
 _BATCH_TOKENS = 65_536
 
 
+def digit_tokens(tokenizer: RLMTokenizer) -> tuple[int, ...]:
+    """Token ids of the digits 0 to 9; none where the tokenizer does not read digits one by one."""
+    vocabulary = tokenizer.get_vocab()
+    digits = tuple(vocabulary.get(str(d), -1) for d in range(10))
+    return () if -1 in digits else digits
+
+
 def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
     """Settings without channels for a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
     vocabulary = tokenizer.get_vocab()
-    digits = tuple(vocabulary.get(str(d), -1) for d in range(10))
     special = set(tokenizer.all_special_ids)
     texts = {i: tokenizer.decode([i]) for i in sorted(vocabulary.values()) if i not in special}
     lines = [i for i, text in texts.items() if "\n" in text]
     comments = [i for i, text in texts.items() if text.startswith("#")]
     return LexicalSettings(
-        digit_tokens=() if -1 in digits else digits,
+        digit_tokens=digit_tokens(tokenizer),
         line_tokens=tuple(lines),
         comment_tokens=tuple(comments),
         **{**changes, "channels": (), "scales": ()},
@@ -246,4 +252,4 @@ class _Ridge:
         return float(np.sum((self.x[left_out] @ self._solve(~left_out, penalty) - self.y[left_out]) ** 2))
 
 
-__all__ = ["fit_lexical_path", "settings_for", "usable_rows"]
+__all__ = ["digit_tokens", "fit_lexical_path", "settings_for", "usable_rows"]

@@ -14,7 +14,7 @@ from code_rlm.loading import is_adapter, load
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import add_lora
-from code_rlm.training.lexical import settings_for
+from code_rlm.training.lexical import digit_tokens, settings_for
 from code_rlm.training.options import TrainError, TrainOptions
 
 
@@ -38,21 +38,41 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
         TrainError: Options that do not fit the checkpoint.
     """
     model = _tuned(options, tokenizer, metrics) if options.init else _new(options, tokenizer, metrics)
+    if options.magnitudes and model.magnitudes is None:
+        _add_magnitudes(model, options, tokenizer)
+    if options.lexical is False:
+        if options.lora is not None and model.lexical is not None:
+            raise TrainError(f"An adapter keeps the lexical path of {options.init}; leave out lexical.")
+        model.drop_lexical_path()
+        return model
+    changes = options.lexical if isinstance(options.lexical, dict) else {}
     if options.lexical is not None and model.lexical is None:
-        model.add_lexical_path(settings_for(tokenizer, **options.lexical))
-    elif options.lexical:
-        _change_lexical_path(model, options)
+        model.add_lexical_path(settings_for(tokenizer, **changes))
+    elif changes:
+        _change_lexical_path(model, changes, options)
     return model
 
 
-def _change_lexical_path(model: RLMForConditionalGeneration, options: TrainOptions) -> None:
+def _add_magnitudes(model: RLMForConditionalGeneration, options: TrainOptions, tokenizer: RLMTokenizer) -> None:
+    """Lets the encoder know how large numbers are."""
+    if options.lora is not None:
+        raise TrainError(
+            f"magnitudes are new weights, which an adapter of {options.init} would not hold; leave them out."
+        )
+    digits = digit_tokens(tokenizer)
+    if not digits:
+        raise TrainError("magnitudes need a tokenizer that reads digits one by one (data/train_tokenizer.py).")
+    model.add_magnitudes(digits)
+
+
+def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, options: TrainOptions) -> None:
     """Gives the path other settings; what was fitted goes, unless trees are all that is new, and what was trained stays."""
     old = model.lexical
-    settings = replace(old.settings, **options.lexical)
+    settings = replace(old.settings, **changes)
     if settings == old.settings:
         return
     if options.lora is not None:
-        differing = ", ".join(f"{k} {getattr(old.settings, k)}" for k in options.lexical)
+        differing = ", ".join(f"{k} {getattr(old.settings, k)}" for k in changes)
         raise TrainError(
             f"{options.init} has a lexical path of its own with {differing}, which an adapter keeps; leave these out of "
             "lexical."
@@ -111,8 +131,8 @@ def choose_head(
         model.add_regression_head(*((values.mean(), values.std() or 1.0) if normalised else ()))
     # What does not answer is not trained: several processes wait for the gradient of every weight.
     model.requires_grad_(False)
-    for part in (model.encoder, model.regression_head):
-        part.requires_grad_(True)
+    model.encoder_requires_grad_(True)
+    model.regression_head.requires_grad_(True)
     if model.layer_mix is not None:
         model.layer_mix.requires_grad_(True)
     model.train(model.training)  # a frozen encoder stays so
@@ -154,7 +174,7 @@ def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) 
     model.config.default_metrics = {**model.config.default_metrics, **options.default_metrics}
     if options.freeze_encoder is not None or options.lora is not None:
         model.config.freeze_encoder = bool(options.freeze_encoder)
-        model.encoder.requires_grad_(not options.freeze_encoder)
+        model.encoder_requires_grad_(not options.freeze_encoder)
     return model
 
 

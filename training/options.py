@@ -105,11 +105,16 @@ class TrainOptions(Checked):
     lora: dict | None = option(
         None, "train low-rank adapters: {rank:, alpha:, dropout:, target:, train:}; {} takes the defaults"
     )
-    lexical: dict | None = option(
+    magnitudes: bool = option(
+        False,
+        "tells the encoder how large each number in the text is, at its digits' embeddings; stays where init has it",
+    )
+    lexical: dict | bool | None = option(
         None,
-        "adds a lexical path, regressors on n-grams that the decoder reads; {} or buckets:, longest_gram:, number_buckets:, "
-        "largest_numbers:, code_numbers:, trees: (boosted, beside the ridge; 200 is good), tree_grams:; one that init has is "
-        "kept and fitted to the data; trees can be added to it, any other change begins it anew",
+        "adds a lexical path, regressors on n-grams that the decoder reads; true, false (one that init has goes: training "
+        "starts sooner, and a later run can begin one anew) or buckets:, longest_gram:, number_buckets:, "
+        "largest_numbers:, code_numbers:, trees: (boosted, beside the ridge; 200 is good), tree_grams:; by default "
+        "one that init has is kept and fitted to the data; trees can be added to it, any other change begins it anew",
     )
     head: str = option(
         "auto",
@@ -195,7 +200,7 @@ class TrainOptions(Checked):
                     "lora adapts the weights of a checkpoint: give init, such as --init checkpoints/default."
                 )
         known = ("buckets", "longest_gram", "number_buckets", "largest_numbers", "code_numbers", "trees", "tree_grams")
-        if unknown := sorted(set(map(str, self.lexical or ())) - set(known)):
+        if unknown := sorted(set(map(str, self.lexical if isinstance(self.lexical, dict) else ())) - set(known)):
             raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")
         if self.feature_cache and not self.freeze_encoder:
             raise TrainError(

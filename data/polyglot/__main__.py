@@ -4,9 +4,11 @@
     python -m code_rlm.data.polyglot measure programs.parquet --out measured --hours 2
     python -m code_rlm.data.polyglot noise programs.parquet --measured measured --out noise --programs 20
     python -m code_rlm.data.polyglot pack measured --noise noise --out data/polyglot_memory
+    python -m code_rlm.data.polyglot estimate --seed 1 --problems 40000 --out polyglot_estimates.parquet
 
 `generate` without a command is the same as the first line: `python -m code_rlm.data.polyglot --seed 0 --out FILE`.
-Measuring is resumed when its command is given again. See `install_toolchains.sh` for what it needs.
+Measuring is resumed when its command is given again. `estimate` runs nothing: it writes programs of other problems to
+pretrain on. See `install_toolchains.sh` for what it needs.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from code_rlm.data.polyglot import dataset
+from code_rlm.data.polyglot import dataset, estimates
 from code_rlm.data.polyglot.emitters import EMITTERS
 from code_rlm.errors_rlm import RLMError
 
-COMMANDS = ("generate", "measure", "noise", "pack")
+COMMANDS = ("generate", "measure", "noise", "pack", "estimate")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,6 +58,16 @@ def build_parser() -> argparse.ArgumentParser:
     pack.add_argument("--noise", metavar="FOLDER", help="folder that noise wrote, for the card")
     pack.add_argument("--out", required=True, metavar="FOLDER", help="folder of the data set")
     pack.add_argument("--least", type=int, default=0, help="ok rows a language must have to be in the set [0]")
+
+    estimate = commands.add_parser("estimate", help="write programs of other problems with estimates, to pretrain on")
+    estimate.add_argument("--seed", type=int, default=1, help="any but that of the measured problems [1]")
+    estimate.add_argument("--problems", type=int, default=40_000, help="problems to write [40000]")
+    estimate.add_argument("--each", type=int, default=2, help="languages that each is written in [2]")
+    estimate.add_argument("--languages", nargs="+", default=list(EMITTERS), metavar="NAME", help="by default all")
+    estimate.add_argument(
+        "--stages", type=int, nargs="+", default=[1, 2, 3], help="families a problem may have [1 2 3]"
+    )
+    estimate.add_argument("--out", required=True, metavar="FILE", help="parquet table to write")
     return parser
 
 
@@ -73,6 +85,17 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "noise":
             print(
                 dataset.measure_again(args.programs, args.measured, args.out, each=args.programs_each, core=args.core)
+            )
+        elif args.command == "estimate":
+            print(
+                estimates.write(
+                    args.out,
+                    seed=args.seed,
+                    problems=args.problems,
+                    each=args.each,
+                    languages=tuple(args.languages),
+                    stages=tuple(args.stages),
+                )
             )
         else:
             print(dataset.pack(args.measured, args.out, noise=args.noise, least=args.least))
