@@ -44,6 +44,7 @@ from datasets import Dataset
 from tqdm.auto import tqdm
 
 from code_rlm.data.external import parquet_rows
+from code_rlm.data.graph_texts import graph_text
 from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset, unit_of, validate
 from code_rlm.data.splits import SPLITS, split_of
 
@@ -452,17 +453,9 @@ def _progress(examples: Iterable[Example], total: int | None, name: str) -> Iter
         yield example
 
 
-def _graph_text(space: str, arch: Any) -> str:
-    """Return the ONNX text of an architecture."""
-    from code_rlm.data.nas_graphs import build_graph
-    from code_rlm.onnx_text_rlm import onnx_to_text
-
-    return onnx_to_text(build_graph(space, arch))
-
-
 def _graph(space: str, arch: Any, group: Any, **others: Any) -> _Input:
     """Return the input of a row whose text is the graph of an architecture."""
-    return _Input(group=str(group), build=(_graph_text, (space, arch)), **others)
+    return _Input(group=str(group), build=(graph_text, (space, arch)), **others)
 
 
 # Basic blocks, kernels, programs

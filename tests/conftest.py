@@ -13,11 +13,22 @@ import toy as toy_table
 
 import code_rlm
 from code_rlm.configuration_rlm import RLMConfig
+from code_rlm.data import graph_texts
 from code_rlm.data.train_tokenizer import train_tokenizer
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import NumberFormat
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_graph_texts(tmp_path_factory):
+    """Texts of architectures are not read from what the user has, nor written there."""
+    path = tmp_path_factory.mktemp("graph_texts") / "texts.sqlite3"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graph_texts, "cache_file", lambda: path)
+        yield
+
 
 TINY_ENCODER = {
     "model_type": "modernbert",

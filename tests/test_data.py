@@ -235,7 +235,7 @@ def test_when_many_texts_are_near_copies_then_minhash_finds_what_comparing_all_p
 @pytest.fixture
 def data_root(tmp_path, monkeypatch):
     """Tables of made-up rows with the columns of every task."""
-    monkeypatch.setattr(readers, "_graph_text", lambda space, arch: f"{space}: {arch}")
+    monkeypatch.setattr(readers, "graph_text", lambda space, arch: f"{space}: {arch}")
     monkeypatch.setattr(readers, "_timm_text", lambda model: f"Module({model})")
     count = 40
 
@@ -459,7 +459,7 @@ def test_when_benchmarks_are_read_then_the_device_follows_the_at(data_root):
 
 def test_when_a_limit_is_given_then_only_its_rows_are_built(data_root, monkeypatch):
     built = []
-    monkeypatch.setattr(readers, "_graph_text", lambda space, arch: built.append(arch) or str(arch))
+    monkeypatch.setattr(readers, "graph_text", lambda space, arch: built.append(arch) or str(arch))
     first = read_task("nasbench201", data_root, limit=5)
     assert len(first) == len(built) == 5
     assert list(first) == list(read_task("nasbench201", data_root, limit=5))
@@ -544,7 +544,7 @@ def test_when_a_graph_cannot_be_built_then_the_row_is_named(data_root, monkeypat
     def fail(space, arch):
         raise ValueError(f"unknown operation in {arch}")
 
-    monkeypatch.setattr(readers, "_graph_text", fail)
+    monkeypatch.setattr(readers, "graph_text", fail)
     with pytest.raises(DataError, match=r"nasbench_macro\.parquet: row 0, columns arch: .*unknown operation"):
         read_task("nasbench_macro", data_root)
     with pytest.raises(DataError, match="on_error must be 'raise' or 'skip'"):
