@@ -1,12 +1,14 @@
 """Few-shot on NAS-Bench-201: accuracy from 39, 78 and 256 trained architectures, latency on devices never seen from 20.
 
     python -m code_rlm.data.proxies --task nasbench201 --data-root DATA --rows 600 --out proxies.parquet
-    python benchmarks/few_shot.py proxies.parquet --model checkpoints/default      # writes benchmarks/results/few_shot.md
+    python benchmarks/few_shot.py proxies.parquet --model checkpoints/default --devices fbnet --data-root DATA
+        # writes benchmarks/results/few_shot.md
 
 Accuracy: Kendall's tau of a random forest or a committee; recipes differ in what they read of a network, and no checkpoint is
 asked. Latency, with `--model`: the Spearman correlation of ridge regression on the logarithms of a checkpoint's predictions for
 the devices that it knows, for every device of the table that it was not trained on. The checkpoint may have been trained on the
-same networks' latencies elsewhere, as where a new device joins a known space. Training architectures are drawn five times, each
+same networks' latencies elsewhere, as where a new device joins a known space; of the tasks of `--devices` the test split is
+taken. Training architectures are drawn five times, each
 of a group of its own (the table has some networks hundreds of times), and all rows of all other groups are the test.
 """
 
@@ -111,6 +113,19 @@ def predictions(model: str, texts: Sequence[str], metrics: Sequence[str]) -> np.
     inputs = [{"text": text, "language": "onnx"} for text in texts]
     answers = [pipe(inputs, metrics=[metric], batch_size=16) for metric in metrics]
     return np.log(np.array([[entry[0]["value"] for entry in found] for found in answers])).T
+
+
+def test_rows(task: str, data_root: str | None) -> dict[str, list]:
+    """The test split of a task: its texts, groups, and a column for each latency."""
+    from code_rlm.data.readers import read_task
+
+    read = read_task(task, data_root, "test")
+    columns = {name: [] for name in dict.fromkeys(name for names in read["metrics"] for name in names)}
+    for names, values in zip(read["metrics"], read["values"], strict=True):
+        found = dict(zip(names, values, strict=True))
+        for name, column in columns.items():
+            column.append(np.nan if found.get(name) is None else found[name])
+    return {"text": read["text"][:], "group": read["group"][:], **columns}
 
 
 def unseen_devices(rows: Mapping[str, list], said: np.ndarray, metrics: Sequence[str]) -> list[str]:
@@ -221,11 +236,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", help="parquet file of python -m code_rlm.data.proxies --task nasbench201")
     parser.add_argument("--model", help="checkpoint to tell the latency of other devices from")
+    parser.add_argument(
+        "--devices", nargs="+", default=[], metavar="TASK", help="tasks to test --model's devices on, too"
+    )
+    parser.add_argument("--data-root", help="folder of the tables of --devices")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "few_shot.md")
     args = parser.parse_args(argv)
     rows = pq.read_table(args.table).to_pydict()
     metrics = known_metrics(args.model) if args.model else []
+    if args.devices and not metrics:
+        parser.error("--devices needs --model, a checkpoint that tells latencies")
     text = results(rows, predictions(args.model, rows["text"], metrics) if metrics else None, metrics)
+    for task in args.devices:
+        others = test_rows(task, args.data_root)
+        text += f"\n{len(others['text'])} networks of the test split of {task}.\n"
+        text += "\n".join(unseen_devices(others, predictions(args.model, others["text"], metrics), metrics)) + "\n"
     args.out.write_text(text, encoding="utf-8")
     print(text)
     return 0

@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from code_rlm.data import readers
+from code_rlm.data.schema import Example, to_dataset
+
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "few_shot.py"
 
 
@@ -41,6 +44,18 @@ def test_when_a_device_follows_the_predictions_then_twenty_measurements_tell_it(
         line.split(" | ")[0].strip("| "): float(line.split(" | ")[1].split(" ")[0]) for line in lines if "±" in line
     }
     assert set(told) == {"new", "noise"} and told["new"] > 0.98 and abs(told["noise"]) < 0.4
+
+
+def test_when_devices_of_a_task_are_asked_for_then_its_test_split_becomes_columns(few_shot, monkeypatch):
+    rows = [Example("v0", "onnx", ["latency_ms@a", "latency_ms@b"], [1.5, None], group="g1")]
+    rows += [Example("v1", "onnx", ["latency_ms@b"], [2.5], group="g2")]
+    asked = []
+    monkeypatch.setattr(readers, "read_task", lambda *given: asked.append(given) or to_dataset(rows))
+    found = few_shot.test_rows("fbnet", "somewhere")
+    assert (
+        asked == [("fbnet", "somewhere", "test")] and found["text"] == ["v0", "v1"] and found["group"] == ["g1", "g2"]
+    )
+    assert found["latency_ms@a"][0] == 1.5 and np.isnan(found["latency_ms@a"][1]) and np.isnan(found["latency_ms@b"][0])
 
 
 def test_when_scores_are_missing_then_they_stand_below_all_others(few_shot):
