@@ -4,8 +4,8 @@
     code-rlm calibrate --model runs/mine/final --data mine.parquet --text-column code --target-columns latency_ms \\
         --group-column kernel --language python --in-place
 
-Each metric is fitted on its own, from the exact P(y < t) of the rows; the coverage printed beside is that of maps fitted
-without the row's group (5 folds). Calibrations of other metrics stay as they are.
+Each metric is fitted on its own, from the exact P(y < t) of the rows, those of all tables that have it together; the coverage
+printed beside is that of maps fitted without the row's group (5 folds). Calibrations of other metrics stay as they are.
 
 How (`Calibration` says what comes out):
 
@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers.utils import logging
 
 from code_rlm.calibration_rlm import Calibration
@@ -291,6 +291,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def joined(parts: Sequence[tuple[str, Dataset]]) -> Dataset:
+    """The rows of several tables as one, a group of one table apart from those of the others."""
+    if len(parts) == 1:
+        return parts[0][1]
+    apart = [
+        rows.map(lambda group, name: {"group": f"{name}/{group}"}, input_columns="group", fn_kwargs={"name": name})
+        for name, rows in parts
+    ]
+    return concatenate_datasets(apart)
+
+
 def calibrate(args: argparse.Namespace) -> dict[str, Calibration]:
     """Runs the command; returns metric to calibration."""
     names, checkpoint = table_names(args), Path(args.model)
@@ -301,21 +312,20 @@ def calibrate(args: argparse.Namespace) -> dict[str, Calibration]:
         check_out(out)
     model, tokenizer = load(checkpoint)
     model.to(own_device())
-    found: dict[str, Calibration] = {}
-    lines = []
+    tables: dict[str, list[tuple[str, Dataset]]] = {}
     for name in names:
         rows = read_rows(name, args, args.split, args.max_rows)
         for metric in wanted_metrics(model.config, rows, name, args):
-            if metric in found:
-                raise EvaluationError(f"{metric} is in several of the tables; calibrate it on one, see --metrics.")
-            asked = held_out(model, tokenizer, rows, metric, args.batch_size)
-            found[metric] = fit_calibration(asked, f"{table_title(name)}, {args.split} split, seed {args.seed}")
-            coverage = cross_fitted_coverage(asked, args.seed)
-            cells = [f"{before:.1%} -> {after:.1%}" for before, after in coverage.values()]
-            entry = found[metric]
-            lines.append(
-                (table_title(name), metric, f"{entry.rows} ({entry.groups})", f"{entry.pool_weight:.3f}", *cells)
-            )
+            tables.setdefault(metric, []).append((table_title(name), rows))
+    found: dict[str, Calibration] = {}
+    lines = []
+    for metric, parts in tables.items():
+        title = " + ".join(name for name, _ in parts)
+        asked = held_out(model, tokenizer, joined(parts), metric, args.batch_size)
+        found[metric] = entry = fit_calibration(asked, f"{title}, {args.split} split, seed {args.seed}")
+        coverage = cross_fitted_coverage(asked, args.seed)
+        cells = [f"{before:.1%} -> {after:.1%}" for before, after in coverage.values()]
+        lines.append((title, metric, f"{entry.rows} ({entry.groups})", f"{entry.pool_weight:.3f}", *cells))
     if is_main_process():
         write_calibration(checkpoint, out, found)
         header = ("table", "metric", "rows (groups)", "pool", *(f"in {interval:.0%}" for interval in SHOWN))

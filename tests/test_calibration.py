@@ -256,6 +256,19 @@ def test_when_it_is_written_in_place_then_other_metrics_keep_theirs(checkpoint, 
     assert not [p.name for p in folder.iterdir() if p.name.startswith(".")]
 
 
+def test_when_tables_share_a_metric_then_it_is_fitted_on_both_and_their_groups_stay_apart(
+    checkpoint, table, tmp_path, monkeypatch
+):
+    read = fitting.read_rows
+    sizes = {"first": 60, "second": 20}
+    monkeypatch.setattr(fitting, "table_names", lambda args: list(sizes))
+    monkeypatch.setattr(fitting, "read_rows", lambda name, *given: read(str(table), *given).select(range(sizes[name])))
+    assert run(table, "--model", checkpoint, "--out", tmp_path / "both") == 0
+    entry = json.loads((tmp_path / "both" / "config.json").read_text())["calibration"]["peak_memory_bytes"]
+    assert (entry["rows"], entry["groups"]) == (80, 40)
+    assert entry["source"].startswith("first + second")
+
+
 def test_when_calibration_is_impossible_then_one_line_says_why_and_nothing_is_written(
     checkpoint, table, tmp_path, capsys
 ):
