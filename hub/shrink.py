@@ -1,6 +1,7 @@
 """Rounds a checkpoint's weights to bfloat16 on disk, half the bytes to download and to keep.
 
     python -m code_rlm.hub.shrink runs/mine/final --out small
+    python -m code_rlm.hub.shrink runs/mine/final --out small --without estimated_bytes     # was for pretraining alone
 
 Only the file is rounded: the config still asks for float32, so the weights come back in that type and the arithmetic stays as
 precise as before. Evaluate what you publish: scores and calibration are those of the rounded weights only if they were fitted
@@ -8,6 +9,7 @@ after rounding.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import tempfile
@@ -22,7 +24,7 @@ from code_rlm.errors_rlm import CheckpointError, RLMError
 _LEFT_OUT = shutil.ignore_patterns("state", "progress.json", "*.py", "__pycache__", "model.safetensors", "report.json")
 
 
-def shrink(checkpoint: Path, out: Path) -> int:
+def shrink(checkpoint: Path, out: Path, without: Sequence[str] = ()) -> int:
     """Writes a copy of a checkpoint with rounded weights, whole or not at all; returns the bytes of its weights.
 
     Training state, copies of the package's code and a report of the unrounded weights are left out.
@@ -30,9 +32,10 @@ def shrink(checkpoint: Path, out: Path) -> int:
     Args:
         checkpoint: Folder with one `model.safetensors`.
         out: Folder that does not exist yet.
+        without: Metrics that the copy's registry leaves out.
 
     Raises:
-        CheckpointError: No such file, or something at `out`.
+        CheckpointError: No such file, something at `out`, or a metric that the registry does not have.
     """
     weights = checkpoint / "model.safetensors"
     if not weights.is_file():
@@ -48,6 +51,8 @@ def shrink(checkpoint: Path, out: Path) -> int:
     half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
         shutil.copytree(checkpoint, half, ignore=_LEFT_OUT, dirs_exist_ok=True)
+        if without:
+            _leave_out(half / "config.json", without)
         save_file(tensors, half / "model.safetensors", {"format": "pt"})
         shutil.copymode(weights, half / "model.safetensors")
         shutil.copymode(checkpoint, half)
@@ -57,14 +62,31 @@ def shrink(checkpoint: Path, out: Path) -> int:
     return (out / "model.safetensors").stat().st_size
 
 
+def _leave_out(path: Path, without: Sequence[str]) -> None:
+    """Takes metrics out of a config: what is registered, predicted by default, pooled and calibrated."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    known = [entry["name"] for entry in config["metrics"]]
+    if unknown := sorted(set(without) - set(known)):
+        raise CheckpointError(f"The checkpoint has no metric {', '.join(unknown)}; it has {', '.join(known)}.")
+    config["metrics"] = [entry for entry in config["metrics"] if entry["name"] not in without]
+    defaults = {k: [n for n in names if n not in without] for k, names in (config["default_metrics"] or {}).items()}
+    config["default_metrics"] = {kind: names for kind, names in defaults.items() if names}
+    for part in ("experts", "calibration"):
+        config[part] = {name: entry for name, entry in (config.get(part) or {}).items() if name not in without}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; 2 and one line on a checkpoint that cannot be rounded."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="checkpoint folder")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the copy")
+    parser.add_argument(
+        "--without", nargs="+", default=(), metavar="METRIC", help="metrics to leave out of the registry"
+    )
     args = parser.parse_args(argv)
     try:
-        print(f"{args.out}: {shrink(args.checkpoint, args.out) / 1e6:.1f} MB of weights")
+        print(f"{args.out}: {shrink(args.checkpoint, args.out, args.without) / 1e6:.1f} MB of weights")
     except RLMError as error:
         print(f"shrink: {error}", file=sys.stderr)
         return 2
