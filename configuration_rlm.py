@@ -120,8 +120,7 @@ class RLMConfig(PreTrainedConfig):
         number_format: Fields of a `NumberFormat`.
         metrics: Registry of the metrics that the checkpoint knows, a list of `Metric` fields.
         default_metrics: Kind of input to the metrics that are predicted where none is asked for.
-        magnitude_digits: Token ids of the digits 0 to 9, where the encoder is told how large the text's numbers are
-            (`MagnitudeEmbedding`). None: it is not.
+        magnitudes: Whether the encoder is told how large the text's numbers are (`MagnitudeEmbedding`).
         lexical: Fields of `LexicalSettings`: the regressors on n-grams whose scores the decoder reads beside the encoder's
             memory. None: there are none.
         experts: Metric to the fields of its `LexicalExpert`: how much its score weighs beside the decoder's distribution.
@@ -159,7 +158,7 @@ class RLMConfig(PreTrainedConfig):
     number_format: dict[str, Any] | None = None
     metrics: list[dict[str, Any]] | None = None
     default_metrics: dict[str, list[str]] | None = None
-    magnitude_digits: list[int] | None = None
+    magnitudes: bool = False
     lexical: dict[str, Any] | None = None
     experts: dict[str, dict[str, Any]] | None = None
     calibration: dict[str, dict[str, Any]] | None = None
@@ -192,8 +191,6 @@ class RLMConfig(PreTrainedConfig):
             raise CheckpointError(
                 f"regression_scale must be a shift and a scale above zero, got {self.regression_scale}."
             )
-        if self.magnitude_digits is not None and len(set(self.magnitude_digits)) != 10:
-            raise CheckpointError(f"magnitude_digits must name 10 different token ids, got {self.magnitude_digits!r}.")
         if self.lexical is not None:
             self.lexical = LexicalSettings.from_dict(self.lexical).to_dict()
         self.experts = {name: LexicalExpert.from_dict(e).to_dict() for name, e in (self.experts or {}).items()}

@@ -268,7 +268,7 @@ class LexicalPath(nn.Module):
             code = begins_line & ~torch.isin(ids, torch.tensor(s.comment_tokens, device=device, dtype=torch.long))
             header = body & (code.cumsum(1) == 0)
             if s.largest_numbers or s.code_numbers:
-                _, begins, number = read_numbers(ids, body & ~header, s.digit_tokens)
+                begins, number = read_numbers(self._digits(ids, body & ~header))
                 sizes = torch.where(begins, (number + 1).log10(), 0.0).float()
             if s.code_numbers:
                 key = _mix(F.pad(ids[:, :-1], (1, 0))) % s.code_numbers
@@ -279,7 +279,7 @@ class LexicalPath(nn.Module):
             # Headers are short: the rest of the text is not looked at.
             reach = int(header.sum(1).max()) + int((~body).sum(1).min()) + 1
             ids, header, begins_line = ids[:, :reach], header[:, :reach], begins_line[:, :reach]
-            _, begins, number = read_numbers(ids, header, s.digit_tokens)
+            begins, number = read_numbers(self._digits(ids, header))
             places = torch.arange(ids.shape[1], device=device).expand_as(ids)
             starts = torch.where(begins_line, places, 0).cummax(1).values
             word = ids.gather(1, (starts + 1).clamp_max(ids.shape[1] - 1))
@@ -287,6 +287,13 @@ class LexicalPath(nn.Module):
             sums.scatter_add_(1, key, torch.where(begins, (number + 1).log10(), 0.0).float())
             counts.scatter_add_(1, key, begins.float())
         return torch.cat([sums, (counts + 1).log(), largest, placed], 1)
+
+    def _digits(self, ids: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        """The digit that each token is, -1 for none and outside of `where`, int64 `(batch, length)`."""
+        digit_tokens, device = self.settings.digit_tokens, ids.device
+        values = torch.full((max(int(ids.max()), *digit_tokens) + 1,), -1, device=device)
+        values[torch.tensor(digit_tokens, device=device)] = torch.arange(10, device=device)
+        return torch.where(where, values[ids], -1)
 
     def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Score of each channel `(batch, channels)`, on the channel's scale."""

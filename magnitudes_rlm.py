@@ -1,9 +1,11 @@
 """Numbers in the input: runs of digit tokens read as one number, and how large it is, told to the encoder.
 
-A tokenizer that reads digits one by one leaves it to the encoder to count them before it knows a size. `MagnitudeEmbedding`
-adds the size to the embedding of every digit of a number, as xVal does for numbers that are one token (arXiv 2310.02989).
+A tokenizer that reads digits one by one leaves it to the encoder to count them before it knows a size, and to look up what
+`n` was where it meets `[0] * n`. `MagnitudeEmbedding` adds the size of a number to the embeddings of its digits, as xVal does
+for numbers that are one token (arXiv 2310.02989), and to those of every name that is bound to a number anywhere in the text.
 """
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -14,58 +16,159 @@ LONGEST_NUMBER = 15  # digits; beyond, a float64 holds no more
 # Where the hat functions stand, in decades of 1 + number: between two of them a size is interpolated.
 KNOTS_PER_DECADE = 4
 DECADES = 10
+MOST_NAMES = 64  # bindings that are followed in one text
+
+# What a token is, as bits.
+_PART, _SPACED, _ASSIGN, _COLON, _BLANK = 1, 2, 4, 8, 16
+_PART_PATTERN = re.compile(r"[A-Za-z0-9_]+")
+_ASSIGNMENTS = ("=", ":=")
+# Names are compared by a polynomial in their characters, so it does not matter how they are cut into tokens.
+_MODULUS, _BASE, _LONGEST_NAME = 2**31 - 1, 911_382_323, 128
 
 
-def read_numbers(
-    ids: torch.Tensor, where: torch.Tensor, digit_tokens: Sequence[int]
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def read_numbers(digits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Reads runs of digits as numbers.
 
     Args:
-        ids: Tokens `(batch, length)`.
-        where: Which of them to read, bool `(batch, length)`.
-        digit_tokens: The tokens of the digits 0 to 9.
+        digits: The digit that each token is, -1 for none, int64 `(batch, length)`.
 
     Returns:
-        Which tokens are digits and where a run of them begins, bool `(batch, length)`; the number at its beginning, of the
-        first `LONGEST_NUMBER` digits, and 0 elsewhere, float64 `(batch, length)`.
+        Where a run of digits begins, bool `(batch, length)`; the number there, of its first `LONGEST_NUMBER` digits, and 0
+        elsewhere, float64 `(batch, length)`.
     """
-    device = ids.device
-    values = torch.full((max(int(ids.max()), *digit_tokens) + 1,), -1, device=device)
-    values[torch.tensor(digit_tokens, device=device)] = torch.arange(10, device=device)
-    digits = torch.where(where, values[ids], -1)
     begins = (digits >= 0) & F.pad(digits[:, :-1] < 0, (1, 0), value=True)
     number, running = torch.zeros_like(digits, dtype=torch.float64), begins
-    for k in range(min(LONGEST_NUMBER, ids.shape[1])):
+    for k in range(min(LONGEST_NUMBER, digits.shape[1])):
         ahead = F.pad(digits[:, k:], (0, k), value=-1)
         running = running & (ahead >= 0)
         number = torch.where(running, number * 10 + ahead, number)
-    return digits >= 0, begins, number
+    return begins, number
+
+
+def _name_hash(name: str) -> int:
+    """The polynomial of a name's characters; that of two names together follows from theirs."""
+    value = 0
+    for place, character in enumerate(name):
+        value = (value + ord(character) * pow(_BASE, place, _MODULUS)) % _MODULUS
+    return value
 
 
 class MagnitudeEmbedding(nn.Module):
-    """Adds to the embeddings of a number's digits what depends on its size. Begins as zero: the encoder stays what it was.
+    """Adds to the embeddings what depends on the size of numbers. Begins as zero: the encoder stays what it was.
+
+    A name is bound where an assignment of one number to it stands in the text (`n = 40`, `n: i64 = 40`, `n := 40`) or a
+    definition (`#define n 40`, `(define n 40)`); of several the largest counts. What the program does to the name later is not
+    followed.
 
     Args:
-        digit_tokens: The tokens of the digits 0 to 9.
+        vocab_size: Tokens that the encoder knows.
         hidden_size: Width of the embeddings.
+
+    Attributes:
+        literals, names: What is added at each knot, `(knots, hidden size)`, to digits and to names.
+        digits, kinds, lengths, hashes: What is read of each token, `(vocabulary,)`; see `read_vocabulary`.
     """
 
-    def __init__(self, digit_tokens: Sequence[int], hidden_size: int):
+    def __init__(self, vocab_size: int, hidden_size: int):
         super().__init__()
-        self.digit_tokens = tuple(digit_tokens)
-        self.weight = nn.Parameter(torch.zeros(DECADES * KNOTS_PER_DECADE + 1, hidden_size))
+        knots = DECADES * KNOTS_PER_DECADE + 1
+        self.literals = nn.Parameter(torch.zeros(knots, hidden_size))
+        self.names = nn.Parameter(torch.zeros(knots, hidden_size))
+        self.register_buffer("digits", torch.full((vocab_size,), -1, dtype=torch.int8))
+        self.register_buffer("kinds", torch.zeros(vocab_size, dtype=torch.uint8))
+        self.register_buffer("lengths", torch.zeros(vocab_size, dtype=torch.int32))
+        self.register_buffer("hashes", torch.zeros(vocab_size, dtype=torch.int32))
+
+    def read_vocabulary(self, texts: Sequence[str]) -> None:
+        """Notes what every token is; a token beyond `vocab_size` is an error.
+
+        Args:
+            texts: The text of every token, by id; empty for those that are no text.
+        """
+        if len(texts) > len(self.digits):
+            raise ValueError(f"{len(texts)} tokens are more than the {len(self.digits)} that the encoder knows.")
+        for token, text in enumerate(texts):
+            bare = text.strip()
+            part = _PART_PATTERN.fullmatch(bare) is not None and text in (bare, " " + bare)
+            kind = _PART * part + _SPACED * text[:1].isspace() + _ASSIGN * (bare in _ASSIGNMENTS)
+            one_line = "\n" not in text
+            self.kinds[token] = kind + _COLON * (one_line and bare == ":") + _BLANK * (one_line and not bare)
+            self.digits[token] = int(text) if len(text) == 1 and text in "0123456789" else -1
+            self.lengths[token] = len(bare) if part else 0
+            self.hashes[token] = _name_hash(bare) if part else 0
 
     def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """What is added, `(batch, length, hidden size)`; nothing for tokens that are no digit."""
-        digit, begins, number = read_numbers(input_ids, torch.ones_like(input_ids, dtype=torch.bool), self.digit_tokens)
+        """What is added, `(batch, length, hidden size)`; nothing for tokens that are neither a digit nor of a bound name."""
+        digits = self.digits[input_ids].long()
+        begins, number = read_numbers(digits)
         places = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        size = (number + 1).log10().gather(1, torch.where(begins, places, 0).cummax(1).values)
-        at = (size * KNOTS_PER_DECADE).clamp_max(len(self.weight) - 1).float()
-        below = at.floor().long().clamp_max(len(self.weight) - 2)
-        share = (at - below)[..., None].to(self.weight.dtype)
-        added = torch.lerp(F.embedding(below, self.weight), F.embedding(below + 1, self.weight), share)
-        return added * digit[..., None]
+        literal = number.gather(1, torch.where(begins, places, 0).cummax(1).values)
+        bound, named = self._bound_names(input_ids, begins, number)
+        added = self._at(self.literals, literal) * (digits >= 0)[..., None]
+        return added + self._at(self.names, named) * bound[..., None]
 
+    @staticmethod
+    def _at(table: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+        """The table interpolated at the sizes of numbers, `(batch, length, hidden size)`."""
+        at = ((number + 1).log10() * KNOTS_PER_DECADE).clamp_max(len(table) - 1).float()
+        below = at.floor().long().clamp_max(len(table) - 2)
+        share = (at - below)[..., None].to(table.dtype)
+        return torch.lerp(F.embedding(below, table), F.embedding(below + 1, table), share)
+
+    def _bound_names(
+        self, ids: torch.Tensor, begins: torch.Tensor, number: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which tokens belong to a bound name, bool `(batch, length)`, and the number that it is bound to."""
+        kinds = self.kinds[ids]
+
+        def has(bit: int) -> torch.Tensor:
+            return (kinds & bit) > 0
+
+        part = has(_PART)
+        starts = part & (has(_SPACED) | F.pad(~part[:, :-1], (1, 0), value=True))
+        # Words count from 1; what follows a word and is no part of one has its number, too: the gap behind it.
+        word = starts.cumsum(1)
+        words = int(word.max()) + 1
+        if words < 3:
+            return torch.zeros_like(part), torch.zeros_like(number)
+
+        def of_words(values: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(len(ids), words, dtype=values.dtype, device=ids.device).scatter_add(1, word, values)
+
+        lengths = self.lengths[ids].long()
+        before = lengths.cumsum(1) - lengths
+        offset = before - torch.where(starts, before, 0).cummax(1).values
+        powers = torch.ones(_LONGEST_NAME, dtype=torch.long, device=ids.device)
+        for place in range(1, _LONGEST_NAME):
+            powers[place] = powers[place - 1] * _BASE % _MODULUS
+        hashed = self.hashes[ids].long() * powers[offset.clamp_max(_LONGEST_NAME - 1)] % _MODULUS
+        name = of_words(torch.where(part, hashed, 0)) % _MODULUS
+        is_number = of_words((starts & begins).long()) > 0
+        value = of_words(torch.where(starts, number, 0.0))
+        signs, colons, others = (
+            of_words(where.long()) for where in (has(_ASSIGN), has(_COLON), ~part & ~has(_ASSIGN | _COLON | _BLANK))
+        )
+        # What the gap behind a word is; tokenizers may cut `:=` and `==` in two.
+        assignment, annotation = (signs == 1) & (others == 0), (colons == 1) & (signs + others == 0)
+        blank = colons + signs + others == 0
+
+        # The word before a number, the gap between them, and one step further back.
+        def back(of: torch.Tensor, steps: int) -> torch.Tensor:
+            return F.pad(of[:, :-steps], (steps, 0))
+
+        direct = is_number & back(assignment, 1)
+        annotated = direct & back(annotation, 2)
+        defined = is_number & back(blank, 1) & (back(name, 2) == _DEFINE)
+        named = torch.where(annotated, back(name, 2), back(name, 1))
+        found = (direct | defined) & ~torch.where(annotated, back(is_number, 2), back(is_number, 1)) & (named > 0)
+        at = torch.where(found, value + 1, 0).topk(min(MOST_NAMES, words), 1).indices
+        chosen, known = named.gather(1, at), found.gather(1, at)
+        same = (name[:, :, None] == chosen[:, None]) & known[:, None]
+        bound = same.any(2) & ~is_number
+        size = torch.where(same, value.gather(1, at)[:, None], 0.0).amax(2)
+        return bound.gather(1, word) & part, size.gather(1, word)
+
+
+_DEFINE = _name_hash("define")
 
 __all__ = ["MagnitudeEmbedding", "read_numbers"]

@@ -12,7 +12,7 @@
 - exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -231,7 +231,9 @@ class RLMPreTrainedModel(PreTrainedModel):
                 for name in ("feature", "left", "right", "threshold", "value"):
                     nn.init.zeros_(getattr(module, f"tree_{name}"))
         elif isinstance(module, MagnitudeEmbedding):
-            nn.init.zeros_(module.weight)
+            for tensor in (module.literals, module.names, module.kinds, module.lengths, module.hashes):
+                nn.init.zeros_(tensor)
+            nn.init.constant_(module.digits, -1)
         elif isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=self.config.initializer_range)
             if getattr(module, "bias", None) is not None:
@@ -262,8 +264,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self.layer_mix = nn.Parameter(torch.zeros(len(layers))) if layers else None
         small, library = config.decoder is None, config.library_decoder
         self.magnitudes, self.lexical = None, None
-        if config.magnitude_digits:
-            self.magnitudes = MagnitudeEmbedding(config.magnitude_digits, config.encoder_hidden_size)
+        if config.magnitudes:
+            self.add_magnitudes()
         if config.lexical is not None:
             self.lexical = LexicalPath(LexicalSettings.from_dict(config.lexical), config.encoder_hidden_size)
         self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps) if small else nn.Identity()
@@ -348,10 +350,11 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self.config.lexical = settings.to_dict()
         self.lexical = path.to(self.number_head.weight)
 
-    def add_magnitudes(self, digit_tokens: Sequence[int]) -> None:
+    def add_magnitudes(self) -> None:
         """Lets the encoder know how large the numbers in the text are; the answers stay what they were until it is trained."""
-        self.config.magnitude_digits = list(digit_tokens)
-        self.magnitudes = MagnitudeEmbedding(digit_tokens, self.config.encoder_hidden_size).to(self.number_head.weight)
+        embeddings = self.get_input_embeddings().weight
+        self.config.magnitudes = True
+        self.magnitudes = MagnitudeEmbedding(len(embeddings), self.config.encoder_hidden_size).to(embeddings)
         self.train(self.training)  # a frozen encoder's are frozen
 
     def drop_lexical_path(self) -> None:

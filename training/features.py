@@ -179,8 +179,7 @@ def encoder_digest(model: RLMForConditionalGeneration) -> bytes:
     digest.update(repr(config.encoder_layers).encode())
     weights = model.encoder.state_dict()
     if model.magnitudes is not None:
-        digest.update(repr(model.config.magnitude_digits).encode())
-        weights["magnitudes"] = model.magnitudes.weight
+        weights |= {f"magnitudes.{name}": tensor for name, tensor in model.magnitudes.state_dict().items()}
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())

@@ -38,8 +38,8 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
         TrainError: Options that do not fit the checkpoint.
     """
     model = _tuned(options, tokenizer, metrics) if options.init else _new(options, tokenizer, metrics)
-    if options.magnitudes and model.magnitudes is None:
-        _add_magnitudes(model, options, tokenizer)
+    if options.magnitudes or model.magnitudes is not None:
+        _read_vocabulary(model, options, tokenizer)
     if options.lexical is False:
         if options.lora is not None and model.lexical is not None:
             raise TrainError(f"An adapter keeps the lexical path of {options.init}; leave out lexical.")
@@ -53,16 +53,21 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
     return model
 
 
-def _add_magnitudes(model: RLMForConditionalGeneration, options: TrainOptions, tokenizer: RLMTokenizer) -> None:
-    """Lets the encoder know how large numbers are."""
-    if options.lora is not None:
+def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, tokenizer: RLMTokenizer) -> None:
+    """Gives the model magnitudes where they are asked for and it has none, and tells them what every token is."""
+    if model.magnitudes is None and options.lora is not None:
         raise TrainError(
             f"magnitudes are new weights, which an adapter of {options.init} would not hold; leave them out."
         )
-    digits = digit_tokens(tokenizer)
-    if not digits:
+    if not digit_tokens(tokenizer):
         raise TrainError("magnitudes need a tokenizer that reads digits one by one (data/train_tokenizer.py).")
-    model.add_magnitudes(digits)
+    if model.magnitudes is None or len(model.magnitudes.digits) < len(tokenizer):
+        old = model.magnitudes
+        model.add_magnitudes()
+        if old is not None:
+            model.magnitudes.load_state_dict(dict(old.named_parameters()), strict=False)
+    special = set(tokenizer.all_special_ids)
+    model.magnitudes.read_vocabulary(["" if i in special else tokenizer.decode([i]) for i in range(len(tokenizer))])
 
 
 def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, options: TrainOptions) -> None:

@@ -107,7 +107,7 @@ class TrainOptions(Checked):
     )
     magnitudes: bool = option(
         False,
-        "tells the encoder how large each number in the text is, at its digits' embeddings; stays where init has it",
+        "tells the encoder how large each number in the text is, and what names are bound to; stays where init has it",
     )
     lexical: dict | bool | None = option(
         None,
