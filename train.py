@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
@@ -53,7 +53,11 @@ def train(options: TrainOptions) -> Path:
     check_trackers(options.log_with)
     out = Path(options.out)
     accelerator = Accelerator(
-        mixed_precision=options.mixed_precision, log_with=options.log_with or None, project_dir=str(out)
+        mixed_precision=options.mixed_precision,
+        log_with=options.log_with or None,
+        project_dir=str(out),
+        # They are the same everywhere: every process fits the same path. And no backend sends 16-bit integers.
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
     if accelerator.is_main_process and not options.dry_run:
         claim_folder(out, options)

@@ -74,6 +74,16 @@ def test_when_two_processes_train_then_losses_and_weights_are_those_of_one(toy, 
 
 
 @pytest.mark.slow
+def test_when_two_processes_train_with_trees_and_magnitudes_then_losses_are_those_of_one(toy, tmp_path):
+    flags = ["--model", repr({**MODEL, "decoder_dropout": 0.0}), "--steps", "2", "--batch_tokens", "300"]
+    flags += ["--lexical", "{trees: 3, buckets: 64}", "--magnitudes"]
+    final = train(options_of(toy, tmp_path / "one", *flags))
+    assert code_rlm.load(final)[0].config.lexical["trees"] == 3
+    several(toy, tmp_path / "two", flags, ROOT / "train.py")
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+
+
+@pytest.mark.slow
 def test_when_weights_are_sharded_over_processes_then_losses_are_those_of_one(toy, alone, tmp_path):
     out, flags = alone
     (tmp_path / "sharded.py").write_text(SHARDED)

@@ -164,8 +164,9 @@ def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_m
 
 def _grown_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
     """What the path's trees add to every row's scores, float32 `(rows, channels)`."""
-    parts = [torch.from_numpy(rows[start : start + 256].toarray()).float() for start in range(0, rows.shape[0], 256)]
-    return torch.cat([path._grown(part) for part in parts]).numpy()
+    # Dense a part at a time: all of a large table would take gigabytes.
+    starts = range(0, rows.shape[0], 256)
+    return torch.cat([path._grown(torch.from_numpy(rows[i : i + 256].toarray()).float()) for i in starts]).numpy()
 
 
 def _fold(group: str) -> int:
