@@ -24,6 +24,7 @@ REMOTE_FILES = {
     "generation_rlm.py",
     "inputs_rlm.py",
     "lexical_rlm.py",
+    "magnitudes_rlm.py",
     "modeling_rlm.py",
     "numbers_rlm.py",
     "onnx_text_rlm.py",
