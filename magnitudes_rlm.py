@@ -24,6 +24,7 @@ _PART_PATTERN = re.compile(r"[A-Za-z0-9_]+")
 _ASSIGNMENTS = ("=", ":=")
 # Names are compared by a polynomial in their characters, so it does not matter how they are cut into tokens.
 _MODULUS, _BASE, _LONGEST_NAME = 2**31 - 1, 911_382_323, 128
+_POWERS = [pow(_BASE, place, _MODULUS) for place in range(_LONGEST_NAME)]
 
 
 def read_numbers(digits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,9 +139,7 @@ class MagnitudeEmbedding(nn.Module):
         lengths = self.lengths[ids].long()
         before = lengths.cumsum(1) - lengths
         offset = before - torch.where(starts, before, 0).cummax(1).values
-        powers = torch.ones(_LONGEST_NAME, dtype=torch.long, device=ids.device)
-        for place in range(1, _LONGEST_NAME):
-            powers[place] = powers[place - 1] * _BASE % _MODULUS
+        powers = torch.tensor(_POWERS, device=ids.device)
         hashed = self.hashes[ids].long() * powers[offset.clamp_max(_LONGEST_NAME - 1)] % _MODULUS
         name = of_words(torch.where(part, hashed, 0)) % _MODULUS
         is_number = of_words((starts & begins).long()) > 0
