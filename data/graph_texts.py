@@ -65,6 +65,12 @@ def _opened() -> sqlite3.Connection | None:
         return None
 
 
+@lru_cache
+def _say(message: str, *values: Any) -> None:
+    """Warn of something once, not for every row."""
+    logger.warning(message, *values)
+
+
 def _ask(statement: str, *values: str) -> str | None:
     """Run a statement and return the first cell of what it finds, if it finds any."""
     connection = _opened()
@@ -75,9 +81,7 @@ def _ask(statement: str, *values: str) -> str | None:
             row = cursor.fetchone()
         return None if row is None else row[0]
     except sqlite3.Error as error:
-        logger.warning(
-            "the cache of architectures' texts, %s, failed: %s; delete it if it is broken", cache_file(), error
-        )
+        _say("the cache of architectures' texts, %s, failed: %s; delete it if it is broken", cache_file(), str(error))
         return None
 
 

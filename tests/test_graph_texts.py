@@ -52,6 +52,14 @@ def test_when_the_cache_is_broken_or_cannot_be_then_texts_are_built_and_it_is_sa
     assert graph_text("nasbench201", CELL) and "cannot be used" in caplog.text
 
 
+def test_when_the_cache_fails_on_the_way_then_texts_are_built_and_it_is_said_once(file, caplog):
+    expected = graph_text("nasbench201", CELL)
+    graph_texts._opened().execute("DROP TABLE texts")
+    graph_texts._say.cache_clear()
+    assert [graph_text("nasbench201", CELL) for _ in range(3)] == [expected] * 3
+    assert caplog.text.count("delete it if it is broken") == 1
+
+
 def test_when_the_code_that_writes_texts_changes_then_so_does_the_file(monkeypatch, tmp_path):
     monkeypatch.undo()
     for name in graph_texts._WRITERS:
