@@ -5,8 +5,9 @@
         --group-column kernel --language python --in-place
 
 Each metric is fitted on its own, from the exact P(y < t) of the rows, those of all tables that have it together; the coverage
-printed beside is that of maps fitted without the row's group (5 folds). Calibrations of other metrics stay as they are. A table may
-have metrics that the model learned on other inputs, a device in another space: name those that it learned there (`--metrics`).
+printed beside is that of maps fitted without the row's group (5 folds). Calibrations of other metrics stay as they are.
+A table may have metrics that the model learned on other inputs, a device in another space: name those that it learned there
+(`--metrics`).
 
 How (`Calibration` says what comes out):
 
