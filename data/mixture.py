@@ -39,7 +39,8 @@ class Source:
         failed: Rows kept with the outcome `failed`.
         dropped: Rows left out because none of their metrics was measured.
         mask_tokens: Share of code tokens that training hides behind `<mask>`, drawn anew each time: a small source read many
-            times over is not learned by heart.
+            times over is not learned by heart, and the encoder can be trained to restore them (`Mixture.restore`).
+        mask_span: Mean length of a run of hidden tokens; lengths are geometric.
         swap_text: Share of draws in which a row comes with the code of another: learning a small source by heart is then of
             little use, and what stays the row's own are its header and its lexical scores.
         groups: Each row's group, as it was split by.
@@ -58,6 +59,7 @@ class Source:
     failed: int = 0
     dropped: int = 0
     mask_tokens: float = 0.0
+    mask_span: float = 1.0
     swap_text: float = 0.0
     groups: list[str] = field(default_factory=list)
     lexical_scores: np.ndarray | None = None
@@ -153,12 +155,14 @@ class Item:
         labels: Number tokens of every metric asked for, then the end token, int64.
         cut: Whether code was left out.
         extras: What else the batch holds for the row: arrays whose shape is the same for all rows, by the batch's key.
+        hidden: What stands behind each `<mask>` of `ids`, -100 elsewhere, int64; None where it is not asked for.
     """
 
     ids: list[int]
     labels: np.ndarray
     cut: bool = False
     extras: dict[str, np.ndarray] = field(default_factory=dict)
+    hidden: np.ndarray | None = None
 
 
 class BatchStream:
@@ -198,6 +202,7 @@ class Mixture:
             encoder outputs can be kept; None: drawn anew each time.
         templates: Metric to template, of those that have one (`RLMConfig.templates`); such a metric is asked for alone.
         with_targets: Put the first number asked for into the batch as well, `targets`, for a regression head.
+        restore: Put the tokens that are hidden into the batch as well, `hidden` as `Item` has it.
     """
 
     sources: Sequence[Source]
@@ -211,6 +216,7 @@ class Mixture:
     draws: int | None = None
     templates: Mapping[str, str] = field(default_factory=dict)
     with_targets: bool = False
+    restore: bool = False
 
     def __post_init__(self):
         self.layout = InputLayout.of(self.tokenizer, self.max_tokens)
@@ -266,10 +272,16 @@ class Mixture:
         code = row
         if source.swap_text and rng.random() < source.swap_text:
             code = int(rng.integers(len(source)))
-        body = source.bodies[code]
-        if source.mask_tokens:
-            body = np.where(rng.random(len(body)) < source.mask_tokens, self.tokenizer.mask_token_id, body)
-        return self.build(source, row, chosen, body, cut=bool(source.cut[code]))
+        body, cut = source.bodies[code], bool(source.cut[code])
+        if not source.mask_tokens:
+            return self.build(source, row, chosen, body, cut)
+        mask = self.tokenizer.mask_token_id
+        hidden = hidden_places(len(body), source.mask_tokens, source.mask_span, rng)
+        item = self.build(source, row, chosen, np.where(hidden, mask, body), cut)
+        if self.restore:
+            whole = np.array(self.build(source, row, chosen, body, cut).ids)
+            item.hidden = np.where(np.array(item.ids) == mask, whole, IGNORE)
+        return item
 
     def build(
         self,
@@ -306,9 +318,26 @@ class Mixture:
             batch["input_ids"][i, : len(item.ids)] = torch.as_tensor(item.ids)
             batch["attention_mask"][i, : len(item.ids)] = 1
             batch["labels"][i, : len(item.labels)] = torch.from_numpy(item.labels)
+        if self.restore:
+            batch["hidden"] = torch.full((rows, width), IGNORE, dtype=torch.long)
+            for i, item in enumerate(items):
+                if item.hidden is not None:
+                    batch["hidden"][i, : len(item.hidden)] = torch.from_numpy(item.hidden)
         for name in items[0].extras:
             batch[name] = torch.from_numpy(np.stack([item.extras[name] for item in items]))
         return batch
+
+
+def hidden_places(length: int, share: float, span: float, rng: np.random.Generator) -> np.ndarray:
+    """Which of `length` tokens are hidden, bool: in expectation at most `share` of them, in runs of `span` in the mean.
+
+    Runs start anywhere with the same probability and may meet, so that a little less than the share is hidden.
+    """
+    starts = np.flatnonzero(rng.random(length) < share / span)
+    hidden = np.zeros(length, dtype=bool)
+    for start, run in zip(starts, rng.geometric(1 / span, len(starts)), strict=True):
+        hidden[start : start + run] = True
+    return hidden
 
 
 def share(batch: Mapping[str, torch.Tensor], index: int, count: int) -> dict[str, torch.Tensor]:
@@ -321,7 +350,8 @@ def share(batch: Mapping[str, torch.Tensor], index: int, count: int) -> dict[str
     if index < len(batch["labels"]):
         return {name: tensor[index::count] for name, tensor in batch.items()}
     spare = {name: tensor[:1] for name, tensor in batch.items()}
-    return {**spare, "labels": torch.full_like(spare["labels"], IGNORE)}
+    nothing = {name: torch.full_like(spare[name], IGNORE) for name in ("labels", "hidden") if name in spare}
+    return {**spare, **nothing}
 
 
 def mixture_weights(sizes: Sequence[int], given: Sequence[float | None], temperature: float) -> list[float]:
@@ -349,4 +379,4 @@ def mixture_weights(sizes: Sequence[int], given: Sequence[float | None], tempera
     return [left * power / sum(powers) if w is None else w for power, w in zip(powers, given, strict=True)]
 
 
-__all__ = ["BatchStream", "Item", "Mixture", "Source", "mixture_weights", "share"]
+__all__ = ["BatchStream", "Item", "Mixture", "Source", "hidden_places", "mixture_weights", "share"]

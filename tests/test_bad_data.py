@@ -85,6 +85,8 @@ TWICE = "target_columns must name each column and each metric once"
         ({}, {"on_error": "ignore"}, "on_error must be 'raise' or 'skip', got 'ignore'"),
         ({}, {"failures": "maybe"}, "failures must be outcome or drop, got 'maybe'"),
         ({}, {"mask_tokens": 2}, "mask_tokens must be a share from 0 to below 1, got 2"),
+        ({}, {"mask_tokens": 0.1, "mask_span": 0.5}, "mask_span must be a number of tokens, at least 1, got 0.5"),
+        ({}, {"mask_span": 3}, "mask_span is the length of what mask_tokens hides; set mask_tokens as well"),
         ({}, {"weight": 0}, "the weight of a source must be above zero, got 0"),
         ({}, {"validation": 0.8, "test": 0.8}, "must each be from 0 to 1 and together at most 1"),
     ],

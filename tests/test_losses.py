@@ -14,7 +14,7 @@ import code_rlm
 from code_rlm.generation_rlm import NumberGrammar
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
 from code_rlm.train import train
-from code_rlm.training.losses import Objective, Ordinals, digit_loss, ranking_loss
+from code_rlm.training.losses import Objective, Ordinals, digit_loss, ranking_loss, restore_loss
 from code_rlm.training.optimizers import WeightAverage, build_optimizers, schedule
 from code_rlm.training.options import TrainError, TrainOptions
 
@@ -110,13 +110,45 @@ def test_when_a_loss_is_asked_for_then_it_falls_in_training_and_the_logged_loss_
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     extra = []
     for _ in range(12):
-        total, cross_entropy = other(model, inputs, 18)
-        assert cross_entropy == plain(model, inputs, 18)[0]
+        total, (cross_entropy, restored) = other(model, inputs, 18)
+        assert cross_entropy == plain(model, inputs, 18)[0] and restored == 0
         extra.append((total - cross_entropy).item())
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
     assert 0 < extra[-1] < 0.7 * extra[0]
+
+
+def test_when_hidden_tokens_are_to_be_restored_then_only_their_places_count():
+    embeddings = torch.eye(5)
+    memory = torch.zeros(2, 4, 5)  # a place more than the text has: a score of the lexical path
+    memory[0, 1, 3], memory[1, 2, 0] = 40.0, 40.0
+    hidden = torch.full((2, 3), -100)
+    hidden[0, 1], hidden[1, 2] = 3, 1
+    loss = restore_loss(memory.requires_grad_(), embeddings, hidden)
+    assert loss.item() == pytest.approx(40.0)  # one is certain, the other certain of another token
+    loss.backward()
+    assert memory.grad[hidden.new_zeros(2, 4).bool().scatter(1, torch.tensor([[1], [2]]), True)].any()
+    assert not memory.grad[:, [0, 3]].any()
+    assert restore_loss(memory, embeddings, torch.full((2, 3), -100)) == 0
+
+
+def test_when_tokens_are_hidden_then_the_encoder_learns_to_restore_them_beside_the_numbers(make_model, batch):
+    model = make_model().train()
+    labels = torch.from_numpy(model.codec.encode([1.5, 27.0, 3e5]))
+    hidden = torch.where(torch.arange(batch["input_ids"].shape[1]) == 3, batch["input_ids"], -100)
+    inputs = {**batch, "labels": labels, "hidden": hidden}
+    objective = Objective(TrainOptions(restore_loss=0.5, data=[{"mask_tokens": 0.1}]), model.codec, torch.device("cpu"))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    found = []
+    for _ in range(12):
+        total, parts = objective(model, inputs, 18, 3)
+        assert total.item() == pytest.approx(parts[0].item() + 0.5 * parts[1].item())
+        found.append(parts)
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert (found[-1] < 0.8 * found[0]).all()
 
 
 # ---------------------------------------------------------------------------------------------------- optimisers

@@ -74,13 +74,17 @@ def test_when_two_processes_train_then_losses_and_weights_are_those_of_one(toy, 
 
 
 @pytest.mark.slow
-def test_when_two_processes_train_with_trees_and_magnitudes_then_losses_are_those_of_one(toy, tmp_path):
+def test_when_two_processes_train_with_all_that_can_be_added_then_losses_are_those_of_one(toy, tmp_path):
+    (source,) = yaml.safe_load((toy / "toy.yaml").read_text())["data"]
     flags = ["--model", repr({**MODEL, "decoder_dropout": 0.0}), "--steps", "2", "--batch_tokens", "300"]
-    flags += ["--lexical", "{trees: 3, buckets: 64}", "--magnitudes"]
+    flags += ["--lexical", "{trees: 3, buckets: 64}", "--magnitudes", "--restore_loss", "0.5"]
+    flags += ["--data", json.dumps([{**source, "mask_tokens": 0.3, "mask_span": 2}])]
     final = train(options_of(toy, tmp_path / "one", *flags))
     assert code_rlm.load(final)[0].config.lexical["trees"] == 3
     several(toy, tmp_path / "two", flags, ROOT / "train.py")
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+    one, two = ([e["restored"] for e in log_of(tmp_path / n) if "restored" in e] for n in ("one", "two"))
+    assert len(one) == 2 and one[0] > 1 and two == pytest.approx(one, rel=1e-3)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ import code_rlm
 from code_rlm import train as train_module
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.data.external import generic
-from code_rlm.data.mixture import Mixture, Source, share
+from code_rlm.data.mixture import Mixture, Source, hidden_places, share
 from code_rlm.data.readers import TASKS
 from code_rlm.data.schema import DataError, Example, to_dataset
 from code_rlm.errors_rlm import RLMError
@@ -492,6 +492,38 @@ def test_when_sources_have_weights_then_they_are_drawn_by_them_and_masks_spare_t
     share = np.mean([np.mean(np.array(ids[len(header) : -1]) == tokenizer.mask_token_id) for ids in masked])
     assert 0.4 < share < 0.6
     assert len({tuple(ids) for ids in masked}) == len(masked)
+
+
+def test_when_spans_are_hidden_then_their_share_and_length_are_as_asked():
+    rng = np.random.default_rng(0)
+    for part, span in ((0.15, 3.0), (0.3, 1.0)):
+        hidden = hidden_places(100_000, part, span, rng)
+        runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[0], hidden, [0]]))))[::2]
+        # Runs that start inside or right behind another make one with it.
+        assert 0.85 * part < hidden.mean() <= 1.02 * part
+        assert span <= runs.mean() < 1.5 * span
+    assert not hidden_places(50, 0.0, 3.0, rng).any() and len(hidden_places(0, 0.5, 3.0, rng)) == 0
+
+
+def test_when_hidden_tokens_are_kept_then_they_make_the_input_whole_again(source, tokenizer):
+    source.mask_tokens, source.mask_span = 0.3, 3.0
+    mixture = mixture_of([source], tokenizer, max_tokens=90, restore=True, pool=200)
+    items, groups = mixture.pool_of(0)
+    code = {row["text"] for row in rows_of()}
+    whole, cut = 0, 0
+    for item in items:
+        ids, masked = np.array(item.ids), np.array(item.ids) == tokenizer.mask_token_id
+        assert ((item.hidden != -100) == masked).all()
+        text = tokenizer.decode(np.where(masked, item.hidden, ids)[:-1].tolist()).split("\n", 3)[3]
+        whole += text in code
+        cut += item.cut
+    assert whole == len(items) - cut and 0 < cut < len(items)
+    batch = mixture.collate([items[i] for i in groups[0]])
+    assert batch["hidden"].shape == batch["input_ids"].shape
+    assert ((batch["hidden"] != -100) == (batch["input_ids"] == tokenizer.mask_token_id)).all()
+    # A process for which a batch has no row restores nothing.
+    alone = share({name: tensor[:1] for name, tensor in batch.items()}, 1, 2)
+    assert (alone["hidden"] == -100).all() and (alone["labels"] == -100).all()
 
 
 def test_when_code_is_swapped_then_the_rest_of_the_row_stays(tokenizer):

@@ -31,6 +31,7 @@ class Window:
     """What happened since the last log line."""
 
     losses: list[float] = field(default_factory=list)
+    restored: list[float] = field(default_factory=list)
     examples: int = 0
     tokens: int = 0
     padded: int = 0
@@ -48,6 +49,7 @@ class Window:
         seconds = time.perf_counter() - self.began
         return {
             "loss": sum(self.losses) / len(self.losses),
+            **({"restored": round(sum(self.restored) / len(self.restored), 4)} if self.restored else {}),
             "examples_per_s": round(self.examples / seconds, 1),
             "tokens_per_s": round(self.tokens / seconds),
             "padding": round(1 - self.tokens / max(1, self.padded), 4),

@@ -2,17 +2,19 @@
 
 Cross-entropy takes a 9 in place of an 8 for as wrong as a 1. `digit_loss` does not: the Wasserstein-1 distance between the
 predicted distribution and the label, place by place. `ranking_loss` looks at pairs of examples and asks only that the larger
-number be expected to be larger.
+number be expected to be larger. `restore_loss` is not about numbers: the encoder is to tell which tokens were hidden from it.
 """
 
 from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import extract_model_from_parallel
 from torch import nn
 
 from code_rlm.generation_rlm import NumberGrammar
 from code_rlm.numbers_rlm import NumberCodec
+from code_rlm.training.adapters import base_of
 from code_rlm.training.options import TrainError, TrainOptions
 
 IGNORE = -100
@@ -109,6 +111,22 @@ def ranking_loss(
     return losses.sum() / max(1, losses.numel())
 
 
+def restore_loss(memory: torch.Tensor, embeddings: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy of hidden tokens by what the encoder makes of their places.
+
+    A masked language model whose output layer is the token embeddings (arXiv 1810.04805, section 3.1, with weights tied as in
+    arXiv 1608.05859): nothing is added to the model. Spans instead of tokens as in SpanBERT (arXiv 1907.10529).
+
+    Args:
+        memory: What the decoder reads `(batch, at least length, size)`, places of the text first.
+        embeddings: `(vocabulary, size)`.
+        hidden: The token of each hidden place, -100 elsewhere `(batch, length)`.
+    """
+    places = hidden != IGNORE
+    logits = memory[:, : hidden.shape[1]][places].float() @ embeddings.float().T
+    return F.cross_entropy(logits, hidden[places], reduction="sum")
+
+
 class Objective:
     """The loss of a batch's share, so scaled that the shares of all processes and batches of a step add up to its mean."""
 
@@ -118,23 +136,24 @@ class Objective:
                 "ranking_loss needs the 'ordered' number format, whose tokens come in order of significance; this model "
                 f"writes {codec.format.layout!r}."
             )
-        self.digits, self.ranking = options.digit_loss, options.ranking_loss
+        self.digits, self.ranking, self.restoring = options.digit_loss, options.ranking_loss, options.restore_loss
         self.codec, self.grammar, self.ordinals = codec, NumberGrammar(codec), Ordinals(codec, device)
 
     def __call__(
-        self, model: nn.Module, batch: Mapping[str, torch.Tensor], num_items: int
+        self, model: nn.Module, batch: Mapping[str, torch.Tensor], num_items: int, num_hidden: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss to go backward from, and the cross-entropy in it.
+        """Loss to go backward from, and the parts of it that are logged, `(2,)`: of numbers and of hidden tokens, in nats.
 
         Args:
             model: Takes the batch as keywords.
             batch: Tensors, `labels` among them.
             num_items: Labels in the whole step, over all batches and processes.
+            num_hidden: Hidden tokens in the whole step.
         """
         inputs = dict(batch)
-        metric = inputs.pop("first_metric", None)
+        metric, hidden = inputs.pop("first_metric", None), inputs.pop("hidden", None)
         output = model(**inputs, num_items_in_batch=num_items)
-        loss = output.loss
+        loss, restored = output.loss, torch.zeros_like(output.loss)
         if self.digits:
             loss = (
                 loss + self.digits * digit_loss(output.logits, batch["labels"], self.grammar, self.ordinals) / num_items
@@ -143,12 +162,16 @@ class Objective:
             share = int((batch["labels"] != IGNORE).sum()) / num_items
             pairs = ranking_loss(output.logits, batch["labels"], metric, self.codec.length, self.grammar, self.ordinals)
             loss = loss + self.ranking * share * pairs
-        return loss, output.loss.detach()
+        if self.restoring:
+            embeddings = base_of(extract_model_from_parallel(model)).get_input_embeddings().weight
+            restored = restore_loss(output.encoder_last_hidden_state, embeddings, hidden) / max(1, num_hidden)
+            loss = loss + self.restoring * restored
+        return loss, torch.stack([output.loss, restored]).detach()
 
 
-def count_labels(batch: Mapping[str, torch.Tensor]) -> int:
-    """Labels of a batch that count."""
-    return int((batch["labels"] != IGNORE).sum())
+def count_labels(batch: Mapping[str, torch.Tensor], name: str = "labels") -> int:
+    """Labels of a batch that count: of numbers, or of `hidden` tokens."""
+    return int((batch[name] != IGNORE).sum()) if name in batch else 0
 
 
-__all__ = ["Objective", "Ordinals", "count_labels", "digit_loss", "ranking_loss"]
+__all__ = ["Objective", "Ordinals", "count_labels", "digit_loss", "ranking_loss", "restore_loss"]

@@ -127,7 +127,7 @@ def choose_head(
         )
     named = {
         "lora": options.lora is not None, "digit_loss": options.digit_loss, "ranking_loss": options.ranking_loss,
-        "lexical": model.lexical is not None,
+        "restore_loss": options.restore_loss, "lexical": model.lexical is not None,
     }  # fmt: skip
     if useless := [name for name, given in named.items() if given]:
         raise TrainError(f"{', '.join(useless)} go with the decoder alone, and a regression head leaves it out.")

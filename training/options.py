@@ -85,8 +85,9 @@ class TrainOptions(Checked):
     data: list[dict] = option(
         list,
         "sources, each {task: NAME} or {file: PATH, text_column:, target_columns: [...], group_column:}; further keys: "
-        "weight (share of the examples), metrics, mask_tokens (share of code tokens hidden), swap_text (share of draws with "
-        "another row's code, so that a small source is not learned by heart), failures (outcome: a failed run is an answer "
+        "weight (share of the examples), metrics, mask_tokens (share of code tokens hidden), mask_span (mean length of the "
+        "runs hidden, 1), swap_text (share of draws with another row's code, so that a small source is not learned by "
+        "heart), failures (outcome: a failed run is an answer "
         "of its own; drop: such rows are left out); of files: language_column or language, "
         "context_columns, outcome_column, on_error (raise; skip: bad rows are counted and left out), validation, test",
     )
@@ -164,6 +165,12 @@ class TrainOptions(Checked):
         0.0, "weight of the ordinal loss of digits and exponents, see training/losses.py", least=0
     )
     ranking_loss: float = option(0.0, "weight of the pairwise ranking loss, see training/losses.py", least=0)
+    restore_loss: float = option(
+        0.0,
+        "weight of the loss of restoring the tokens that mask_tokens hides: masked-span pretraining of the encoder, see "
+        "training/losses.py",
+        least=0,
+    )
     mixed_precision: str = option("no", "no, bf16 or fp16", choices=("no", "bf16", "fp16"))
     gradient_checkpointing: bool = option(False, "compute activations again in the backward pass: less memory, slower")
     compile: bool = option(
@@ -202,6 +209,10 @@ class TrainOptions(Checked):
         known = ("buckets", "longest_gram", "number_buckets", "largest_numbers", "code_numbers", "trees", "tree_grams")
         if unknown := sorted(set(map(str, self.lexical if isinstance(self.lexical, dict) else ())) - set(known)):
             raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")
+        if self.restore_loss and self.freeze_encoder:
+            raise TrainError("restore_loss trains the encoder, and freeze_encoder leaves it out; take one of them.")
+        if self.restore_loss and not any(entry.get("mask_tokens") for entry in self.data):
+            raise TrainError("restore_loss restores what mask_tokens hides; set mask_tokens: 0.15 in a data source.")
         if self.feature_cache and not self.freeze_encoder:
             raise TrainError(
                 "feature_cache keeps the outputs of an encoder that does not change: set freeze_encoder: true as well."

@@ -19,7 +19,7 @@ from code_rlm.numbers_rlm import NumberCodec
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.options import TrainError, TrainOptions
 
-_OWN_KEYS = ("weight", "mask_tokens", "swap_text", "failures")
+_OWN_KEYS = ("weight", "mask_tokens", "mask_span", "swap_text", "failures")
 
 
 @dataclass
@@ -93,6 +93,16 @@ def _load(entry: dict[str, Any], options: TrainOptions, tokenizer: RLMTokenizer)
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
             raise TrainError(f"{name}: {key} must be a share from 0 to below 1, got {share!r}.")
         setattr(source, key, float(share))
+    span = own.get("mask_span", 1.0)
+    if isinstance(span, bool) or not isinstance(span, (int, float)) or span < 1:
+        raise TrainError(f"{name}: mask_span must be a number of tokens, at least 1, got {span!r}.")
+    if "mask_span" in own and not source.mask_tokens:
+        raise TrainError(f"{name}: mask_span is the length of what mask_tokens hides; set mask_tokens as well.")
+    if source.mask_tokens and tokenizer.mask_token_id is None:
+        raise TrainError(
+            f"{name}: mask_tokens needs a tokenizer with a mask token, and this one has none; leave it out."
+        )
+    source.mask_span = float(span)
     held_out = None
     if len(validation):
         held_out = Source.from_dataset(name, validation, tokenizer, source.metrics, **settings)
