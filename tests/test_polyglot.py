@@ -8,6 +8,8 @@ import sys
 from collections import defaultdict
 from itertools import islice
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -15,7 +17,7 @@ from datasets import load_dataset
 from code_rlm.data.cards import check_card
 from code_rlm.data.external import generic
 from code_rlm.data.measure import TOOLCHAINS, Program, measure_programs
-from code_rlm.data.polyglot import dataset, estimates, ir
+from code_rlm.data.polyglot import dataset, estimates, ir, likeness
 from code_rlm.data.polyglot.__main__ import main
 from code_rlm.data.polyglot.cost import estimate
 from code_rlm.data.polyglot.emitters import EMITTERS, Style
@@ -25,7 +27,7 @@ from code_rlm.data.polyglot.ir import Assign, Call, For, Function, If, Int, Let,
 from code_rlm.data.polyglot.naming import choose_names
 from code_rlm.data.polyglot.reference import answer, answer_in_c, answer_in_python
 from code_rlm.data.readers import read_task
-from code_rlm.data.schema import FEATURES, DataError
+from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset
 from code_rlm.data.splits import near_duplicates, split_of
 
 SMALL = Budget(most_ms=75, most_bytes=20e6)
@@ -234,6 +236,35 @@ def test_when_estimates_are_written_then_no_problem_has_the_families_of_one_held
     assert main([*command, "--out", out, "--seed", "0"]) == 2 and "measured problems" in capsys.readouterr().err
     with pytest.raises(DataError, match="1, 2 or 3 stages, not 4"):
         estimates.write(out, seed=5, problems=1, each=1, languages=("c",), stages=(4,))
+
+
+def test_when_tables_are_likened_then_they_get_what_such_programs_were_measured_to_need(tmp_path, capsys, monkeypatch):
+    idle = {"c": 1e6, "python": 9e6}
+    made = [s for s in samples(0, 24, 7, ["c", "python"])]
+    names = ["peak_rss_bytes", "cpu_time_ms"]
+    needs = [[idle[s.language] + 2 * s.estimated_bytes, 5.0 + s.estimated_ms] for s in made]
+    rows = [Example(s.text, s.language, names, need, group=s.group) for s, need in zip(made, needs, strict=True)]
+    rows[0] = Example(rows[0].text, rows[0].language, names, [None, None], group=rows[0].group, outcome="timeout")
+    splits = {split: to_dataset([r for r in rows if split_of(r.group) == split]) for split in ("train", "validation")}
+    monkeypatch.setattr(likeness, "read_task", lambda task, root, split: splits[split])
+    monkeypatch.setattr(likeness, "MEASURED_PROBLEMS", 24)
+    table = str(tmp_path / "estimates.parquet")
+    estimates.write(table, seed=5, problems=60, each=1, languages=("c", "python"))
+    before = pq.read_table(table)
+    for _ in range(2):  # a second time changes nothing
+        assert main(["liken", table]) == 0
+        assert "peak_rss_bytes: rank correlation 0.9" in capsys.readouterr().out
+        after = pq.read_table(table)
+        assert after.drop_columns(list(likeness.METRICS)) == before
+        truth = [idle[r["language"]] + 2 * r["estimated_bytes"] for r in before.to_pylist()]
+        told = after["peak_rss_bytes"].to_pylist()
+        assert np.median(np.abs(np.log10(told) - np.log10(truth))) < 0.08
+    assert len(list(tmp_path.iterdir())) == 1
+    pq.write_table(after.set_column(1, "language", pa.array(["rust"] * len(after))), table)
+    assert main(["liken", table]) == 2 and "programs in rust were measured; leave these out" in capsys.readouterr().err
+    pq.write_table(after.drop_columns(["estimated_ms"]), table)
+    assert main(["liken", table]) == 2 and "has no column estimated_ms" in capsys.readouterr().err
+    assert main(["liken", str(tmp_path / "none")]) == 2 and "is no file" in capsys.readouterr().err
 
 
 def test_when_a_language_is_unknown_then_the_error_names_those_that_there_are():

@@ -5,10 +5,12 @@
     python -m code_rlm.data.polyglot noise programs.parquet --measured measured --out noise --programs 20
     python -m code_rlm.data.polyglot pack measured --noise noise --out data/polyglot_memory
     python -m code_rlm.data.polyglot estimate --seed 1 --problems 40000 --out polyglot_estimates.parquet
+    python -m code_rlm.data.polyglot liken polyglot_estimates.parquet
 
 `generate` without a command is the same as the first line: `python -m code_rlm.data.polyglot --seed 0 --out FILE`.
 Measuring is resumed when its command is given again. `estimate` runs nothing: it writes programs of other problems to
-pretrain on. See `install_toolchains.sh` for what it needs.
+pretrain on, and `liken` adds what programs with such estimates were measured to need. See `install_toolchains.sh` for what
+measuring needs.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from code_rlm.data.polyglot import dataset, estimates
+from code_rlm.data.polyglot import dataset, estimates, likeness
 from code_rlm.data.polyglot.emitters import EMITTERS
 from code_rlm.errors_rlm import RLMError
 
-COMMANDS = ("generate", "measure", "noise", "pack", "estimate")
+COMMANDS = ("generate", "measure", "noise", "pack", "estimate", "liken")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,6 +70,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--stages", type=int, nargs="+", default=[1, 2, 3], help="families a problem may have [1 2 3]"
     )
     estimate.add_argument("--out", required=True, metavar="FILE", help="parquet table to write")
+
+    liken = commands.add_parser(
+        "liken", help="add to such tables what programs with such estimates were measured to need"
+    )
+    liken.add_argument("tables", nargs="+", metavar="FILE", help="tables that estimate wrote; they are replaced")
+    liken.add_argument("--data-root", metavar="FOLDER", help="of the measured table [the one that ships]")
     return parser
 
 
@@ -97,6 +105,8 @@ def main(argv: list[str] | None = None) -> int:
                     stages=tuple(args.stages),
                 )
             )
+        elif args.command == "liken":
+            print(likeness.liken(args.tables, args.data_root))
         else:
             print(dataset.pack(args.measured, args.out, noise=args.noise, least=args.least))
     except RLMError as error:
