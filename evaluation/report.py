@@ -42,6 +42,7 @@ from code_rlm.evaluation.metrics import (
     spearman,
     top_1,
     top_share,
+    within_group_spearman,
 )
 
 SCORES: dict[str, Callable[[Any, Any], float]] = {
@@ -133,8 +134,10 @@ def score_predictions(
         - `uncalibrated`: `coverage`, `coverage_of_groups`, `width`, `crps`, `spearman`, `mape` of the model's own quantiles,
           where the others are calibrated; so `calibrated` tells which;
         - `truncated_share`; `seconds_per_row`; `languages`: name to `n`, `groups`, the four scores and `coverage`;
+          `within_languages`, where there are several: mean over languages of rho inside each, `{"value", "low", "high"}`;
         - `baselines`: name to `spearman`, `kendall`, `mape`, `median_ape`; `spearman_interval`, its confidence interval `[low,
-          high]`; `ahead`, `{"value", "low", "high"}`: how far the model's Spearman is above it, on the same resampled groups.
+          high]`; `ahead`, `{"value", "low", "high"}`: how far the model's Spearman is above it, on the same resampled groups;
+          `within_languages`, a number.
 
     Raises:
         EvaluationError: Columns that do not fit together, or no row that can be scored.
@@ -210,6 +213,8 @@ def score_predictions(
                 },
                 "coverage": _interval_scores(written[of], {q: v[of] for q, v in quantiles.items()}, here)["coverage"],
             }
+        if len(entry["languages"]) > 1:
+            entry["within_languages"] = resampled(within_group_spearman, target, median, languages)
     entry["baselines"] = {}
     for name, values in predictions.baselines.items():
         prediction = column(f"baseline {name}", values)
@@ -217,6 +222,8 @@ def score_predictions(
         own = resampled(spearman, target, prediction)
         found["spearman_interval"] = [own["low"], own["high"]]
         found["ahead"] = resampled(_spearman_ahead, target, median, prediction)
+        if "within_languages" in entry:
+            found["within_languages"] = _number(within_group_spearman(target, prediction, languages))
         entry["baselines"][name] = found
     return entry
 
@@ -484,6 +491,11 @@ def _language_section(entries: _Entries) -> _Section:
         for task, metric, entry in entries
         if len(entry.get("languages", {})) > 1
         for language, found in entry["languages"].items()
+    ]
+    rows += [
+        [task, metric, "mean inside one", "", _with_interval(entry["within_languages"]), "", "", ""]
+        for task, metric, entry in entries
+        if "within_languages" in entry
     ]
     return "By language", header, rows
 

@@ -74,6 +74,7 @@ class Row:
         width, own_width: Median of width over |target|, by nominal coverage.
         calibrated: Whether `coverage` is that of calibrated intervals.
         baselines: Name to score to value.
+        within_languages: Mean over languages of the Spearman correlation inside each; None where there is one language.
         paper: The paper's figures beside it.
         truncated_share: Share of rows of which the model saw only a part.
         excluded: Rows left out, by reason.
@@ -91,6 +92,7 @@ class Row:
     own_width: Mapping[str, float | None]
     calibrated: bool
     baselines: Mapping[str, Mapping[str, float | None]]
+    within_languages: Score | None = None
     paper: Sequence[PaperFigure] = ()
     truncated_share: float = 0.0
     excluded: Mapping[str, int] = field(default_factory=dict)
@@ -152,6 +154,7 @@ def _row(task: str, metric: str, entry: Mapping[str, Any]) -> Row:
         own_width=own.get("width", {}),
         calibrated=entry.get("calibrated", False),
         baselines=entry["baselines"],
+        within_languages=Score(**entry["within_languages"]) if "within_languages" in entry else None,
         paper=[each for each in FIGURES if each.about(task, metric)],
         truncated_share=entry.get("truncated_share", 0.0),
         excluded=entry.get("excluded", {}),
@@ -277,6 +280,22 @@ def baseline_table(rows: Iterable[Row]) -> list[str]:
     )
 
 
+def language_table(rows: Iterable[Row]) -> list[str]:
+    """Rank agreement inside one language, in the mean, of the model and of each baseline; no lines where no row has several."""
+    rows = [row for row in rows if row.within_languages is not None]
+    names = list(dict.fromkeys(name for row in rows for name in row.baselines))
+    return rows and table(
+        ["task", "metric", "**this model**", *(BASELINES.get(name, name) for name in names)],
+        [
+            [
+                *(row.task, row.metric, row.within_languages.text()),
+                *(_number(row.baselines.get(name, {}).get("within_languages")) for name in names),
+            ]
+            for row in rows
+        ],
+    )
+
+
 def paper_table(rows: Iterable[Row]) -> list[str]:
     """The paper's figures beside ours, from where, and what keeps the two apart."""
     return table(
@@ -377,6 +396,15 @@ def _section(name: str, report: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "### Intervals", "", *coverage_table(rows))
     yield from _block(coverage_words(rows))
     yield from ("", "### Beside simple baselines", "", *who_wins(rows), "", *baseline_table(rows))
+    if inside := language_table(rows):
+        yield from (
+            "",
+            "### Inside one language",
+            "",
+            "Mean over languages of Spearman's rho inside each.",
+            "",
+            *inside,
+        )
     if any(row.paper for row in rows):
         yield from ("", "### Beside the paper", "", f"Figures of {SOURCE}.", "", *paper_table(rows))
     notes = [f"- {note}" for note in report.get("notes", ())]

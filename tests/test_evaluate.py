@@ -82,8 +82,14 @@ def test_when_a_table_has_two_languages_then_each_has_scores(run):
             "0.9",
             "0.95",
         }
+    # Predictions that are all equal rank nothing, which counts as 0.
+    inside = np.mean([part["spearman"]["value"] or 0.0 for part in entry["languages"].values()])
+    assert entry["within_languages"]["value"] == pytest.approx(inside)
+    assert entry["within_languages"]["low"] <= inside <= entry["within_languages"]["high"]
     assert set(entry["baselines"]) == {"constant", "length_only", "tfidf_ridge", "gradient_boosting"}
     assert entry["baselines"]["gradient_boosting"]["spearman"] > 0.5
+    assert entry["baselines"]["gradient_boosting"]["within_languages"] > 0.5
+    assert entry["baselines"]["constant"]["within_languages"] == 0
     assert entry["seconds_per_row"] > 0 and entry["calibrated"] is False and "uncalibrated" not in entry
     assert set(entry["selection"]) == {"top_1", "top_1_chance", "top_5_percent", "top_10_percent", "top_25_percent"}
     assert entry["within_groups"]["groups"] + entry["within_groups"]["too_small"] == entry["groups"]

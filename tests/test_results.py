@@ -105,6 +105,15 @@ def test_when_a_metric_is_in_the_paper_then_its_figures_stand_beside_ours():
     assert not rows_of({"tasks": {"mine": {"latency_ms@pixel3": entry(0.9, 0.8, 0.95, 0.5)}}})[0].paper
 
 
+def test_when_a_table_has_several_languages_then_rank_inside_one_is_told():
+    several = entry(0.8, 0.7, 0.9, 0.6, within_languages={"value": 0.4, "low": 0.3, "high": 0.5})
+    several["baselines"]["gradient_boosting"]["within_languages"] = 0.25
+    text = page({"r": report(x_ms=entry(0.8, 0.7, 0.9, 0.6), y_ms=several)})
+    found = text.split("### Inside one language")[1].split("###")[0]
+    assert "| mine | y_ms | 0.400 (0.300 to 0.500) | – | 0.250 |" in found and "x_ms" not in found
+    assert "Inside one language" not in page({"r": report(x_ms=entry(0.8, 0.7, 0.9, 0.6))})
+
+
 def test_when_rows_are_read_then_the_report_is_as_before():
     given = report(x_ms=entry(0.8, 0.7, 0.9, 0.5, truncated_share=0.25, excluded={"no_prediction": 2}))
     before = copy.deepcopy(given)
