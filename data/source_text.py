@@ -141,14 +141,17 @@ def _indentation(text: str) -> int:
 
 
 def pieces(text: str, longest: int) -> Iterator[str]:
-    """Cuts a file into runs of top-level blocks of at most `longest` characters; a longer block, where a line ends."""
+    """Cuts a file into runs of top-level blocks of at most `longest` characters; a longer block, where a line ends.
+
+    Only a line that is longer itself makes a longer piece.
+    """
     lines = text.expandtabs(4).splitlines() if text.startswith("\t") else text.splitlines()
     piece: list[str] = []
     size = safe = 0  # safe: how many lines of the piece end where a block does
     for line in lines:
         begins = bool(piece) and not piece[-1].strip() and line[:1].strip() != "" and line[0] not in _CLOSES
         safe = len(piece) if begins else safe
-        if piece and size + len(line) + 1 > longest:
+        while piece and size + len(line) + 1 > longest:
             end = safe or len(piece)
             yield "\n".join(piece[:end]).strip("\n")
             piece = piece[end:]
@@ -177,11 +180,18 @@ def rows_of(file: tuple[str, str, str], *, longest: int) -> list[dict[str, Any]]
 def find(roots: Iterable[Path]) -> dict[str, list[tuple[str, str, str]]]:
     """Files below the roots by language, each as (path, language, group): a group is a folder or file right below a root."""
     found: dict[str, list[tuple[str, str, str]]] = {}
+    roots = list(dict.fromkeys(roots))
+    places = {root.resolve() for root in roots}
     for root in roots:
         if not root.is_dir():
             raise DataError(f"{root} is no folder; give folders of source text with --roots")
         for folder, folders, files in os.walk(root):
-            folders[:] = sorted(f for f in folders if f not in ("__pycache__", "node_modules", ".git"))
+            # A root inside another, as installed packages are, is read once, with groups of its own.
+            folders[:] = sorted(
+                each
+                for each in folders
+                if each not in ("__pycache__", "node_modules", ".git") and Path(folder, each).resolve() not in places
+            )
             for name in sorted(files):
                 path = Path(folder, name)
                 language = LANGUAGES.get(path.suffix.lower())

@@ -20,6 +20,7 @@ import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,8 @@ def score_predictions(
         - `uncalibrated`: `coverage`, `coverage_of_groups`, `width`, `crps`, `spearman`, `mape` of the model's own quantiles,
           where the others are calibrated; so `calibrated` tells which;
         - `truncated_share`; `seconds_per_row`; `languages`: name to `n`, `groups`, the four scores and `coverage`;
-          `within_languages`, where there are several: mean over languages of rho inside each, `{"value", "low", "high"}`;
+          `within_languages`, where several have more than 8 rows: mean over those languages of rho inside each, `{"value",
+          "low", "high"}`;
         - `baselines`: name to `spearman`, `kendall`, `mape`, `median_ape`; `spearman_interval`, its confidence interval `[low,
           high]`; `ahead`, `{"value", "low", "high"}`: how far the model's Spearman is above it, on the same resampled groups;
           `within_languages`, a number.
@@ -213,8 +215,11 @@ def score_predictions(
                 },
                 "coverage": _interval_scores(written[of], {q: v[of] for q, v in quantiles.items()}, here)["coverage"],
             }
-        if len(entry["languages"]) > 1:
-            entry["within_languages"] = resampled(within_group_spearman, target, median, languages)
+        counted = np.isin(languages, per_group_spearman(target, median, languages).names)
+        if len(set(languages[counted])) > 1:
+            columns = (target[counted], median[counted], languages[counted])
+            within = None if groups is None else groups[counted]
+            entry["within_languages"] = resampled(partial(within_group_spearman, more_than=1), *columns, within=within)
     entry["baselines"] = {}
     for name, values in predictions.baselines.items():
         prediction = column(f"baseline {name}", values)

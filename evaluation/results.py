@@ -401,7 +401,7 @@ def _section(name: str, report: Mapping[str, Any]) -> Iterator[str]:
             "",
             "### Inside one language",
             "",
-            "Mean over languages of Spearman's rho inside each.",
+            "Mean of Spearman's rho inside each language that has more than 8 rows.",
             "",
             *inside,
         )

@@ -15,6 +15,7 @@ from code_rlm.generation_rlm import NumberGrammar
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
 from code_rlm.train import train
 from code_rlm.training.losses import Objective, Ordinals, digit_loss, ranking_loss, restore_loss
+from code_rlm.training.models import check_restoring
 from code_rlm.training.optimizers import WeightAverage, build_optimizers, schedule
 from code_rlm.training.options import TrainError, TrainOptions
 
@@ -226,3 +227,15 @@ def test_when_a_run_keeps_an_average_then_it_is_saved_and_resumed_bit_by_bit(toy
     assert saved[0] != (tmp_path / "plain" / "final" / "model.safetensors").read_bytes()
     losses = [[e["loss"] for e in log_of(tmp_path / name) if "loss" in e] for name in ("whole", "plain")]
     assert losses[0] == losses[1]
+
+
+def test_when_an_encoder_cannot_learn_to_restore_then_it_is_refused(make_model):
+    options = TrainOptions(restore_loss=1.0, data=[{"mask_tokens": 0.1}])
+    check_restoring(make_model(), options)
+    with pytest.raises(TrainError, match="this one is frozen; set freeze_encoder: false"):
+        check_restoring(make_model(freeze_encoder=True), options)
+    narrow = make_model()
+    narrow.set_input_embeddings(torch.nn.Embedding(10, 3))
+    with pytest.raises(TrainError, match="which are 3 wide in this encoder where its output is"):
+        check_restoring(narrow, options)
+    check_restoring(narrow, TrainOptions())

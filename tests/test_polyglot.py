@@ -261,7 +261,9 @@ def test_when_tables_are_likened_then_they_get_what_such_programs_were_measured_
         assert np.median(np.abs(np.log10(told) - np.log10(truth))) < 0.08
     assert len(list(tmp_path.iterdir())) == 1
     pq.write_table(after.set_column(1, "language", pa.array(["rust"] * len(after))), table)
-    assert main(["liken", table]) == 2 and "programs in rust were measured; leave these out" in capsys.readouterr().err
+    assert main(["liken", table]) == 0
+    assert f"{len(after)} of them (rust) left empty: not measured" in capsys.readouterr().out
+    assert pq.read_table(table)["peak_rss_bytes"].null_count == len(after)
     pq.write_table(after.drop_columns(["estimated_ms"]), table)
     assert main(["liken", table]) == 2 and "has no column estimated_ms" in capsys.readouterr().err
     assert main(["liken", str(tmp_path / "none")]) == 2 and "is no file" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from code_rlm.data.source_text import METRICS, main, measure, pieces
+from code_rlm.data.source_text import METRICS, find, main, measure, pieces
 from code_rlm.training.options import TrainOptions
 from code_rlm.training.sources import load_sources
 
@@ -54,6 +54,21 @@ def test_when_a_file_is_cut_then_nothing_is_lost_and_blocks_stay_whole():
     long = "\n".join(["def g():", *(f"    a{i} = {i}" for i in range(60))])
     found = list(pieces(long, 200))
     assert "\n".join(found) == long and all(len(piece) <= 200 for piece in found)
+
+
+def test_when_a_long_line_follows_a_short_block_then_no_piece_is_too_long():
+    text = "\n".join(["x = 1", "", "def f():", "    " + "a" * 186, "    " + "b" * 180, "    return 1"])
+    found = list(pieces(text, 210))
+    assert max(map(len, found)) <= 210 and "".join("".join(found).split()) == "".join(text.split())
+
+
+def test_when_a_root_lies_inside_another_then_its_files_are_read_once(tmp_path):
+    inner = tmp_path / "lib" / "site-packages"
+    for folder in (tmp_path / "lib" / "json", inner / "numpy", inner / "torch"):
+        folder.mkdir(parents=True)
+        (folder / "a.py").write_text("x = 1\n")
+    files = find([tmp_path / "lib", inner, inner])["python"]
+    assert sorted(group for _, _, group in files) == ["lib/json", "site-packages/numpy", "site-packages/torch"]
 
 
 def test_when_a_machine_is_read_then_the_table_can_be_trained_on(tmp_path, capsys, tokenizer):

@@ -93,6 +93,24 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
     model.lexical.channel_embedding.data = old.channel_embedding.data
 
 
+def check_restoring(model: RLMForConditionalGeneration, options: TrainOptions) -> None:
+    """Refuses `restore_loss` for an encoder that it could not train.
+
+    Raises:
+        TrainError: A frozen encoder, or one whose token embeddings are narrower than what it gives.
+    """
+    if not options.restore_loss:
+        return
+    if model.config.freeze_encoder:
+        raise TrainError("restore_loss trains the encoder, and this one is frozen; set freeze_encoder: false.")
+    width, size = model.get_input_embeddings().weight.shape[1], model.config.encoder_hidden_size
+    if width != size:
+        raise TrainError(
+            f"restore_loss tells hidden tokens by their embeddings, which are {width} wide in this encoder where its output "
+            f"is {size}; leave it out."
+        )
+
+
 def choose_head(
     model: RLMForConditionalGeneration, options: TrainOptions, sources: Sequence[Source], held_out: Sequence[Source]
 ) -> None:
@@ -233,4 +251,11 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-__all__ = ["build_model", "choose_head", "count_parameters", "load_tokenizer", "prepare_for_training"]
+__all__ = [
+    "build_model",
+    "check_restoring",
+    "choose_head",
+    "count_parameters",
+    "load_tokenizer",
+    "prepare_for_training",
+]

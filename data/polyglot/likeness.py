@@ -65,15 +65,13 @@ class Likeness:
         return np.column_stack([codes, np.log10(estimates + [1.0, 0.01])])
 
     def __call__(self, languages: Sequence[str], estimates: np.ndarray) -> np.ndarray:
-        """What such programs need, `(rows, 2)`.
-
-        Raises:
-            DataError: A language of which too few programs were measured.
-        """
-        if unknown := sorted(set(languages) - set(self.codes)):
-            raise DataError(f"fewer than {_LEAST_ROWS} programs in {', '.join(unknown)} were measured; leave these out")
-        features = self._features(languages, estimates)
-        return 10 ** np.column_stack([each.predict(features) for each in self.trees])
+        """What such programs need, `(rows, 2)`; NaN in languages of which too few programs were measured."""
+        known = np.array([name in self.codes for name in languages], dtype=bool)
+        needs = np.full((len(languages), len(METRICS)), np.nan)
+        if known.any():
+            features = self._features([name for name in languages if name in self.codes], estimates[known])
+            needs[known] = 10 ** np.column_stack([each.predict(features) for each in self.trees])
+        return needs
 
 
 def measured(data_root: str | None, split: str) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -105,11 +103,11 @@ def liken(tables: Sequence[str], data_root: str | None = None) -> str:
     """Write METRICS into tables that `estimates.write` wrote; returns how well it does on validation rows, in words.
 
     Args:
-        tables: Parquet files; each is replaced by itself with two more columns.
+        tables: Parquet files; each is replaced by itself with two more columns, empty where a language was not measured.
         data_root: Folder of the measured table; None for the one that ships.
 
     Raises:
-        DataError: A table without estimates, or in a language that was not measured.
+        DataError: A table without estimates.
     """
     read = []
     for path in tables:
@@ -124,11 +122,15 @@ def liken(tables: Sequence[str], data_root: str | None = None) -> str:
     for path, table in zip(tables, read, strict=True):
         estimates = np.column_stack([table["estimated_bytes"].to_numpy(), table["estimated_ms"].to_numpy()])
         for name, column in zip(METRICS, told(table["language"].to_pylist(), estimates).T, strict=True):
-            table = table.append_column(name, pa.array(column))
+            table = table.append_column(name, pa.array(column, from_pandas=True))
         partial_file = Path(f"{path}.partial")
         pq.write_table(table, partial_file, compression="zstd")
         partial_file.replace(path)
-        done.append(f"{path}: {len(table)} rows")
+        strange = [name for name in table["language"].to_pylist() if name not in told.codes]
+        left = (
+            f", {len(strange)} of them ({', '.join(sorted(set(strange)))}) left empty: not measured" if strange else ""
+        )
+        done.append(f"{path}: {len(table)} rows{left}")
     languages, estimates, values = measured(data_root, "validation")
     found = told(languages, estimates)
     words = []
