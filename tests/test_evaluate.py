@@ -69,7 +69,8 @@ def run(checkpoint, table, tmp_path, capsys):
     return evaluate
 
 
-def test_when_a_table_has_two_languages_then_each_has_scores(run):
+def test_when_a_table_has_two_languages_then_each_has_scores(run, table):
+    programs(720).to_parquet(table)
     status, report, _ = run(targets=("peak_memory_bytes", "cpu_time_ms"))
     assert status == 0 and set(report["tasks"]["mine.parquet"]) == {"peak_memory_bytes", "cpu_time_ms"}
     entry = report["tasks"]["mine.parquet"]["peak_memory_bytes"]
