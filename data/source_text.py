@@ -161,15 +161,15 @@ def pieces(text: str, longest: int) -> Iterator[str]:
     yield "\n".join(piece).strip("\n")
 
 
-def rows_of(file: tuple[str, str, str], *, longest: int) -> list[dict[str, Any]]:
-    """The rows of a (path, language, group); none where it cannot be read as text."""
+def rows_of(file: tuple[str, str, str], *, longest: int) -> list[dict[str, Any]] | None:
+    """The rows of a (path, language, group); None where it cannot be read as text or has lines that nobody wrote."""
     path, language, group = file
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return []
+        return None
     if max(map(len, text.splitlines()), default=0) > _LONGEST_LINE:
-        return []
+        return None
     rows = []
     for piece in pieces(text, longest):
         if piece.count("\n") + 1 >= _LEAST_LINES and (counts := measure(piece, language)):
@@ -218,13 +218,16 @@ def write(out: str, roots: Sequence[Path], *, each: int, longest: int, seed: int
     rng = random.Random(seed)
     rows: list[dict[str, Any]] = []
     seen: set[bytes] = set()
-    doubles = 0
+    doubles = unread = 0
     with ProcessPoolExecutor(os.cpu_count()) as pool:
         for language, files in sorted(find(roots).items()):
             rng.shuffle(files)
             # A few pieces a file at the most, so that a language is not a few large files.
             before, taken = len(rows), files[: 2 * each]
             for found in tqdm(pool.map(partial(rows_of, longest=longest), taken, chunksize=16), language, len(taken)):
+                if found is None:
+                    unread += 1
+                    continue
                 for row in rng.sample(found, min(3, len(found))):
                     digest = hashlib.sha256(row["text"].encode()).digest()[:16]
                     if digest in seen:
@@ -241,7 +244,7 @@ def write(out: str, roots: Sequence[Path], *, each: int, longest: int, seed: int
     pq.write_table(pa.Table.from_pylist(rows), path, compression="zstd")
     counts = Counter(row["language"] for row in rows)
     words = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-    return f"{path}: {len(rows)} pieces, {doubles} doubles left out; {words}"
+    return f"{path}: {len(rows)} pieces, {doubles} doubles and {unread} files (no text, or very long lines) left out; {words}"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -83,7 +83,10 @@ def test_when_a_machine_is_read_then_the_table_can_be_trained_on(tmp_path, capsy
     (tmp_path / "lib" / "one" / "code.go").write_text(f"package p\n\n{GO}\n")
     out = tmp_path / "out" / "source.parquet"
     assert main(["--out", str(out), "--roots", str(tmp_path / "lib"), "--pieces", "50"]) == 0
-    assert "13 pieces, 1 doubles left out; go 1, python 12" in capsys.readouterr().out
+    assert (
+        "13 pieces, 1 doubles and 2 files (no text, or very long lines) left out; go 1, python 12"
+        in capsys.readouterr().out
+    )
     table = pd.read_parquet(out)
     assert table.text.is_unique and set(table.group) == {
         f"lib/{n}" for n in ("one", "two", "three", "four", "five", "six")
