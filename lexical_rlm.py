@@ -11,7 +11,9 @@ Features of one text, all computed from its token ids behind the first line (whi
 - numbers of the header's further lines, such as `# input_size: 1024x4096`: a run of single-digit tokens is one number;
   log10(1 + number) is added up by the line's first word and the token before the number
 - the largest numbers of the code (sizes stand in programs as constants), as log10(1 + number), zeros where there are fewer
-- the code's numbers as log10(1 + number), the largest behind each token: `[1000`, `= 1000` and `calloc(1000` weigh differently
+- the code's numbers as log10(1 + number), the largest behind each token, and behind each two: `[1000`, `= 1000` and
+  `calloc(1000` weigh differently
+- those that the code's names are bound to (`magnitudes_rlm.NumberReader`), likewise: `calloc(n` with `n = 1000` above
 - length: logarithms of the number of tokens and of line breaks
 
 A channel's score is a linear function of these features, on a scale of its own (`ScoreScale`). With `trees` it is that plus
@@ -30,7 +32,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .errors_rlm import CheckpointError
-from .magnitudes_rlm import read_numbers
+from .magnitudes_rlm import NumberReader, read_numbers
 
 TREE_NODES = 31  # of a tree: 16 leaves
 _KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
@@ -125,9 +127,13 @@ class LexicalSettings:
         longest_gram: Tokens in the longest n-gram.
         number_buckets: Hash buckets of the places of numbers in the header.
         largest_numbers: How many of the code's largest numbers are features.
-        code_numbers: Hash buckets of the code's numbers by the token before; 0: none.
+        code_numbers: Hash buckets of the code's numbers by the tokens before; 0: none.
+        name_numbers: Hash buckets of the numbers that names are bound to, by the tokens before each name; 0: none.
+        number_context: How many tokens before a number count: by one there are so many buckets, by two as many again, and on.
+        vocabulary: Tokens of the tokenizer that names are read of; 0 without `name_numbers`.
         trees: Boosted trees of a channel, of at most `TREE_NODES` nodes; 0: none.
         tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
+        tree_numbers: How many places of the code's numbers they can look at, chosen likewise.
         scales: For each channel what its scores stand for; none for channels that nothing was fitted to yet.
     """
 
@@ -140,8 +146,12 @@ class LexicalSettings:
     number_buckets: int = 32
     largest_numbers: int = 0
     code_numbers: int = 0
+    name_numbers: int = 0
+    number_context: int = 1
+    vocabulary: int = 0
     trees: int = 0
     tree_grams: int = 384
+    tree_numbers: int = 1536
     scales: tuple[ScoreScale | None, ...] = ()
 
     def __post_init__(self):
@@ -159,8 +169,12 @@ class LexicalSettings:
             "number_buckets": 1,
             "largest_numbers": 0,
             "code_numbers": 0,
+            "name_numbers": 0,
+            "number_context": 1,
+            "vocabulary": 0,
             "trees": 0,
             "tree_grams": 1,
+            "tree_numbers": 0,
         }
         for name, least in least_of.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
@@ -187,7 +201,8 @@ class LexicalSettings:
     @property
     def size(self) -> int:
         """Number of features."""
-        return self.buckets + 2 * self.number_buckets + self.largest_numbers + self.code_numbers + 2
+        placed = self.number_context * (self.code_numbers + self.name_numbers)
+        return self.buckets + 2 * self.number_buckets + self.largest_numbers + placed + 2
 
 
 class LexicalPath(nn.Module):
@@ -197,6 +212,7 @@ class LexicalPath(nn.Module):
         weight: `(features, channels)`, fitted in closed form, never by gradients.
         bias: `(channels,)`.
         idf: Inverse document frequency by bucket `(buckets,)`.
+        reader: Finds names that are bound to numbers; there only with `name_numbers`, and to be told the vocabulary.
         tree_feature, tree_left, tree_right: For each node the feature it asks for and the nodes that follow, itself for a
             leaf, int `(channels, trees, TREE_NODES)`; these buffers are there only with `trees`.
         tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(channels, trees, TREE_NODES)`.
@@ -209,6 +225,8 @@ class LexicalPath(nn.Module):
         self.register_buffer("weight", torch.zeros(settings.size, channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("idf", torch.ones(settings.buckets))
+        if settings.name_numbers:
+            self.reader = NumberReader(settings.vocabulary)
         if settings.trees:
             shape = (channels, settings.trees, TREE_NODES)
             self.register_buffer("tree_feature", torch.zeros(shape, dtype=torch.int32))
@@ -253,26 +271,34 @@ class LexicalPath(nn.Module):
 
     def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
         """Sums of log10(1 + number) of the header and logarithms of their counts, by place; the largest of the code; those of
-        the code by the token before.
+        the code by the tokens before, and those of its names.
 
         Returns:
-            `(batch, 2 * number buckets + largest numbers + code numbers)`.
+            `(batch, 2 * number buckets + largest numbers + number context * (code numbers + name numbers))`.
         """
         s, device = self.settings, ids.device
         sums = torch.zeros(len(ids), s.number_buckets, device=device)
         counts = torch.zeros_like(sums)
         largest = torch.zeros(len(ids), s.largest_numbers, device=device)
-        placed = torch.zeros(len(ids), s.code_numbers, device=device)
+        placed = torch.zeros(len(ids), s.number_context, s.code_numbers, device=device)
+        named = torch.zeros(len(ids), s.number_context, s.name_numbers, device=device)
         if s.digit_tokens:
             begins_line = F.pad(lines[:, :-1], (1, 0), value=True)
             code = begins_line & ~torch.isin(ids, torch.tensor(s.comment_tokens, device=device, dtype=torch.long))
             header = body & (code.cumsum(1) == 0)
-            if s.largest_numbers or s.code_numbers:
+            if s.largest_numbers or s.code_numbers or s.name_numbers:
                 begins, number = read_numbers(self._digits(ids, body & ~header))
                 sizes = torch.where(begins, (number + 1).log10(), 0.0).float()
-            if s.code_numbers:
-                key = _mix(F.pad(ids[:, :-1], (1, 0))) % s.code_numbers
-                placed.scatter_reduce_(1, key, sizes, "amax")
+            if s.name_numbers:
+                _, begins_name, bound = self.reader.bound_names(ids, begins, number)
+                bound = torch.where(begins_name & body & ~header, (bound + 1).log10(), 0.0).float()
+            before = torch.zeros_like(ids)
+            for k in range(s.number_context):
+                before = _mix(before * 31 + F.pad(ids, (k + 1, 0))[:, : ids.shape[1]])
+                if s.code_numbers:
+                    placed[:, k].scatter_reduce_(1, before % s.code_numbers, sizes, "amax")
+                if s.name_numbers:
+                    named[:, k].scatter_reduce_(1, before % s.name_numbers, bound, "amax")
             if s.largest_numbers:
                 found = sizes.topk(min(s.largest_numbers, sizes.shape[1]), 1).values
                 largest[:, : found.shape[1]] = found
@@ -286,7 +312,7 @@ class LexicalPath(nn.Module):
             key = _mix(_mix(word) + F.pad(ids[:, :-1], (1, 0))) % s.number_buckets
             sums.scatter_add_(1, key, torch.where(begins, (number + 1).log10(), 0.0).float())
             counts.scatter_add_(1, key, begins.float())
-        return torch.cat([sums, (counts + 1).log(), largest, placed], 1)
+        return torch.cat([sums, (counts + 1).log(), largest, placed.flatten(1), named.flatten(1)], 1)
 
     def _digits(self, ids: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
         """The digit that each token is, -1 for none and outside of `where`, int64 `(batch, length)`."""

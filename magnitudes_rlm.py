@@ -54,27 +54,22 @@ def _name_hash(name: str) -> int:
     return value
 
 
-class MagnitudeEmbedding(nn.Module):
-    """Adds to the embeddings what depends on the size of numbers. Begins as zero: the encoder stays what it was.
+class NumberReader(nn.Module):
+    """Finds the numbers of a text and the names that are bound to one, whatever the language.
 
     A name is bound where an assignment of one number to it stands in the text (`n = 40`, `n: i64 = 40`, `n := 40`) or a
     definition (`#define n 40`, `(define n 40)`); of several the largest counts. What the program does to the name later is not
     followed.
 
     Args:
-        vocab_size: Tokens that the encoder knows.
-        hidden_size: Width of the embeddings.
+        vocab_size: Tokens that are known.
 
     Attributes:
-        literals, names: What is added at each knot, `(knots, hidden size)`, to digits and to names.
         digits, kinds, lengths, hashes: What is read of each token, `(vocabulary,)`; see `read_vocabulary`.
     """
 
-    def __init__(self, vocab_size: int, hidden_size: int):
+    def __init__(self, vocab_size: int):
         super().__init__()
-        knots = DECADES * KNOTS_PER_DECADE + 1
-        self.literals = nn.Parameter(torch.zeros(knots, hidden_size))
-        self.names = nn.Parameter(torch.zeros(knots, hidden_size))
         self.register_buffer("digits", torch.full((vocab_size,), -1, dtype=torch.int8))
         self.register_buffer("kinds", torch.zeros(vocab_size, dtype=torch.uint8))
         self.register_buffer("lengths", torch.zeros(vocab_size, dtype=torch.int32))
@@ -87,7 +82,7 @@ class MagnitudeEmbedding(nn.Module):
             texts: The text of every token, by id; empty for those that are no text.
         """
         if len(texts) > len(self.digits):
-            raise ValueError(f"{len(texts)} tokens are more than the {len(self.digits)} that the encoder knows.")
+            raise ValueError(f"{len(texts)} tokens are more than the {len(self.digits)} there is room for.")
         for token, text in enumerate(texts):
             bare = text.strip()
             part = _PART_PATTERN.fullmatch(bare) is not None and text in (bare, " " + bare)
@@ -98,28 +93,19 @@ class MagnitudeEmbedding(nn.Module):
             self.lengths[token] = len(bare) if part else 0
             self.hashes[token] = _name_hash(bare) if part else 0
 
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """What is added, `(batch, length, hidden size)`; nothing for tokens that are neither a digit nor of a bound name."""
-        digits = self.digits[input_ids].long()
-        begins, number = read_numbers(digits)
-        places = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
-        literal = number.gather(1, torch.where(begins, places, 0).cummax(1).values)
-        bound, named = self._bound_names(input_ids, begins, number)
-        added = self._at(self.literals, literal) * (digits >= 0)[..., None]
-        return added + self._at(self.names, named) * bound[..., None]
-
-    @staticmethod
-    def _at(table: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
-        """The table interpolated at the sizes of numbers, `(batch, length, hidden size)`."""
-        at = ((number + 1).log10() * KNOTS_PER_DECADE).clamp_max(len(table) - 1).float()
-        below = at.floor().long().clamp_max(len(table) - 2)
-        share = (at - below)[..., None].to(table.dtype)
-        return torch.lerp(F.embedding(below, table), F.embedding(below + 1, table), share)
-
-    def _bound_names(
+    def bound_names(
         self, ids: torch.Tensor, begins: torch.Tensor, number: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Which tokens belong to a bound name, bool `(batch, length)`, and the number that it is bound to."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Where names stand that are bound to a number.
+
+        Args:
+            ids: Token ids, int64 `(batch, length)`.
+            begins, number: What `read_numbers` reads of their digits.
+
+        Returns:
+            Which tokens belong to a bound name and which of them begin one, bool `(batch, length)`, and the number that the
+            name is bound to, float64 `(batch, length)`.
+        """
         kinds = self.kinds[ids]
 
         def has(bit: int) -> torch.Tensor:
@@ -131,7 +117,7 @@ class MagnitudeEmbedding(nn.Module):
         word = starts.cumsum(1)
         words = int(word.max()) + 1
         if words < 3:
-            return torch.zeros_like(part), torch.zeros_like(number)
+            return torch.zeros_like(part), torch.zeros_like(part), torch.zeros_like(number)
 
         def of_words(values: torch.Tensor) -> torch.Tensor:
             return torch.zeros(len(ids), words, dtype=values.dtype, device=ids.device).scatter_add(1, word, values)
@@ -165,9 +151,46 @@ class MagnitudeEmbedding(nn.Module):
         same = (name[:, :, None] == chosen[:, None]) & known[:, None]
         bound = same.any(2) & ~is_number
         size = torch.where(same, value.gather(1, at)[:, None], 0.0).amax(2)
-        return bound.gather(1, word) & part, size.gather(1, word)
+        belongs = bound.gather(1, word) & part
+        return belongs, belongs & starts, size.gather(1, word)
+
+
+class MagnitudeEmbedding(NumberReader):
+    """Adds to the embeddings what depends on the size of numbers. Begins as zero: the encoder stays what it was.
+
+    Args:
+        vocab_size: Tokens that the encoder knows.
+        hidden_size: Width of the embeddings.
+
+    Attributes:
+        literals, names: What is added at each knot, `(knots, hidden size)`, to digits and to names.
+    """
+
+    def __init__(self, vocab_size: int, hidden_size: int):
+        super().__init__(vocab_size)
+        knots = DECADES * KNOTS_PER_DECADE + 1
+        self.literals = nn.Parameter(torch.zeros(knots, hidden_size))
+        self.names = nn.Parameter(torch.zeros(knots, hidden_size))
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """What is added, `(batch, length, hidden size)`; nothing for tokens that are neither a digit nor of a bound name."""
+        digits = self.digits[input_ids].long()
+        begins, number = read_numbers(digits)
+        places = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        literal = number.gather(1, torch.where(begins, places, 0).cummax(1).values)
+        bound, _, named = self.bound_names(input_ids, begins, number)
+        added = self._at(self.literals, literal) * (digits >= 0)[..., None]
+        return added + self._at(self.names, named) * bound[..., None]
+
+    @staticmethod
+    def _at(table: torch.Tensor, number: torch.Tensor) -> torch.Tensor:
+        """The table interpolated at the sizes of numbers, `(batch, length, hidden size)`."""
+        at = ((number + 1).log10() * KNOTS_PER_DECADE).clamp_max(len(table) - 1).float()
+        below = at.floor().long().clamp_max(len(table) - 2)
+        share = (at - below)[..., None].to(table.dtype)
+        return torch.lerp(F.embedding(below, table), F.embedding(below + 1, table), share)
 
 
 _DEFINE = _name_hash("define")
 
-__all__ = ["MagnitudeEmbedding", "read_numbers"]
+__all__ = ["MagnitudeEmbedding", "NumberReader", "read_numbers"]

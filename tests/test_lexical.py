@@ -16,7 +16,7 @@ from code_rlm.data.schema import Example, to_dataset
 from code_rlm.inputs_rlm import format_header, tokenize
 from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
 from code_rlm.training.forest import Forest
-from code_rlm.training.lexical import fit_lexical_path, settings_for
+from code_rlm.training.lexical import fit_lexical_path, settings_for, token_texts
 from code_rlm.training.models import build_model
 from code_rlm.training.options import TrainError, TrainOptions
 
@@ -329,6 +329,78 @@ def test_when_numbers_of_the_code_are_features_then_the_largest_counts_behind_ea
     assert both.sum() == pytest.approx(3.0) and torch.equal(both.minimum(one), one)
     text = format_header(["a"], "python", []) + "x = y\n"
     assert len(wide.features(ids_of(tokenizer, text)[0])[0]) == wide.settings.size
+
+
+def test_when_names_are_bound_to_numbers_then_they_count_where_they_are_used(settings, tokenizer):
+    path = LexicalPath(dataclasses.replace(settings, name_numbers=64, vocabulary=len(tokenizer)), 32)
+    path.reader.read_vocabulary(token_texts(tokenizer))
+
+    def names(code, context=()):
+        text = format_header(["a"], "python", context) + code
+        found = path.features(ids_of(tokenizer, text)[0])[0]
+        assert len(found) == path.settings.size
+        return found[-66:-2]
+
+    assert names("f(9)\nx = y\n", ["n: 12345"]).sum() == 0
+    bound, used = names("n = 99\n"), names("n = 99\nf(n)\n")
+    # `n` itself stands behind a line break, then behind a bracket.
+    assert bound.sum() == pytest.approx(2.0) and used.sum() == pytest.approx(4.0)
+    assert torch.equal(used.minimum(bound), bound)
+    # Behind the same token the largest counts, whatever the name.
+    more = names("n = 99\nk = 9\nf(n)\nf(k)\n")
+    assert torch.equal(more, used)
+    # With a context of two tokens, those behind one keep their places, and as many again follow.
+    wider = LexicalPath(dataclasses.replace(path.settings, number_context=2), 32)
+    wider.reader.load_state_dict(path.reader.state_dict())
+
+    def contexts(code):
+        found = wider.features(ids_of(tokenizer, format_header(["a"], "python", []) + code)[0])[0]
+        assert len(found) == wider.settings.size
+        return found[-130:-66], found[-66:-2]
+
+    one, two = contexts("n = 99\nf(n)\ng(n)\n")
+    assert torch.equal(one, used) and two.sum() == pytest.approx(6.0)
+    # A header's numbers bind nothing, padding changes nothing.
+    texts = [format_header(["a"], "python", c) + "f(n)\n" for c in (["n = 12345"], [])]
+    assert path.features(*ids_of(tokenizer, *texts))[:, -66:-2].sum() == 0
+
+
+def named_source(tokenizer, rng, rows=240):
+    """The target is what the name in the brackets is bound to; other names are bound to other numbers."""
+    examples = []
+    for row in range(rows):
+        one, other = (int(10 ** rng.uniform(1, 5)) for _ in range(2))
+        used, value = [("n", one), ("m", other)][rng.integers(2)]
+        text = f"n = {one}\nm = {other}\nx = make({used})\n"
+        examples.append(Example(text, "python", ["t_ms"], [float(value)], group=f"g{row}", source="named"))
+    return Source.from_dataset("named", to_dataset(examples), tokenizer)
+
+
+def test_when_a_path_reads_names_then_it_tells_what_the_code_makes_of_them(make_model, tokenizer, tmp_path):
+    train = named_source(tokenizer, np.random.default_rng(0))
+    plain, mixture, _ = fitted(make_model, tokenizer, train)
+    for each in (plain, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+
+    def built(lexical):
+        options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=lexical)
+        return build_model(options, tokenizer, [])
+
+    found = {}
+    for names in (0, 64):
+        model = built({"code_numbers": 64, "name_numbers": names})
+        fit_lexical_path(model, [train], [], mixture)
+        found[names] = correlation(train.lexical_scores[:, 0], train.values[:, 0])
+    assert found[64] > 0.95 > 0.85 > found[0]
+    # What a token is comes back with the weights, here and in another run that goes on.
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    ids, mask = ids_of(tokenizer, "# predict: t_ms\nn = 90\nm = 9000\nx = make(m)\n")
+    expected = model.eval().lexical.scores(ids, mask)
+    again, _ = code_rlm.load(tmp_path / "base")
+    assert torch.equal(again.lexical.scores(ids, mask), expected)
+    assert torch.equal(built(True).lexical.scores(ids, mask), expected)
+    assert built(True).config.lexical["vocabulary"] == len(tokenizer)
 
 
 def test_when_the_largest_numbers_are_features_then_they_are_those_of_the_code(settings, tokenizer):

@@ -13,7 +13,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from code_rlm.lexical_rlm import TREE_NODES, LexicalPath, LexicalSettings
 
-MOST_ROWS = 20_000  # beyond, trees are grown on a part of the rows
+MOST_ROWS = 40_000  # beyond, trees are grown on a part of the rows
 
 
 class Forest:
@@ -90,12 +90,23 @@ class Forest:
 
 
 def _choose_columns(x: sparse.csr_matrix, settings: LexicalSettings) -> np.ndarray:
-    """The n-grams whose counts differ most among the texts, and all other features that differ at all."""
+    """The n-grams and the places of the code's numbers that differ most among the texts, and all else that differs at all."""
     x = x.astype(np.float64)  # a variance is a small difference of large sums
     mean = np.asarray(x.mean(0)).ravel()
     variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
-    grams = np.argsort(-variance[: settings.buckets], kind="stable")[: settings.tree_grams]
-    columns = np.concatenate([np.sort(grams), np.arange(settings.buckets, settings.size)])
+
+    def most_varied(first: int, end: int, count: int) -> np.ndarray:
+        return np.sort(first + np.argsort(-variance[first:end], kind="stable")[:count])
+
+    placed = settings.size - 2 - settings.number_context * (settings.code_numbers + settings.name_numbers)
+    columns = np.concatenate(
+        [
+            most_varied(0, settings.buckets, settings.tree_grams),
+            np.arange(settings.buckets, placed),
+            most_varied(placed, settings.size - 2, settings.tree_numbers),
+            np.arange(settings.size - 2, settings.size),
+        ]
+    )
     differing = columns[variance[columns] > 1e-9]
     return differing if len(differing) else columns[-1:]
 

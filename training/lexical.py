@@ -37,13 +37,17 @@ def digit_tokens(tokenizer: RLMTokenizer) -> tuple[int, ...]:
     return () if -1 in digits else digits
 
 
+def token_texts(tokenizer: RLMTokenizer) -> list[str]:
+    """The text of every token by id, empty for those that are no text."""
+    special = set(tokenizer.all_special_ids)
+    return ["" if i in special else tokenizer.decode([i]) for i in range(len(tokenizer))]
+
+
 def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
     """Settings without channels for a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
-    vocabulary = tokenizer.get_vocab()
-    special = set(tokenizer.all_special_ids)
-    texts = {i: tokenizer.decode([i]) for i in sorted(vocabulary.values()) if i not in special}
-    lines = [i for i, text in texts.items() if "\n" in text]
-    comments = [i for i, text in texts.items() if text.startswith("#")]
+    texts = token_texts(tokenizer)
+    lines = [i for i, text in enumerate(texts) if "\n" in text]
+    comments = [i for i, text in enumerate(texts) if text.startswith("#")]
     return LexicalSettings(
         digit_tokens=digit_tokens(tokenizer),
         line_tokens=tuple(lines),
@@ -196,6 +200,8 @@ def _widen(model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale])
     model.lexical.weight.data[:, : len(kept)] = old.weight.data[:, kept]
     model.lexical.bias.data[: len(kept)] = old.bias.data[kept]
     model.lexical.channel_embedding.data[: len(kept)] = old.channel_embedding.data[kept]
+    if model.lexical.settings.name_numbers:
+        model.lexical.reader = old.reader
     if model.lexical.settings.trees:
         for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
             getattr(model.lexical, name)[: len(kept)] = getattr(old, name)[kept]
@@ -208,31 +214,37 @@ class _Ridge:
     Args:
         x: `(rows, features)`.
         values: In the metric's unit `(rows,)`. `scale` keeps what the scores stand for.
-        buckets: How many features are n-grams; those behind them are standardised first.
+        buckets: How many features are n-grams; those behind them are standardised, without a dense copy.
     """
 
     def __init__(self, x: sparse.csr_matrix, values: np.ndarray, buckets: int):
         self.scale = ScoreScale.normal(values)
         self.y = self.scale.score(values)
-        dense = x[:, buckets:].toarray()
-        # They are logarithms: one that hardly ever differs must not become huge where it does.
-        self.center, self.spread = dense.mean(0), np.maximum(dense.std(0), 0.5)
-        self.buckets = buckets
-        constant = np.ones((x.shape[0], 1))
-        self.x = sparse.hstack([x[:, :buckets], (dense - self.center) / self.spread, constant]).tocsr()
+        mean = np.asarray(x.mean(0)).ravel()
+        variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
+        own = np.arange(x.shape[1]) < buckets
+        # Those that are no n-grams are logarithms: one that hardly ever differs must not become huge where it does.
+        spread = np.where(own, 1.0, np.maximum(np.sqrt(np.maximum(variance, 0.0)), 0.5))
+        self.x = sparse.hstack([x @ sparse.diags(1 / spread), np.ones((x.shape[0], 1))]).tocsr()
+        self.center, self.spread = np.where(own, 0.0, mean / spread), spread
 
     def _solve(self, keep: np.ndarray, penalty: float) -> np.ndarray:
-        x, y = self.x[keep], self.y[keep]
+        x, y, center = self.x[keep], self.y[keep], np.append(self.center, 0.0)
         back = x.T.tocsr()
-        normal = LinearOperator((x.shape[1],) * 2, matvec=lambda w: back @ (x @ w) + penalty * w)
+
+        def normal(w: np.ndarray) -> np.ndarray:
+            found = x @ w - center @ w
+            return back @ found - center * found.sum() + penalty * w
+
         # N-grams and sizes differ in scale by orders of magnitude: without the diagonal the rare ones would not be fitted.
-        inverse = 1 / (np.asarray(x.multiply(x).sum(0)).ravel() + penalty)
-        return cg(normal, back @ y, rtol=1e-3, maxiter=60, M=sparse.diags(inverse))[0]
+        squares = np.asarray(x.multiply(x).sum(0) - 2 * x.multiply(center).sum(0)).ravel() + len(y) * center**2
+        inverse = 1 / (np.maximum(squares, 0.0) + penalty)
+        operator = LinearOperator((x.shape[1],) * 2, matvec=normal)
+        return cg(operator, back @ y - center * y.sum(), rtol=1e-3, maxiter=60, M=sparse.diags(inverse))[0]
 
     def _plain(self, solution: np.ndarray) -> tuple[np.ndarray, float]:
         """Weights and bias for features that are not standardised."""
-        dense = solution[self.buckets : -1] / self.spread
-        return np.concatenate([solution[: self.buckets], dense]), float(solution[-1] - dense @ self.center)
+        return solution[:-1] / self.spread, float(solution[-1] - self.center @ solution[:-1])
 
     def fit(self, keep: np.ndarray, penalty: float) -> tuple[np.ndarray, float]:
         """Weights `(features,)` and bias fitted on some of the rows."""
@@ -246,11 +258,14 @@ class _Ridge:
         solutions = [self._solve(fold != number, penalty) for number in range(FOLDS)]
         found = np.zeros(len(self.y))
         for number, solution in enumerate(solutions):
-            found[fold == number] = self.x[fold == number] @ solution
+            found[fold == number] = self._predict(fold == number, solution)
         return penalty, [self._plain(s) for s in solutions], found
 
     def _error(self, left_out: np.ndarray, penalty: float) -> float:
-        return float(np.sum((self.x[left_out] @ self._solve(~left_out, penalty) - self.y[left_out]) ** 2))
+        return float(np.sum((self._predict(left_out, self._solve(~left_out, penalty)) - self.y[left_out]) ** 2))
+
+    def _predict(self, rows: np.ndarray, solution: np.ndarray) -> np.ndarray:
+        return self.x[rows] @ solution - self.center @ solution[:-1]
 
 
-__all__ = ["digit_tokens", "fit_lexical_path", "settings_for", "usable_rows"]
+__all__ = ["digit_tokens", "fit_lexical_path", "settings_for", "token_texts", "usable_rows"]

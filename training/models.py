@@ -11,10 +11,11 @@ from torch import nn
 from code_rlm.configuration_rlm import Metric, RLMConfig
 from code_rlm.data.mixture import Source
 from code_rlm.loading import is_adapter, load
+from code_rlm.magnitudes_rlm import NumberReader
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import add_lora
-from code_rlm.training.lexical import digit_tokens, settings_for
+from code_rlm.training.lexical import digit_tokens, settings_for, token_texts
 from code_rlm.training.options import TrainError, TrainOptions
 
 
@@ -50,7 +51,19 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
         model.add_lexical_path(settings_for(tokenizer, **changes))
     elif changes:
         _change_lexical_path(model, changes, options)
+    if model.lexical is not None and model.lexical.settings.name_numbers:
+        _tell_names(model, tokenizer)
     return model
+
+
+def _tell_names(model: RLMForConditionalGeneration, tokenizer: RLMTokenizer) -> None:
+    """Tells the lexical path what every token is, so that it can read names."""
+    path = model.lexical
+    if path.settings.vocabulary < len(tokenizer):
+        path.settings = replace(path.settings, vocabulary=len(tokenizer))
+        path.reader = NumberReader(len(tokenizer))
+        model.config.lexical = path.settings.to_dict()
+    path.reader.read_vocabulary(token_texts(tokenizer))
 
 
 def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, tokenizer: RLMTokenizer) -> None:
@@ -66,8 +79,7 @@ def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, 
         model.add_magnitudes()
         if old is not None:
             model.magnitudes.load_state_dict(dict(old.named_parameters()), strict=False)
-    special = set(tokenizer.all_special_ids)
-    model.magnitudes.read_vocabulary(["" if i in special else tokenizer.decode([i]) for i in range(len(tokenizer))])
+    model.magnitudes.read_vocabulary(token_texts(tokenizer))
 
 
 def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, options: TrainOptions) -> None:
@@ -83,7 +95,7 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
             "lexical."
         )
     if settings == replace(
-        old.settings, trees=settings.trees, tree_grams=settings.tree_grams
+        old.settings, trees=settings.trees, tree_grams=settings.tree_grams, tree_numbers=settings.tree_numbers
     ) and old.settings.trees in (0, settings.trees):
         model.add_lexical_path(settings)  # what is fitted stays; without trees it needs none
         model.lexical.load_state_dict(old.state_dict(), strict=False)

@@ -113,9 +113,10 @@ class TrainOptions(Checked):
     lexical: dict | bool | None = option(
         None,
         "adds a lexical path, regressors on n-grams that the decoder reads; true, false (one that init has goes: training "
-        "starts sooner, and a later run can begin one anew) or buckets:, longest_gram:, number_buckets:, "
-        "largest_numbers:, code_numbers:, trees: (boosted, beside the ridge; 200 is good), tree_grams:; by default "
-        "one that init has is kept and fitted to the data; trees can be added to it, any other change begins it anew",
+        "starts sooner, and a later run can begin one anew) or buckets:, longest_gram:, number_buckets:, largest_numbers:, "
+        "code_numbers:, name_numbers: (what names are bound to; 4096 and number_context: 2 are good for both), trees: "
+        "(boosted, beside the ridge; 200 is good), tree_grams:, tree_numbers:; by default one that init has is kept and "
+        "fitted to the data; trees can be added to it, any other change begins it anew",
     )
     head: str = option(
         "auto",
@@ -206,7 +207,10 @@ class TrainOptions(Checked):
                 raise TrainError(
                     "lora adapts the weights of a checkpoint: give init, such as --init checkpoints/default."
                 )
-        known = ("buckets", "longest_gram", "number_buckets", "largest_numbers", "code_numbers", "trees", "tree_grams")
+        known = (
+            "buckets", "longest_gram", "number_buckets", "largest_numbers", "code_numbers", "name_numbers", "number_context",
+            "trees", "tree_grams", "tree_numbers",
+        )  # fmt: skip
         if unknown := sorted(set(map(str, self.lexical if isinstance(self.lexical, dict) else ())) - set(known)):
             raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")
         if self.restore_loss and self.freeze_encoder:
