@@ -17,7 +17,7 @@ Features of one text, all computed from its token ids behind the first line (whi
 - length: logarithms of the number of tokens and of line breaks
 
 A channel's score is a linear function of these features, on a scale of its own (`ScoreScale`). With `trees` it is that plus
-boosted regression trees on the counts of some n-grams and on all numbers and lengths, weighted by what they are worth on rows
+boosted regression trees on the counts of some n-grams, on numbers and on lengths, weighted by what they are worth on rows
 left out (`training/forest.py`).
 """
 
@@ -133,7 +133,7 @@ class LexicalSettings:
         vocabulary: Tokens of the tokenizer that names are read of; 0 without `name_numbers`.
         trees: Boosted trees of a channel, of at most `TREE_NODES` nodes; 0: none.
         tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
-        tree_numbers: How many places of the code's numbers they can look at, chosen likewise.
+        tree_numbers: How many places of the code's and its names' numbers they can look at, chosen likewise.
         scales: For each channel what its scores stand for; none for channels that nothing was fitted to yet.
     """
 
@@ -161,6 +161,8 @@ class LexicalSettings:
             raise CheckpointError(f"lexical.scales must have one entry for each of {len(self.channels)} channels.")
         for name in ("channels", "digit_tokens", "line_tokens", "comment_tokens"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        if not self.name_numbers:
+            object.__setattr__(self, "vocabulary", 0)
         if len(self.digit_tokens) not in (0, 10):
             raise CheckpointError(f"lexical.digit_tokens must name 10 token ids or none, got {len(self.digit_tokens)}.")
         least_of = {

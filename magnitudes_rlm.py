@@ -16,7 +16,7 @@ LONGEST_NUMBER = 15  # digits; beyond, a float64 holds no more
 # Where the hat functions stand, in decades of 1 + number: between two of them a size is interpolated.
 KNOTS_PER_DECADE = 4
 DECADES = 10
-MOST_NAMES = 64  # bindings that are followed in one text
+MOST_NAMES = 64  # bound names that are followed in one text, those with the largest numbers
 
 # What a token is, as bits.
 _PART, _SPACED, _ASSIGN, _COLON, _BLANK = 1, 2, 4, 8, 16
@@ -59,7 +59,7 @@ class NumberReader(nn.Module):
 
     A name is bound where an assignment of one number to it stands in the text (`n = 40`, `n: i64 = 40`, `n := 40`) or a
     definition (`#define n 40`, `(define n 40)`); of several the largest counts. What the program does to the name later is not
-    followed.
+    followed. A number is a run of digits: of `1_000`, `1e6` or `0x10` it is the first one.
 
     Args:
         vocab_size: Tokens that are known.
@@ -146,8 +146,15 @@ class NumberReader(nn.Module):
         defined = is_number & back(blank, 1) & (back(name, 2) == _DEFINE)
         named = torch.where(annotated, back(name, 2), back(name, 1))
         found = (direct | defined) & ~torch.where(annotated, back(is_number, 2), back(is_number, 1)) & (named > 0)
-        at = torch.where(found, value + 1, 0).topk(min(MOST_NAMES, words), 1).indices
-        chosen, known = named.gather(1, at), found.gather(1, at)
+        # Of each name the largest number counts, and of names with the same number the first: whatever the batch's width.
+        size = torch.where(found, value, -1.0)
+        falling = size.sort(dim=1, descending=True, stable=True).indices
+        by_name = named.gather(1, falling).sort(dim=1, stable=True)
+        again = F.pad(by_name.values[:, 1:] == by_name.values[:, :-1], (1, 0))
+        repeated = torch.zeros_like(found).scatter(1, falling.gather(1, by_name.indices), again)
+        size = torch.where(repeated, -1.0, size)
+        at = size.sort(dim=1, descending=True, stable=True).indices[:, :MOST_NAMES]
+        chosen, known = named.gather(1, at), size.gather(1, at) >= 0
         same = (name[:, :, None] == chosen[:, None]) & known[:, None]
         bound = same.any(2) & ~is_number
         size = torch.where(same, value.gather(1, at)[:, None], 0.0).amax(2)

@@ -29,7 +29,7 @@ from .configuration_rlm import RLMConfig
 from .errors_rlm import CheckpointError
 from .generation_rlm import ExactGenerationMixin, NumberGrammar, NumberLogitsProcessor
 from .lexical_rlm import LexicalPath, LexicalSettings
-from .magnitudes_rlm import MagnitudeEmbedding
+from .magnitudes_rlm import MagnitudeEmbedding, NumberReader
 from .numbers_rlm import NumberCodec
 
 # The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
@@ -230,8 +230,8 @@ class RLMPreTrainedModel(PreTrainedModel):
             if module.settings.trees:
                 for name in ("feature", "left", "right", "threshold", "value"):
                     nn.init.zeros_(getattr(module, f"tree_{name}"))
-        elif isinstance(module, MagnitudeEmbedding):
-            for tensor in (module.literals, module.names, module.kinds, module.lengths, module.hashes):
+        elif isinstance(module, NumberReader):
+            for tensor in (module.kinds, module.lengths, module.hashes, *module.parameters()):
                 nn.init.zeros_(tensor)
             nn.init.constant_(module.digits, -1)
         elif isinstance(module, (nn.Linear, nn.Embedding)):

@@ -259,8 +259,10 @@ def _head(known: Known) -> list[str]:
     config = known.config
     files = sorted(known.folder.glob("*.safetensors"))
     tensors = stored_tensors(files)
-    closed = sum(math.prod(t.shape) for name, t in tensors.items() if name.startswith("lexical."))
-    count = sum(math.prod(t.shape) for t in tensors.values()) - closed
+    # What the lexical path knows of the vocabulary is neither trained nor fitted.
+    sizes = {name: math.prod(t.shape) for name, t in tensors.items() if not name.startswith("lexical.reader.")}
+    closed = sum(size for name, size in sizes.items() if name.startswith("lexical."))
+    count = sum(sizes.values()) - closed
     size = sum(path.stat().st_size for path in files)
     adapter = (known.folder / ADAPTER_BASE).is_file()
     parts = f"{count / 1e6:.2f}M {'parameters of a LoRA adapter' if adapter else 'parameters'}"

@@ -236,7 +236,7 @@ def test_when_the_base_has_a_lexical_path_then_the_adapter_brings_its_channels(
     toy, make_model, tokenizer, batch, tmp_path
 ):
     """The base knows one metric's channel, the run fits another: both folders must answer alike."""
-    settings = settings_for(tokenizer, buckets=64, number_buckets=4)
+    settings = settings_for(tokenizer, buckets=64, number_buckets=4, code_numbers=16, name_numbers=16, number_context=2)
     lexical = dataclasses.replace(settings, channels=("cpu_time_ms",)).to_dict()
     base = tiny.save(make_model, tokenizer, tmp_path / "base", lexical=lexical)
     final = lora_run(toy, base, tmp_path / "run")
@@ -244,6 +244,7 @@ def test_when_the_base_has_a_lexical_path_then_the_adapter_brings_its_channels(
     assert merged.config.lexical["channels"] == ["cpu_time_ms", "peak_memory_bytes"]
     assert merged.lexical.weight.abs().sum(0).gt(0).all()
     assert torch.equal(merged.lexical.weight, adapted.lexical.weight)
+    assert torch.equal(merged.lexical.reader.kinds, adapted.lexical.reader.kinds) and merged.lexical.reader.kinds.any()
     assert merged.config.experts == adapted.config.experts
     assert torch.allclose(logits_of(merged, batch), logits_of(adapted, batch), atol=1e-5)
     with pytest.raises(TrainError, match="has a lexical path of its own with buckets 64"):

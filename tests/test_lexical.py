@@ -360,9 +360,35 @@ def test_when_names_are_bound_to_numbers_then_they_count_where_they_are_used(set
 
     one, two = contexts("n = 99\nf(n)\ng(n)\n")
     assert torch.equal(one, used) and two.sum() == pytest.approx(6.0)
-    # A header's numbers bind nothing, padding changes nothing.
-    texts = [format_header(["a"], "python", c) + "f(n)\n" for c in (["n = 12345"], [])]
-    assert path.features(*ids_of(tokenizer, *texts))[:, -66:-2].sum() == 0
+    # A header's numbers bind nothing.
+    text = format_header(["a"], "python", ["n = 12345"]) + "f(n)\n"
+    assert path.features(ids_of(tokenizer, text)[0])[:, -66:-2].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "code"), [("code_numbers", "f(9)\ng(9)\n"), ("name_numbers", "n = 9\nf(n)\ng(n)\n")]
+)
+def test_when_two_tokens_before_a_number_count_then_calls_of_two_functions_differ(settings, tokenizer, setting, code):
+    path = LexicalPath(dataclasses.replace(settings, number_context=2, vocabulary=len(tokenizer), **{setting: 64}), 32)
+    if setting == "name_numbers":
+        path.reader.read_vocabulary(token_texts(tokenizer))
+    found = path.features(ids_of(tokenizer, format_header(["a"], "python", []) + code)[0])[0, -130:-2].view(2, 64)
+    # Behind one token `(` is one place, behind two there are two; where the name is bound it stands behind a line break.
+    calls = found.sum(1) - torch.tensor([1.0, 1.0]) * (setting == "name_numbers")
+    assert calls.tolist() == pytest.approx([1.0, 2.0])
+
+
+def test_when_texts_with_names_are_batched_then_their_features_are_those_of_each_alone(settings, tokenizer):
+    changes = {"code_numbers": 64, "name_numbers": 64, "number_context": 2, "vocabulary": len(tokenizer)}
+    path = LexicalPath(dataclasses.replace(settings, **changes), 32)
+    path.reader.read_vocabulary(token_texts(tokenizer))
+    names = [f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrst"]
+    many = "".join(f"{name} = 1\n" for name in names) + "".join(f"f({name})\n" for name in names)
+    texts = ["n = 99\nf(n)\n", many, "x = 1\n", "n = 5\n" * 600]
+    texts = [format_header(["a"], "python", []) + text for text in texts]
+    together = path.features(*ids_of(tokenizer, *texts))
+    for row, text in enumerate(texts):
+        assert torch.allclose(path.features(ids_of(tokenizer, text)[0])[0], together[row], atol=1e-6)
 
 
 def named_source(tokenizer, rng, rows=240):
@@ -403,6 +429,35 @@ def test_when_a_path_reads_names_then_it_tells_what_the_code_makes_of_them(make_
     assert built(True).config.lexical["vocabulary"] == len(tokenizer)
 
 
+def test_when_the_vocabulary_was_not_told_then_the_fit_says_so(make_model, tokenizer):
+    train = named_source(tokenizer, np.random.default_rng(0), 60)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, name_numbers=64))
+    with pytest.raises(ValueError, match="has not been told the vocabulary"):
+        fit_lexical_path(model, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("lexical", "message"),
+    [
+        ({"number_context": 2}, "set code_numbers or name_numbers"),
+        ({"tree_numbers": 9}, "set trees"),
+        ({"tree_grams": 9}, "set trees"),
+    ],
+)
+def test_when_a_setting_would_come_to_nothing_then_the_error_says_so(make_model, tokenizer, tmp_path, lexical, message):
+    for each in (make_model(), tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=lexical)
+    with pytest.raises(TrainError, match=message):
+        build_model(options, tokenizer, [])
+
+
+def test_when_names_are_left_out_again_then_the_vocabulary_goes_with_them(settings, tokenizer):
+    named = dataclasses.replace(settings, name_numbers=64, vocabulary=len(tokenizer))
+    assert named.vocabulary == len(tokenizer) and dataclasses.replace(named, name_numbers=0).vocabulary == 0
+
+
 def test_when_the_largest_numbers_are_features_then_they_are_those_of_the_code(settings, tokenizer):
     path = LexicalPath(dataclasses.replace(settings, largest_numbers=3), 32)
     text = format_header(["a"], "python", ["length: 99999"]) + "x = 9\ny = [0] * 999 + z99\n"
@@ -410,6 +465,19 @@ def test_when_the_largest_numbers_are_features_then_they_are_those_of_the_code(s
     assert found.tolist() == pytest.approx([3.0, 2.0, 1.0])
     few = path.features(ids_of(tokenizer, format_header(["a"], "python", []) + "x = 9\n")[0])[0, -5:-2]
     assert few.tolist() == pytest.approx([1.0, 0.0, 0.0])
+
+
+def test_when_there_are_more_places_of_numbers_than_trees_look_at_then_those_that_differ_most_stay(settings):
+    settings = dataclasses.replace(settings, code_numbers=16, number_context=2, trees=3, tree_grams=5, tree_numbers=4)
+    rng = np.random.default_rng(0)
+    spread = np.ones(settings.size)
+    first = settings.size - 2 - 32
+    wide = [first + 3, first + 17, first + 20, first + 31]
+    spread[wide], spread[:5], spread[-2:] = 10, 10, 0.01
+    rows = sparse.csr_matrix(rng.uniform(size=(60, settings.size)) * spread)
+    grown = Forest(rows, rng.normal(size=60), np.arange(60) % 2, settings)
+    header = range(settings.buckets, settings.buckets + 2 * settings.number_buckets)
+    assert grown.columns.tolist() == [*range(5), *header, *wide, settings.size - 2, settings.size - 1]
 
 
 def stepped_source(tokenizer, rng, rows=300):

@@ -107,6 +107,12 @@ def test_when_names_are_more_than_are_followed_then_the_largest_are(embedding, t
     assert found["a99"] == pytest.approx(2.0) and "a3" not in found
 
 
+def test_when_a_name_is_bound_again_and_again_then_it_takes_one_place(embedding, tokenizer):
+    text = "".join(f"f(channels = 512, k = {i})\n" for i in range(70)) + "n = 99\nalloc(n)"
+    found = dict(named(embedding, tokenizer, text))
+    assert found == {"channels": 2.71, "k": 1.85, "n": 2.0}
+
+
 def test_when_magnitudes_are_added_then_answers_change_only_with_training(folder, tokenizer):
     plain, model = built(folder, tokenizer), built(folder, tokenizer, magnitudes=True)
     ids = ids_of(tokenizer, "n = 400\nx = [0] * n")

@@ -23,7 +23,7 @@ class Forest:
         x: The path's raw features `(rows, size)`.
         y: The rows' scores `(rows,)`.
         fold: Of each row `(rows,)`.
-        settings: The path's: how many trees, and how many n-grams they can look at.
+        settings: The path's: how many trees, and how many n-grams and places of numbers they can look at.
     """
 
     def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, settings: LexicalSettings):
@@ -40,7 +40,7 @@ class Forest:
         self.whole = self._grow(dense, y, part)
 
     def _dense(self, x: sparse.csr_matrix) -> np.ndarray:
-        return x[:, self.columns].toarray().astype(np.float32)
+        return x[:, self.columns].toarray().astype(np.float32, copy=False)
 
     def _grow(self, x: np.ndarray, y: np.ndarray, rows: np.ndarray):
         """A fitted regressor; None where no rows are left to fit it on."""

@@ -40,12 +40,15 @@ def digit_tokens(tokenizer: RLMTokenizer) -> tuple[int, ...]:
 def token_texts(tokenizer: RLMTokenizer) -> list[str]:
     """The text of every token by id, empty for those that are no text."""
     special = set(tokenizer.all_special_ids)
-    return ["" if i in special else tokenizer.decode([i]) for i in range(len(tokenizer))]
+    ids = range(max(tokenizer.get_vocab().values()) + 1)
+    return ["" if i in special else tokenizer.decode([i]) for i in ids]
 
 
 def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
     """Settings without channels for a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
     texts = token_texts(tokenizer)
+    if changes.get("name_numbers"):
+        changes["vocabulary"] = len(texts)
     lines = [i for i, text in enumerate(texts) if "\n" in text]
     comments = [i for i, text in enumerate(texts) if text.startswith("#")]
     return LexicalSettings(
@@ -75,6 +78,10 @@ def fit_lexical_path(
         mixture: Builds the inputs, as in training.
         say: Told the penalty and the cross-fitted rank correlation of each channel.
     """
+    if model.lexical.settings.name_numbers and not model.lexical.reader.kinds.any():
+        raise ValueError(
+            "The lexical path reads names, and has not been told the vocabulary: reader.read_vocabulary()."
+        )
     # As much of the text as the model will read in use, even where training reads less.
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
     rows = {id(source): _raw_features(model.lexical, source, whole) for source in (*train, *validation)}

@@ -10,6 +10,7 @@ from torch import nn
 
 from code_rlm.configuration_rlm import Metric, RLMConfig
 from code_rlm.data.mixture import Source
+from code_rlm.lexical_rlm import LexicalSettings
 from code_rlm.loading import is_adapter, load
 from code_rlm.magnitudes_rlm import NumberReader
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
@@ -51,19 +52,34 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
         model.add_lexical_path(settings_for(tokenizer, **changes))
     elif changes:
         _change_lexical_path(model, changes, options)
+    if model.lexical is not None and changes:
+        _check_lexical(model.lexical.settings, tokenizer, changes)
     if model.lexical is not None and model.lexical.settings.name_numbers:
         _tell_names(model, tokenizer)
     return model
 
 
+def _check_lexical(settings: LexicalSettings, tokenizer: RLMTokenizer, changes: dict) -> None:
+    """Refuses changes that would come to nothing."""
+    numbers = [name for name in ("largest_numbers", "code_numbers", "name_numbers") if changes.get(name)]
+    if numbers and not digit_tokens(tokenizer):
+        raise TrainError(
+            f"lexical's {', '.join(numbers)} need a tokenizer that reads digits one by one (data/train_tokenizer.py)."
+        )
+    if "number_context" in changes and not settings.code_numbers + settings.name_numbers:
+        raise TrainError("lexical's number_context tells places of numbers: set code_numbers or name_numbers, too.")
+    if {"tree_grams", "tree_numbers"} & set(changes) and not settings.trees:
+        raise TrainError("lexical's tree_grams and tree_numbers are what trees look at: set trees, too.")
+
+
 def _tell_names(model: RLMForConditionalGeneration, tokenizer: RLMTokenizer) -> None:
     """Tells the lexical path what every token is, so that it can read names."""
-    path = model.lexical
-    if path.settings.vocabulary < len(tokenizer):
-        path.settings = replace(path.settings, vocabulary=len(tokenizer))
-        path.reader = NumberReader(len(tokenizer))
+    path, texts = model.lexical, token_texts(tokenizer)
+    if path.settings.vocabulary < len(texts):
+        path.settings = replace(path.settings, vocabulary=len(texts))
+        path.reader = NumberReader(len(texts))
         model.config.lexical = path.settings.to_dict()
-    path.reader.read_vocabulary(token_texts(tokenizer))
+    path.reader.read_vocabulary(texts)
 
 
 def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, tokenizer: RLMTokenizer) -> None:

@@ -114,9 +114,9 @@ class TrainOptions(Checked):
         None,
         "adds a lexical path, regressors on n-grams that the decoder reads; true, false (one that init has goes: training "
         "starts sooner, and a later run can begin one anew) or buckets:, longest_gram:, number_buckets:, largest_numbers:, "
-        "code_numbers:, name_numbers: (what names are bound to; 4096 and number_context: 2 are good for both), trees: "
+        "code_numbers:, name_numbers: (what names are bound to; 4096 is good for either, with number_context: 2), trees: "
         "(boosted, beside the ridge; 200 is good), tree_grams:, tree_numbers:; by default one that init has is kept and "
-        "fitted to the data; trees can be added to it, any other change begins it anew",
+        "fitted to the data; trees can be added to it, what they look at can change, any other change begins it anew",
     )
     head: str = option(
         "auto",
