@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.sparse as sparse
 import torch
+import yaml
 from safetensors.torch import load_file
 
 import code_rlm
@@ -15,6 +17,7 @@ from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.schema import Example, to_dataset
 from code_rlm.inputs_rlm import format_header, tokenize
 from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
+from code_rlm.loading import DEFAULT_CHECKPOINT
 from code_rlm.training.forest import Forest
 from code_rlm.training.lexical import fit_lexical_path, settings_for, token_texts
 from code_rlm.training.models import build_model
@@ -478,6 +481,13 @@ def test_when_there_are_more_places_of_numbers_than_trees_look_at_then_those_tha
     grown = Forest(rows, rng.normal(size=60), np.arange(60) % 2, settings)
     header = range(settings.buckets, settings.buckets + 2 * settings.number_buckets)
     assert grown.columns.tolist() == [*range(5), *header, *wide, settings.size - 2, settings.size - 1]
+
+
+def test_when_a_metric_of_ones_own_is_learned_then_the_shipped_channels_stay():
+    """Settings that differ from the shipped ones would begin the path anew and lose its channels."""
+    asked = yaml.safe_load((Path(__file__).parents[1] / "configs" / "private_metric.yaml").read_text())["lexical"]
+    shipped = LexicalSettings.from_dict(json.loads((DEFAULT_CHECKPOINT / "config.json").read_text())["lexical"])
+    assert dataclasses.replace(shipped, **asked) == shipped
 
 
 def stepped_source(tokenizer, rng, rows=300):
