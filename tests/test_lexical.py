@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import load_file
 
 import code_rlm
+import code_rlm.training.models
 from code_rlm import CheckpointError
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.schema import Example, to_dataset
@@ -454,6 +455,38 @@ def test_when_a_setting_would_come_to_nothing_then_the_error_says_so(make_model,
     options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=lexical)
     with pytest.raises(TrainError, match=message):
         build_model(options, tokenizer, [])
+
+
+@pytest.mark.parametrize("name", ["largest_numbers", "code_numbers", "name_numbers"])
+def test_when_digits_are_not_read_one_by_one_then_numbers_are_refused(
+    make_model, tokenizer, tmp_path, monkeypatch, name
+):
+    for each in (make_model(), tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    monkeypatch.setattr(code_rlm.training.models, "digit_tokens", lambda tokenizer: ())
+    options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical={name: 8})
+    with pytest.raises(TrainError, match=f"{name} need a tokenizer that reads digits one by one"):
+        build_model(options, tokenizer, [])
+
+
+def test_when_the_tokenizer_grew_then_names_are_read_of_the_new_tokens_too(make_model, tokenizer, tmp_path):
+    train = named_source(tokenizer, np.random.default_rng(0), 60)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, name_numbers=64))
+    model.lexical.reader.read_vocabulary(token_texts(tokenizer))
+    fit_lexical_path(model, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    wider = code_rlm.load(tmp_path / "base")[1]
+    wider.add_tokens(["rowsandcolumns"])
+    wider.save_pretrained(tmp_path / "wider")
+    options = TrainOptions(
+        data=[{}], max_objectives=3, init=str(tmp_path / "base"), tokenizer=str(tmp_path / "wider"), lexical=True
+    )
+    grown = build_model(options, wider, [])
+    assert torch.equal(grown.lexical.weight, model.lexical.weight)
+    assert grown.config.lexical["vocabulary"] == len(grown.lexical.reader.digits) == len(wider) > len(tokenizer)
+    assert grown.lexical.reader.lengths[-1] == len("rowsandcolumns")
 
 
 def test_when_names_are_left_out_again_then_the_vocabulary_goes_with_them(settings, tokenizer):
