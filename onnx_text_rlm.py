@@ -10,6 +10,7 @@ What it does
 
 How to read the text (one statement a line)
     ==============================  =========================================================================
+    ``total x61 total m12346``      what the graph costs, in the first lines: see `onnx_profile_rlm.py`
     ``in 1 3 32 32``                a graph input and its shape; ``n`` is a free dimension, ``?`` an unknown shape
     ``v1 = conv3x3 16 s2 v0``       operator, its numbers, its arguments; the result is called v1
     ``conv1x1-bn 64``               no name: only the next line uses it; no argument: applied to the line before
@@ -31,9 +32,10 @@ What is read of the data
     More than eight equally spaced integers are written ``range first count step``, the ends of int64 ``inf``, ``-inf``.
 
 What the text does not tell apart
-    The order in which a chain of additions is made; Identity nodes; ``x * sigmoid(x)`` and one silu operator. Nodes that
-    no output needs are written, without a name. Between nodes that look alike from everywhere the order in the file
-    decides only where telling them apart would take more than 400,000 visits of nodes.
+    The order in which a chain of additions is made, but for what the sums cost; Identity nodes; ``x * sigmoid(x)`` and one
+    silu operator. Nodes that no output needs are not written, only counted (`onnx_profile_rlm.py`): what they compute is
+    lost, what they cost is not. Between nodes that look alike from everywhere the order in the file decides only where
+    telling them apart would take more than 400,000 visits of nodes.
 
 Example:
     >>> from code_rlm.onnx_text_rlm import onnx_to_text
@@ -46,6 +48,7 @@ import re
 from hashlib import blake2b
 
 from .errors_rlm import RLMError
+from .onnx_profile_rlm import profile_lines
 
 try:
     import onnx
@@ -316,6 +319,22 @@ def _attribute_words(attribute):
     return (blake2b(attribute.SerializeToString(deterministic=True), digest_size=4).hexdigest(),)
 
 
+def _needed(raw, outputs):
+    """The entries of ``raw`` that an output depends on, in their order."""
+    maker = {}
+    for index, entry in enumerate(raw):
+        for name in entry[2]:
+            maker.setdefault(name, []).append(index)  # a name made twice is an error that is found later
+    keep = set()
+    waiting = list(outputs)
+    while waiting:
+        for index in maker.get(waiting.pop(), ()):
+            if index not in keep:
+                keep.add(index)
+                waiting.extend(name for name in raw[index][1] if name)
+    return [entry for index, entry in enumerate(raw) if index in keep]
+
+
 class _Reader:
     """Turns a GraphProto to fused nodes over integer value ids."""
 
@@ -374,7 +393,11 @@ class _Reader:
                 entry[1] = [resolve(n) if n in alias else n for n in entry[1]]
             outputs = [resolve(n) for n in outputs]
         inputs = [value for value in graph.input if value.name not in self.weights]
-        self._wire(raw, inputs, outputs)
+        self._wire(raw, inputs, outputs)  # nodes that no output needs are checked as well
+        needed = _needed(raw, outputs)
+        if len(needed) < len(raw):
+            raw = needed
+            self._wire(raw, inputs, outputs)
         self._gates(raw)
         return self._fuse(raw, inputs, outputs)
 
@@ -1440,7 +1463,7 @@ def _write(lines, arguments, outputs, names):
     return result
 
 
-def onnx_to_text(model, *, fold=True):
+def onnx_to_text(model, *, fold=True, profile=True):
     """Write an ONNX graph as short canonical text.
 
     The text depends on operators, attributes, shapes of weights and wiring; not on names, nor on the order of nodes
@@ -1449,20 +1472,22 @@ def onnx_to_text(model, *, fold=True):
     Args:
         model (onnx.ModelProto | str | os.PathLike | bytes): the graph; a path is read without its external data.
         fold (bool): write repeated blocks once and call them.
+        profile (bool): begin with what the graph costs, as models are trained to read it.
 
     Returns:
         str: one statement a line, no line end after the last.
 
     Raises:
-        OnnxTextError: no ONNX model, a cycle, a tensor that nothing makes, external data outside the model's folder,
-            or control flow. Operators of unknown domains are written ``domain.operator`` with all their attributes;
-            an input without a shape is written ``in ?``.
+        OnnxTextError: no ONNX model, a tensor that nothing makes, external data outside the model's folder, or, in what an
+            output needs, a cycle or control flow. Operators of unknown domains are written ``domain.operator`` with all
+            their attributes; an input without a shape is written ``in ?``.
 
     Example:
         >>> onnx_to_text(model)  # doctest: +SKIP
         'in 1 3 32 32\\nconv3x3-bn-relu 16\\ngap\\nflatten\\nfc 10 bias'
     """
-    nodes, outputs = _Reader(_load(model)).read()
+    loaded = _load(model)
+    nodes, outputs = _Reader(loaded).read()
     nodes = _flatten_sums(nodes, outputs)
     lines = _statements(nodes, _order(nodes, outputs), outputs)
     blocks = []
@@ -1484,7 +1509,7 @@ def onnx_to_text(model, *, fold=True):
                     ordered.append(number)
 
     visit(lines)
-    text = []
+    text = profile_lines(loaded) if profile else []
     for number in ordered:
         body, arguments, result, parameters = blocks[number]
         header = ["def", names[number], *(_number_name(k) for k in range(parameters))]

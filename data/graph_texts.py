@@ -19,7 +19,7 @@ from huggingface_hub import constants
 
 logger = logging.getLogger(__name__)
 
-_WRITERS = ("data/nas_graphs.py", "onnx_text_rlm.py")
+_WRITERS = ("data/nas_graphs.py", "onnx_profile_rlm.py", "onnx_text_rlm.py")
 _WAIT_S = 30.0  # for another process that writes
 
 

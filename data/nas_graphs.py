@@ -22,10 +22,10 @@ import ast
 import math
 from functools import lru_cache
 
-import onnx
 from onnx import NodeProto, TensorProto, helper
 
 from code_rlm.errors_rlm import RLMError
+from code_rlm.onnx_profile_rlm import infer_shapes
 
 WEIGHTS_FILE = "weights.bin"
 
@@ -705,7 +705,7 @@ def count_flops_params(model, *, norm_flops=2):
     Raises:
         GraphSpaceError: a shape that is needed cannot be inferred.
     """
-    shapes = _infer(model)
+    shapes = infer_shapes(model)
     weights = {t.name: t for t in model.graph.initializer}
     buffers = set()
     convolved = set()
@@ -746,24 +746,6 @@ def count_flops_params(model, *, norm_flops=2):
     buffers.update(n for node in model.graph.node if node.op_type == "Clip" for n in node.input[1:])
     params = sum(math.prod(t.dims) for n, t in weights.items() if n not in buffers and t.data_type in floating)
     return flops, params
-
-
-def _infer(model):
-    """Shapes of all values as tuples, unknown sizes as None."""
-    light = onnx.ModelProto()
-    light.CopyFrom(model)
-    for value in light.graph.input:
-        dims = value.type.tensor_type.shape.dim
-        if dims and dims[0].WhichOneof("value") != "dim_value":
-            dims[0].dim_value = 1
-    light = onnx.shape_inference.infer_shapes(light, data_prop=True)
-    shapes = {t.name: tuple(t.dims) for t in light.graph.initializer}
-    for value in (*light.graph.input, *light.graph.value_info, *light.graph.output):
-        if value.type.tensor_type.HasField("shape"):
-            shapes[value.name] = tuple(
-                d.dim_value if d.WhichOneof("value") == "dim_value" else None for d in value.type.tensor_type.shape.dim
-            )
-    return shapes
 
 
 __all__ = [

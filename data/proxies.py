@@ -54,7 +54,7 @@ from code_rlm.onnx_text_rlm import onnx_to_text
 
 NAMES = ("synflow_log", "naswot", "jacov", "grad_norm")
 # Part of the key of stored scores: to be raised when the numbers change.
-_VERSION = 1
+_VERSION = 2
 _JACOV_K = 1e-5
 
 
@@ -321,9 +321,9 @@ def synflow(network: Network, weights: Mapping[str, torch.Tensor]) -> float:
 
 @dataclass
 class Cache:
-    """Scores in a file, a line of JSON each, by the graph's text, seed and batch; a run that was killed goes on.
+    """Scores in a file, a line of JSON each, by graph, seed and batch; a run that was killed goes on.
 
-    Graphs of one text share their scores, whatever the order of their nodes.
+    By the graph itself and not by its text: nodes that no output needs have scores, too.
     """
 
     path: Path
@@ -349,8 +349,8 @@ class Cache:
 
     def proxies(self, model: onnx.ModelProto, *, seed: int = 0, batch: int = 32) -> dict[str, float]:
         """As the function `proxies`, computed if need be."""
-        text = onnx_to_text(model)
-        key = hashlib.sha256(f"{_VERSION}\x00{seed}\x00{batch}\x00{text}".encode()).hexdigest()
+        graph = model.SerializeToString(deterministic=True)
+        key = hashlib.sha256(f"{_VERSION}\x00{seed}\x00{batch}\x00".encode() + graph).hexdigest()
         if key not in self.found:
             self.found[key] = proxies(model, seed=seed, batch=batch)
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,6 +27,7 @@ REMOTE_FILES = {
     "magnitudes_rlm.py",
     "modeling_rlm.py",
     "numbers_rlm.py",
+    "onnx_profile_rlm.py",
     "onnx_text_rlm.py",
     "pipeline_rlm.py",
     "ranking_rlm.py",

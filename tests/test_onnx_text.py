@@ -6,16 +6,19 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from code_rlm.data.nas_graphs import GraphBuilder, build_graph
-from code_rlm.onnx_text_rlm import OnnxTextError, estimate_tokens, onnx_to_text
+from code_rlm import onnx_profile_rlm, onnx_text_rlm
+from code_rlm.data.nas_graphs import GraphBuilder, build_graph, count_flops_params
+from code_rlm.onnx_text_rlm import OnnxTextError, estimate_tokens
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|nor_conv_3x3~1|skip_connect~2|"
+FBNET = "|".join(["k3_e1", "k5_e6", "k3_e1_g2", "skip", "k5_e1_g2", "k3_e3"] * 3 + ["k3_e3"] * 4)
 CELL_TEXT = """\
 def f
 v1 = relu-conv3x3-bn v0
@@ -35,6 +38,21 @@ bn-relu
 gap
 flatten
 fc 10 bias"""
+
+CELL_COSTS = """\
+total x118 total m113951 total o1075 total w799
+conv x50 conv m113689 conv o471 conv w795
+conv1x1 x2 conv1x1 m262 conv1x1 o12 conv1x1 w3
+matmul x1 matmul m1 matmul o1 matmul w1
+add x47 add o442
+pool x18 pool o150
+"""
+
+
+def onnx_to_text(model, **options):
+    """A graph's statements, without the lines that say what it costs."""
+    return onnx_text_rlm.onnx_to_text(model, profile=False, **options)
+
 
 relaxed = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -76,6 +94,24 @@ steps = st.tuples(
 )
 plans = st.lists(steps, min_size=1, max_size=14)
 repeated = st.tuples(plans, st.integers(1, 4)).map(lambda p: p[0] * p[1])
+
+
+def model_of(nodes, weights=(), shape=(1, 8), outputs=("y",), opsets=(("", 17),)):
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
+        list(weights),
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid(*o) for o in opsets])
+
+
+def external_weight(dims, name="w"):
+    """A float32 weight of a shape, whose data is nowhere."""
+    weight = TensorProto(name=name, data_type=1, dims=dims, data_location=TensorProto.EXTERNAL)
+    weight.external_data.add(key="location", value="weights.bin")
+    return weight
 
 
 def shuffled(model, seed):
@@ -244,8 +280,10 @@ def test_when_a_text_is_run_then_it_computes_what_the_graph_computes(plan, times
 @given(plans, st.data())
 def test_when_a_kernel_changes_then_the_text_changes(plan, data):
     model = random_graph(plan + [("conv", 0, 0, 0)])
-    convs = [k for k, n in enumerate(model.graph.node) if n.op_type == "Conv"]
-    node = model.graph.node[data.draw(st.sampled_from(convs))]
+    needed, nodes = {model.graph.output[0].name}, list(model.graph.node)
+    for node in reversed(nodes):
+        needed |= set(node.input) if needed & set(node.output) else set()
+    node = data.draw(st.sampled_from([n for n in nodes if n.op_type == "Conv" and n.output[0] in needed]))
     before = onnx_to_text(model)
     kernel = next(a for a in node.attribute if a.name == "kernel_shape")
     kernel.ints[:] = [7, 7]
@@ -303,6 +341,161 @@ def test_when_branches_are_copies_then_their_order_in_the_file_does_not_matter()
     assert onnx_to_text(six) != onnx_to_text(three)
     for model in (six, three):
         assert len({onnx_to_text(shuffled(model, seed)) for seed in range(6)}) == 1
+
+
+@relaxed
+@given(plans)
+def test_when_a_node_is_needed_by_no_output_then_only_the_costs_know_of_it(plan):
+    model = random_graph([*plan, ("relu", 0, 0, 0)])
+    before, costs = onnx_to_text(model), onnx_profile_rlm.profile(model)
+    model.graph.initializer.append(external_weight([8, 8, 3, 3], "dead_w"))
+    model.graph.node.append(helper.make_node("Conv", ["input", "dead_w"], ["dead"], kernel_shape=[3, 3], pads=[1] * 4))
+    assert onnx_to_text(model) == before
+    dead = onnx_profile_rlm.Cost(operators=1, macs=8 * 16 * 16 * 72, written=8 * 16 * 16, weights=576)
+    costs["conv"] = costs.get("conv", onnx_profile_rlm.Cost()) + dead
+    assert onnx_profile_rlm.profile(model) == costs
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Costs
+
+
+def test_when_a_network_is_read_then_its_costs_stand_before_its_statements():
+    text = onnx_text_rlm.onnx_to_text(build_graph("nasbench201", CELL))
+    assert text == CELL_COSTS + CELL_TEXT
+
+
+@relaxed
+@given(plans, st.integers(0, 2**32))
+def test_when_tensors_are_renamed_and_nodes_reordered_then_the_costs_are_the_same(plan, seed):
+    model = random_graph(plan)
+    assert onnx_profile_rlm.profile_lines(shuffled(model, seed)) == onnx_profile_rlm.profile_lines(model)
+
+
+@pytest.mark.parametrize(("space", "arch"), [("nasbench201", CELL), ("fbnet", FBNET)])
+def test_when_multiply_adds_are_added_up_then_they_are_those_of_the_exact_count(space, arch):
+    model = build_graph(space, arch)
+    total = sum(onnx_profile_rlm.profile(model).values(), onnx_profile_rlm.Cost())
+    flops, params = count_flops_params(model, norm_flops=0)
+    assert total.macs == flops
+    assert 0.95 * params < total.weights < params  # the scales of batch norms are not counted
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "weight", "shape", "line"),
+    [
+        ("Conv", dict(group=4), [8, 2, 1, 1], [1, 8, 40, 40], "group x1 group m26 group o13 group w1"),
+        ("Conv", dict(group=8), [8, 1, 3, 3], [1, 8, 42, 42], "dw x1 dw m115 dw o13 dw w1"),
+        ("Conv", {}, [16, 8, 1, 1], ["n", 8, 40, 40], "conv1x1 x1 conv1x1 m205 conv1x1 o26 conv1x1 w1"),
+        ("ConvTranspose", dict(strides=[2, 2]), [8, 4, 2, 2], [1, 8, 50, 50], "conv x1 conv m320 conv o40 conv w1"),
+        ("ConvTranspose", dict(group=8), [8, 1, 2, 2], [1, 8, 49, 49], "dw x1 dw m77 dw o20 dw w1"),
+        ("Gemm", dict(transA=1), [64, 500], [64, 32], "matmul x1 matmul m1024 matmul o16 matmul w32"),
+        ("MatMul", {}, [64, 500], [32, 64], "matmul x1 matmul m1024 matmul o16 matmul w32"),
+        ("Transpose", {}, None, [200, 64], "move x1 move o13"),
+        ("ReduceMean", {}, None, [200, 64], "pool x1 pool o1"),
+        ("Softmax", {}, None, [200, 64], "other x1 other o13"),
+        ("Rotor", dict(domain="my.lab"), None, [200, 64], "other x1"),
+        ("Neg", {}, None, [200, "k"], "other x1"),
+        ("Relu", {}, None, [200, 64], None),
+    ],
+)  # fmt: skip
+def test_when_an_operator_is_counted_then_kind_and_sizes_are_its_own(op, attributes, weight, shape, line):
+    node = helper.make_node(op, ["x", "w"] if weight else ["x"], ["y"], **attributes)
+    model = model_of([node], [external_weight(weight)] if weight else [], shape)
+    expected = [] if line is None else [re.sub(r"\b(conv1x1|[a-z]+) (?=[xmow])", "total ", line), line]
+    assert onnx_profile_rlm.profile_lines(model) == expected
+
+
+@pytest.mark.parametrize("kept_in", ["initializer", "initializer and input", "Constant", "sparse_initializer"])
+def test_when_a_weight_is_kept_in_another_place_then_the_costs_are_the_same(kept_in):
+    weight = onnx.numpy_helper.from_array(np.ones((64, 500), np.float32), "w")
+    product = helper.make_node("MatMul", ["x", "w"], ["y"])
+    if kept_in == "Constant":
+        model = model_of([helper.make_node("Constant", [], ["w"], value=weight), product], [], [32, 64])
+    elif kept_in == "sparse_initializer":
+        model = model_of([product], [], [32, 64])
+        values = onnx.numpy_helper.from_array(np.ones(3, np.float32), "w")
+        places = onnx.numpy_helper.from_array(np.arange(3, dtype=np.int64), "places")
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [64, 500]))
+    else:
+        model = model_of([product], [weight], [32, 64])
+        if kept_in.endswith("input"):
+            model.ir_version = 3
+            model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [64, 500]))
+    assert onnx_profile_rlm.profile_lines(model)[1] == "matmul x1 matmul m1024 matmul o16 matmul w32"
+
+
+def sliced(shape, *nodes, end=1 << 62, axis=2):
+    """A graph of Slices from 0 on and of Convs with a kernel of 5, each given as (operator, input, output)."""
+    ends = {"start": 0, "end": end, "axis": axis}
+    small = [onnx.numpy_helper.from_array(np.array([value], np.int64), name) for name, value in ends.items()]
+    made = [helper.make_node(op, [x, *ends] if op == "Slice" else [x, "w"], [y]) for op, x, y in nodes]
+    return model_of(made, [external_weight([8, 8, 5, 5]), *small], shape)
+
+
+@pytest.mark.parametrize(
+    ("model", "costs"),
+    [
+        # sizes of -1, as some writers mark free ones
+        (sliced([1, 3, -1, -1], ("Slice", "x", "y")), ["move x1 move w1"]),
+        (sliced([-1, 3, 40, 40], ("Slice", "x", "y"), end=1, axis=0), ["move x1 move o5 move w1"]),
+        # a window larger than what it slides over, also behind a Slice
+        (sliced([1, 8, 3, 3], ("Conv", "x", "c"), ("Slice", "c", "y")), ["conv x1 conv w2", "move x1 move w1"]),
+        (
+            sliced([1, 8, 3, 3], ("Slice", "x", "s"), ("Conv", "s", "c"), ("Slice", "c", "y")),
+            ["conv x1 conv w2", "move x2 move o1 move w1"],
+        ),
+        # all is well
+        (
+            sliced([1, 8, 40, 40], ("Slice", "x", "s"), ("Conv", "s", "c"), ("Slice", "c", "y")),
+            ["conv x1 conv m2074 conv o10 conv w2", "move x2 move o23 move w1"],
+        ),
+    ],
+)
+def test_when_a_slice_could_meet_a_negative_size_then_it_is_unknown_and_the_process_lives(model, costs):
+    assert onnx_profile_rlm.profile_lines(model)[1:] == costs
+
+
+@pytest.mark.parametrize("kept_in", ["initializer", "Constant"])
+def test_when_sizes_are_computed_from_numbers_of_the_file_then_they_are_known(kept_in):
+    scales = onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
+    nodes = [
+        helper.make_node("Resize", ["x", "", "scales"], ["r"]),
+        helper.make_node("Conv", ["r", "w"], ["y"], pads=[2] * 4),
+    ]
+    if kept_in == "Constant":
+        nodes.insert(0, helper.make_node("Constant", [], ["scales"], value=scales))
+    weights = [external_weight([8, 8, 5, 5]), *([scales] if kept_in == "initializer" else [])]
+    lines = onnx_profile_rlm.profile_lines(model_of(nodes, weights, [1, 8, 16, 16]))
+    assert lines[1:] == ["conv x1 conv m1638 conv o8 conv w2", "move x1 move o8 move w1"]
+
+
+def test_when_an_operator_is_nobodys_then_the_sizes_around_it_are_known_all_the_same():
+    nodes = [helper.make_node("Foo", ["x"], ["f"], domain="my.lab"), helper.make_node("MatMul", ["f", "w"], ["y"])]
+    model = model_of(nodes, [external_weight([64, 500])], ["n", 64])
+    assert onnx_profile_rlm.profile_lines(model)[1:] == ["matmul x1 matmul w32", "other x1"]
+    model.graph.value_info.append(helper.make_tensor_value_info("f", TensorProto.FLOAT, ["n", 64]))
+    assert onnx_profile_rlm.profile_lines(model)[1:] == [
+        "matmul x1 matmul m32 matmul o1 matmul w32",
+        "other x1 other o1",
+    ]
+
+
+def test_when_a_weight_is_cast_first_then_it_counts():
+    nodes = [helper.make_node("Cast", ["w"], ["c"], to=1), helper.make_node("MatMul", ["x", "c"], ["y"])]
+    model = model_of(nodes, [external_weight([64, 500])], [2, 64])
+    assert onnx_profile_rlm.profile_lines(model)[1:] == ["matmul x1 matmul m64 matmul o1 matmul w32"]
+
+
+def test_when_a_dead_node_reads_what_nothing_makes_then_it_is_refused():
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Relu", ["nothing"], ["dead"])]
+    with pytest.raises(OnnxTextError, match="'nothing'"):
+        onnx_to_text(model_of(nodes, [], [1, 8]))
+
+
+def test_when_shapes_contradict_each_other_then_operators_are_counted_all_the_same():
+    model = model_of([helper.make_node("Conv", ["x", "w"], ["y"])], [external_weight([8, 3, 3, 3])], [1, 5])
+    assert onnx_profile_rlm.profile_lines(model)[1].startswith("conv x1")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -367,17 +560,6 @@ def test_when_folding_is_off_then_there_are_no_blocks():
 # What is read, and what is refused
 
 
-def model_of(nodes, weights=(), shape=(1, 8), outputs=("y",), opsets=(("", 17),)):
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs],
-        list(weights),
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid(*o) for o in opsets])
-
-
 def test_when_weights_are_missing_then_path_bytes_and_proto_give_the_same_text(tmp_path):
     model = build_graph("nasbench201", CELL)
     path = tmp_path / "model.onnx"
@@ -389,7 +571,7 @@ def test_when_weights_are_missing_then_path_bytes_and_proto_give_the_same_text(t
 def test_when_the_text_is_made_then_the_model_is_not_changed():
     model = build_graph("nasbench201", CELL)
     before = model.SerializeToString(deterministic=True)
-    onnx_to_text(model)
+    onnx_text_rlm.onnx_to_text(model)
     assert model.SerializeToString(deterministic=True) == before
 
 
@@ -400,7 +582,7 @@ def test_when_the_hash_seed_changes_then_the_text_does_not(tmp_path):
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
     command = [sys.executable, "-c", code, str(path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == CELL_TEXT
+    assert done.stdout.strip() == CELL_COSTS + CELL_TEXT
 
 
 @pytest.mark.parametrize("location", ["../weights.bin", "/etc/passwd", "a/../../b", "C:/w.bin", "..\\w.bin"])
