@@ -105,8 +105,8 @@ def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: 
 
 def statements(text: str) -> list[float]:
     """How often each operator stands in the cell of a network's text, and how many statements and sums it has."""
-    first = re.search("^(def|in) ", text, re.M).start()  # what stands before is what the network costs
-    cell = text[first:].partition("\nin ")[0].partition("\ndef g")[0]
+    body = re.split("^(?=def |in )", text, maxsplit=1, flags=re.M)[-1]  # what stands before is what the network costs
+    cell = body.partition("\nin ")[0].partition("\ndef g")[0]
     counted = ("relu-conv3x3-bn", "relu-conv1x1-bn", "avgpool3x3", "\n", " + ", "v0")
     return [float(cell.count(part)) for part in counted]
 
