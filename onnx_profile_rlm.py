@@ -85,7 +85,7 @@ def infer_shapes(model):
         contradicts itself only the shapes of its weights.
     """
     graph = model.graph
-    stored = [*((t.name, t.data_type, t.dims) for t in graph.initializer)]
+    stored = [(t.name, t.data_type, t.dims) for t in graph.initializer]
     stored += [(s.values.name, s.values.data_type, s.dims) for s in graph.sparse_initializer]
     shapes = {name: tuple(dims) for name, _, dims in stored}
     try:
@@ -110,7 +110,7 @@ def _light(model, stored):
             light.graph.input.append(onnx.helper.make_tensor_value_info(name, data_type, dims))
     names = {name for name, *_ in stored}
     light.graph.input.extend(_fixed(value) for value in graph.input if value.name not in names)
-    light.graph.output.extend(_fixed(value) for value in graph.output)
+    light.graph.output.extend(_fixed(value, batch=None) for value in graph.output)
     # What operators of unknown domains make is known from the file alone.
     custom = {name for node in graph.node if node.domain not in _DEFAULT_DOMAINS for name in node.output}
     light.graph.value_info.extend(_fixed(value) for value in graph.value_info if value.name in custom)
@@ -123,15 +123,15 @@ def _is_literal(tensor):
     return inside and tensor.data_type in _LITERALS and math.prod(tensor.dims) <= _MAX_LITERAL
 
 
-def _fixed(value):
-    """A copy whose free first dimension is 1, and whose negative ones, which some writers mean as free, are."""
+def _fixed(value, batch=1):
+    """A copy in which negative sizes, which some writers mean as free, are free, and a free first one is `batch` if given."""
     copy = onnx.ValueInfoProto.FromString(value.SerializeToString())
     dims = copy.type.tensor_type.shape.dim
     for dim in dims:
         if dim.dim_value < 0:
             dim.ClearField("dim_value")
-    if dims and dims[0].WhichOneof("value") != "dim_value":
-        dims[0].dim_value = 1
+    if batch and dims and dims[0].WhichOneof("value") != "dim_value":
+        dims[0].dim_value = batch
     return copy
 
 
@@ -141,15 +141,16 @@ def _inferred(light, nodes):
     It aborts the process at a Slice of a negative size, which it makes itself where a window is larger than what it slides
     over. So a Slice takes part only where no size that it could meet is negative.
     """
+    large = {}  # weights that stand in nodes
     for node in nodes:
-        if node.op_type == "Constant" and node.attribute and not _is_literal(node.attribute[0].t):
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].t.dims:
             tensor = node.attribute[0].t
-            if tensor.dims:
-                light.graph.input.append(
-                    onnx.helper.make_tensor_value_info(node.output[0], tensor.data_type, tensor.dims)
+            if not _is_literal(tensor):
+                large[node.output[0]] = onnx.helper.make_tensor_value_info(
+                    node.output[0], tensor.data_type, tensor.dims
                 )
-    given = {value.name for value in light.graph.input}
-    nodes = [node for node in nodes if not (node.op_type == "Constant" and node.output[0] in given)]
+    light.graph.input.extend(large.values())
+    nodes = [node for node in nodes if node.output[0] not in large]
     waiting = {index for index, node in enumerate(nodes) if node.op_type == "Slice"}
     while True:
         tried = onnx.ModelProto()
