@@ -90,7 +90,8 @@ def infer_shapes(model):
     shapes = {name: tuple(dims) for name, _, dims in stored}
     try:
         shapes.update(_inferred(_light(model, stored), _sorted(graph.node)))
-    except Exception:  # an operator that contradicts its inputs, a name that is no text: what is made stays unknown
+    except (onnx.shape_inference.InferenceError, RuntimeError, TypeError, ValueError):
+        # What onnx raises where sizes contradict each other, a version is not known or a name is no text.
         pass
     return shapes
 
@@ -161,7 +162,7 @@ def _inferred(light, nodes):
         if not any(_WINDOWS.search(node.op_type) for node in unknown) and all(map(_is_plain, shapes.values())):
             ready = waiting  # nothing is left that could make a negative size
         else:
-            ready = {index for index in waiting if _is_plain(shapes.get(nodes[index].input[0]))}
+            ready = {index for index in waiting if _is_plain(shapes.get(next(iter(nodes[index].input), "")))}
         if not ready:
             return {name: tuple(None if n is not None and n < 0 else n for n in s) for name, s in shapes.items()}
         waiting = waiting - ready
@@ -229,7 +230,7 @@ def _constants(graph):
     """Names of the tensors that are part of the model, also where they are cast first."""
     names = {tensor.name for tensor in graph.initializer} | {sparse.values.name for sparse in graph.sparse_initializer}
     for node in _sorted(graph.node):
-        if node.op_type == "Constant" or (node.op_type in ("Identity", "Cast") and node.input[0] in names):
+        if node.op_type == "Constant" or (node.op_type in ("Identity", "Cast") and names.intersection(node.input)):
             names.update(node.output)
     return names
 
@@ -259,7 +260,7 @@ def _printed(cost):
 def _kind(node, shapes):
     """The kind of a node, None for those that are not counted."""
     op = node.op_type
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in _DEFAULT_DOMAINS:
         return "other"
     if op in _CONVOLUTIONS:
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)

@@ -918,8 +918,6 @@ def _labels(nodes, outputs, maker, order, start):
 def _order(nodes, outputs):
     """Canonical order: depth first from the outputs, operands of sums and products by label.
 
-    Nodes that no output needs follow the last of their arguments.
-
     Returns:
         list[int]: node indices, every node once, arguments before their readers.
     """
@@ -1026,18 +1024,11 @@ def _order(nodes, outputs):
         return candidates[views.index(min(views))]
 
     effort = [0]
-    alive = set()
-    stack = [maker[out][0] for out in outputs]
-    while stack:
-        index = stack.pop()
-        if index not in alive:
-            alive.add(index)
-            stack.extend(maker[a][0] for a in nodes[index].args)
     emitted = [False] * len(nodes)
     result = []
 
     def walk(root):
-        """Emit a node after its arguments, depth first, and then what waited for the emitted nodes."""
+        """Emit a node after its arguments, depth first."""
         path = [root]
         while path:
             index = path[-1]
@@ -1050,16 +1041,6 @@ def _order(nodes, outputs):
                 path.pop()
                 emitted[index] = True
                 result.append(index)
-                if index in anchors:
-                    ready = []
-                    for sink in anchors[index]:
-                        waiting[sink] -= 1
-                        if not waiting[sink]:
-                            ready.append(sink)
-                    while ready:
-                        sink = first(ready)
-                        ready.remove(sink)
-                        walk(sink)
                 continue
             if len(children) > 1:  # what needs a whole block more comes first, so that blocks stay in one piece
                 most = max([behind[c] for c in children])
@@ -1069,31 +1050,9 @@ def _order(nodes, outputs):
             else:
                 path.append(children[0])
 
-    # what no output needs follows the last value it reads of what is needed
-    anchors, waiting = {}, {}
-    if len(alive) < len(nodes):
-        for sink, node in enumerate(nodes):
-            if sink in alive or readers[sink] or node.kind == "input":
-                continue
-            found, stack = set(), [sink]
-            while stack:
-                index = stack.pop()
-                if index not in found:
-                    found.add(index)
-                    if index not in alive and nodes[index].kind != "input":
-                        stack.extend(maker[a][0] for a in nodes[index].args)
-            needed = [i for i in found if i in alive or nodes[i].kind == "input"]
-            waiting[sink] = len(needed)
-            for index in needed:
-                anchors.setdefault(index, []).append(sink)
-    loose = [sink for sink, count in waiting.items() if not count]
     for index, node in enumerate(nodes):
         if node.kind == "input":
             walk(index)
-    while loose:
-        sink = first(loose)
-        loose.remove(sink)
-        walk(sink)
     for out in outputs:
         walk(maker[out][0])
     return result

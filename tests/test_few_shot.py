@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from code_rlm.data import readers
+from code_rlm.data.nas_graphs import build_graph
 from code_rlm.data.schema import Example, to_dataset
+from code_rlm.onnx_text_rlm import onnx_to_text
 
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "few_shot.py"
 
@@ -56,6 +58,15 @@ def test_when_devices_of_a_task_are_asked_for_then_its_test_split_becomes_column
         asked == [("fbnet", "somewhere", "test")] and found["text"] == ["v0", "v1"] and found["group"] == ["g1", "g2"]
     )
     assert found["latency_ms@a"][0] == 1.5 and np.isnan(found["latency_ms@a"][1]) and np.isnan(found["latency_ms@b"][0])
+
+
+def test_when_a_text_says_what_the_network_costs_then_only_its_cell_is_counted(few_shot):
+    graph = build_graph(
+        "nasbench201", "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|none~0|nor_conv_3x3~1|skip_connect~2|"
+    )
+    counted = few_shot.statements(onnx_to_text(graph))
+    assert counted == few_shot.statements(onnx_to_text(graph, profile=False))
+    assert counted[:3] == [2.0, 1.0, 1.0]
 
 
 def test_when_scores_are_missing_then_they_stand_below_all_others(few_shot):

@@ -493,9 +493,20 @@ def test_when_a_dead_node_reads_what_nothing_makes_then_it_is_refused():
         onnx_to_text(model_of(nodes, [], [1, 8]))
 
 
-def test_when_shapes_contradict_each_other_then_operators_are_counted_all_the_same():
-    model = model_of([helper.make_node("Conv", ["x", "w"], ["y"])], [external_weight([8, 3, 3, 3])], [1, 5])
+@pytest.mark.parametrize("version", [17, 99])
+def test_when_onnx_cannot_infer_sizes_then_operators_are_counted_all_the_same(version):
+    contradiction = [helper.make_node("Conv", ["x", "w"], ["y"])]
+    model = model_of(contradiction, [external_weight([8, 3, 3, 3])], [1, 5], opsets=[("", version)])
     assert onnx_profile_rlm.profile_lines(model)[1].startswith("conv x1")
+
+
+def test_when_the_version_of_the_operators_is_not_said_then_onnx_refuses_and_weights_are_counted():
+    model = model_of(
+        [helper.make_node("Conv", ["x", "w"], ["y"])], [external_weight([8, 3, 30, 30])], opsets=[("my.lab", 1)]
+    )
+    with pytest.raises(onnx.shape_inference.InferenceError):
+        onnx.shape_inference.infer_shapes(model)
+    assert onnx_profile_rlm.profile_lines(model)[1:] == ["conv x1 conv w22"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
