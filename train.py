@@ -17,6 +17,7 @@ import contextlib
 import math
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -46,13 +47,15 @@ from code_rlm.training.models import (
 )
 from code_rlm.training.optimizers import WeightAverage, build_optimizers, schedule, set_learning_rate
 from code_rlm.training.options import TrainError, TrainOptions, parse_options
+from code_rlm.training.packing import read_pack, write_pack
 from code_rlm.training.plan import describe
 from code_rlm.training.sources import load_sources, registry
 from code_rlm.training.validation import Scores, Validation
 
 
 def train(options: TrainOptions) -> Path:
-    """Runs training to its end and returns the folder of the final checkpoint; of a dry run the folder it would make.
+    """Runs training to its end and returns the folder of the final checkpoint; of a dry run the folder it would make, with
+    `pack` the file written.
 
     Raises:
         TrainError: No data, or a run folder that holds a run with other options.
@@ -66,14 +69,18 @@ def train(options: TrainOptions) -> Path:
         # They are the same everywhere: every process fits the same path. And no backend sends 16-bit integers.
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    if accelerator.is_main_process and not options.dry_run:
+    if accelerator.is_main_process and not options.dry_run and not options.pack:
         claim_folder(out, options)
     accelerator.wait_for_everyone()
     set_seed(options.seed)
     log = RunLog(accelerator, out / "log.jsonl", options.steps)
     tokenizer = load_tokenizer(options)
-    loaded, weights = load_sources(options, tokenizer)
-    model = build_model(options, tokenizer, registry(options, loaded))
+    if options.packed:
+        loaded, weights, metrics, fitted = read_pack(options.packed, options, tokenizer)
+    else:
+        loaded, weights = load_sources(options, tokenizer)
+        metrics, fitted = registry(options, loaded), None
+    model = build_model(options, tokenizer, metrics)
     training = [each.train for each in loaded]
     held_out = [each.validation for each in loaded if each.validation]
     check_restoring(model, options)
@@ -97,8 +104,14 @@ def train(options: TrainOptions) -> Path:
         return out / "final"
     for each in loaded:
         log.say(str(each))
-    if model.lexical is not None:
+    if fitted is not None:
+        fitted.give(model)
+    elif model.lexical is not None:
         fit_lexical_path(model, mixture.sources, held_out, mixture, log.say)
+    if options.pack:
+        if accelerator.is_main_process:
+            write_pack(options.pack, options, tokenizer, loaded, weights, metrics, model)
+        return Path(options.pack)
     model = prepare_for_training(model, options)
     every, trained = count_parameters(model)
     log.say(
@@ -163,11 +176,13 @@ class Run:
         """Trains to the end, from the last checkpoint on where there is one."""
         options, log = self.options, self.log
         progress = self._progress_so_far()
-        batches = self.mixture.batches(progress.position)
+        self.began = time.perf_counter() - progress.seconds
+        batches = self.mixture.batches(progress.position, options.workers)
         window = Window(list(progress.losses))
         while progress.step < options.steps and not progress.stopped:
-            set_learning_rate(self.optimizers, options.learning_rate * schedule(options, progress.step))
-            window.losses.append(self._step([next(batches) for _ in range(options.accumulate)], window))
+            at = max(progress.step, self._clock(progress) * options.steps)
+            set_learning_rate(self.optimizers, options.learning_rate * schedule(options, at))
+            window.losses.append(self._step([next(batches) for _ in range(options.accumulate)], window, progress))
             progress.step += 1
             if not math.isfinite(window.losses[-1]):
                 raise TrainError(
@@ -175,21 +190,26 @@ class Run:
                     "whole."
                 )
             log.progress(progress.step)
-            last = progress.step == options.steps
+            last = progress.step == options.steps or self._clock(progress) >= 1
             if progress.step % options.log_every == 0 or last:
                 rate = self.optimizers[0].param_groups[0]["lr"]
                 log.write({"step": progress.step, "lr": rate, **window.summary(), "cut": self.mixture.truncated})
                 window = Window()
             if self.validation and (progress.step % options.eval_every == 0 or last):
                 self._evaluate(progress)
-            if progress.step % options.save_every == 0 or last or progress.stopped:
+            progress.stopped |= last
+            if progress.step % options.save_every == 0 or progress.stopped:
                 progress.position, progress.losses = batches.position, window.losses
                 self._save(self.out / f"step-{progress.step}", progress)
                 if self.accelerator.is_main_process:
                     drop_old(self.out, options.keep)
         return self._finish(progress)
 
-    def _step(self, batches: list[dict[str, torch.Tensor]], window: Window) -> float:
+    def _clock(self, progress: Progress) -> float:
+        """Which share of its minutes the run has used."""
+        return progress.seconds / (60 * self.options.minutes) if self.options.minutes else 0.0
+
+    def _step(self, batches: list[dict[str, torch.Tensor]], window: Window, progress: Progress) -> float:
         """One optimiser step over batches, of which this process takes its share; the mean loss per label of all."""
         self.model.train()
         accelerator, labels = self.accelerator, sum(map(count_labels, batches))
@@ -213,7 +233,10 @@ class Run:
             optimizer.zero_grad()
         if self.average:
             self.average.update()
-        numbers, restored = accelerator.reduce(total, "sum").tolist()
+        # All go by the main process's clock, so that they stop at the same step.
+        seconds = (time.perf_counter() - self.began) * accelerator.is_main_process
+        total = torch.cat([total, total.new_tensor([seconds])])
+        numbers, restored, progress.seconds = accelerator.reduce(total, "sum").tolist()
         if self.options.restore_loss:
             window.restored.append(restored)
         return numbers

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch.utils import data as torch_data
 
 from code_rlm.data.schema import DataError
 from code_rlm.errors_rlm import NumberCodeError, NumberRangeError
@@ -165,24 +166,55 @@ class Item:
     hidden: np.ndarray | None = None
 
 
-class BatchStream:
-    """Endless batches; `position` says where the next one stands, as (pool, number in the pool)."""
+@dataclass
+class Pools(torch_data.Dataset):
+    """The pools of a mixture by number, each as its batches, how many examples these hold and how many of them were cut."""
 
-    def __init__(self, mixture: "Mixture", position: tuple[int, int] = (0, 0)):
-        self.mixture, self.position = mixture, tuple(position)
-        self._drawn: tuple[int, list[Item], list[np.ndarray]] | None = None
+    mixture: "Mixture"
+
+    def __getitem__(self, number: int) -> tuple[list[dict[str, np.ndarray]], int, int]:
+        items, groups = self.mixture.pool_of(number)
+        # Arrays, not tensors: between processes each tensor would keep a file open.
+        batches = [self.mixture.collate([items[i] for i in group]) for group in groups]
+        arrays = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in batches]
+        return arrays, len(items), sum(item.cut for item in items)
+
+
+class BatchStream:
+    """Endless batches; `position` says where the next one stands, as (pool, number in the pool).
+
+    Args:
+        mixture: What they are drawn from.
+        position: Of the first one.
+        workers: Processes that make them, ahead of use; 0: this one, when they are asked for.
+    """
+
+    def __init__(self, mixture: "Mixture", position: tuple[int, int] = (0, 0), workers: int = 0):
+        self.mixture, self.position, self.workers = mixture, tuple(position), workers
+        self._batches: list[dict[str, np.ndarray]] | None = None
+        numbers = range(self.position[0], 2**31)
+        # A generator of its own: the loader draws a seed, and dropout is to go on as if it had not.
+        settings = {"batch_size": None, "collate_fn": _as_it_is, "num_workers": workers, "generator": torch.Generator()}
+        self._pools = iter(torch_data.DataLoader(Pools(mixture), sampler=numbers, **settings))
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return self
 
     def __next__(self) -> dict[str, torch.Tensor]:
         pool, number = self.position
-        if self._drawn is None or self._drawn[0] != pool:
-            self._drawn = (pool, *self.mixture.pool_of(pool))
-        _, items, groups = self._drawn
-        last = number + 1 == len(groups)
+        if self._batches is None:
+            self._batches, drawn, cut = next(self._pools)
+            if self.workers:  # they have counted in their own copies of the mixture
+                self.mixture.drawn, self.mixture.truncated = self.mixture.drawn + drawn, self.mixture.truncated + cut
+        batch = {name: torch.from_numpy(array) for name, array in self._batches[number].items()}
+        last = number + 1 == len(self._batches)
         self.position = (pool + 1, 0) if last else (pool, number + 1)
-        return self.mixture.collate([items[i] for i in groups[number]])
+        self._batches = None if last else self._batches
+        return batch
+
+
+def _as_it_is(pool: Any) -> Any:
+    return pool
 
 
 @dataclass
@@ -230,9 +262,12 @@ class Mixture:
         """Token ids before and behind the code."""
         return tokenize(self.tokenizer, list(frame(metrics, language, context, self.templates)))
 
-    def batches(self, position: tuple[int, int] = (0, 0)) -> BatchStream:
-        """Endless batches from a position on; each as tensors `input_ids`, `attention_mask`, `labels`, `first_metric`."""
-        return BatchStream(self, position)
+    def batches(self, position: tuple[int, int] = (0, 0), workers: int = 0) -> BatchStream:
+        """Endless batches from a position on; each as tensors `input_ids`, `attention_mask`, `labels`, `first_metric`.
+
+        They are the same whatever the number of `workers`, processes that make them ahead of use.
+        """
+        return BatchStream(self, position, workers)
 
     def pool_of(self, number: int) -> tuple[list[Item], list[np.ndarray]]:
         """The examples of a pool, and the batches that they make, as indices."""

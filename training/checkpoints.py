@@ -16,8 +16,10 @@ from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import is_adapted, save_adapter
 from code_rlm.training.options import TrainError, TrainOptions
 
+# Say nothing of what was trained.
+_OF_THIS_MACHINE = ("out", "data_root", "feature_cache", "dry_run", "pack", "packed")
 # May differ between two commands of one run.
-_FREE = ("out", "log_every", "log_with", "keep", "dry_run")
+_FREE = ("out", "log_every", "log_with", "keep", "dry_run", "pack", "packed", "workers")
 
 
 @dataclass
@@ -32,7 +34,8 @@ class Progress:
         best: Best score so far and its step.
         latest: Score of the last evaluation.
         waited: Evaluations since.
-        stopped: Whether the run ended early.
+        stopped: Whether the run has ended, early or not.
+        seconds: Spent so far.
     """
 
     step: int = 0
@@ -43,6 +46,7 @@ class Progress:
     latest: float | None = None
     waited: int = 0
     stopped: bool = False
+    seconds: float = 0.0
 
     @classmethod
     def read(cls, checkpoint: Path) -> "Progress":
@@ -153,7 +157,7 @@ def save_model(
     else:
         model.save_pretrained(folder, state_dict=state)
         tokenizer.save_pretrained(folder)
-    resolved = {k: v for k, v in asdict(options).items() if k not in ("out", "data_root", "feature_cache", "dry_run")}
+    resolved = {k: v for k, v in asdict(options).items() if k not in _OF_THIS_MACHINE}
     # A checkpoint is published: it names folders and files, not where they lay on the machine that trained it.
     for key in ("tokenizer", "init", "encoder"):
         if resolved[key] and os.path.isdir(resolved[key]):

@@ -57,8 +57,11 @@ def _hidden_matrices(model: nn.Module) -> set[str]:
     }
 
 
-def schedule(options: TrainOptions, step: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, cosine to `final_learning_rate`."""
+def schedule(options: TrainOptions, step: float) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, cosine to `final_learning_rate`.
+
+    Under a time limit `step` is where the clock says that the run stands, which may lie between two steps.
+    """
     warm = max(1, int(options.warmup * options.steps))
     if step < warm:
         return (step + 1) / warm

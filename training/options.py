@@ -134,15 +134,30 @@ class TrainOptions(Checked):
         "them is part of what the encoder reads",
         above=0,
     )
+    pack: str | None = option(
+        None,
+        "write the data as training reads it, tokenised and with the lexical path's scores, into this file and stop: to train "
+        "on another machine, which needs neither the tables nor the time to fit",
+    )
+    packed: str | None = option(None, "such a file, made with the same data options, in place of the tables")
     tokenizer: str | None = option(None, "folder or hub id of the tokenizer; by default that of init")
     model: dict = option(dict, "fields of RLMConfig for a new model")
     metrics: list[dict] = option(list, "registry entries (name, unit, smaller_is_better, description, kinds)")
     default_metrics: dict = option(dict, "kind of input to the metrics predicted where none is asked for")
     steps: int = option(10_000, "optimiser steps", above=0)
+    minutes: float = option(
+        0.0,
+        "train no longer than this, evaluations and checkpoints on the way included: the learning rate falls with the clock "
+        "where that is ahead of the steps, so the run ends as a whole one does; 0: no limit",
+        least=0,
+    )
     batch_tokens: int = option(
         16_384, "input tokens in a batch, padding included, shared out over all processes", above=0
     )
     accumulate: int = option(1, "batches per optimiser step", above=0)
+    workers: int = option(
+        0, "processes that make batches ahead of use, for a GPU that waits for them; 0: this one", least=0
+    )
     max_tokens: int = option(1024, "longest input in tokens; the code's middle is left out beyond", above=0)
     max_objectives: int = option(
         4, "most metrics asked for at once; which and in what order is drawn for each example", above=0
@@ -217,6 +232,8 @@ class TrainOptions(Checked):
             raise TrainError("restore_loss trains the encoder, and freeze_encoder leaves it out; take one of them.")
         if self.restore_loss and not any(entry.get("mask_tokens") for entry in self.data):
             raise TrainError("restore_loss restores what mask_tokens hides; set mask_tokens: 0.15 in a data source.")
+        if self.pack and self.packed:
+            raise TrainError("pack writes the data of a run and packed reads it; take one of them.")
         if self.feature_cache and not self.freeze_encoder:
             raise TrainError(
                 "feature_cache keeps the outputs of an encoder that does not change: set freeze_encoder: true as well."

@@ -28,14 +28,14 @@ class Loaded:
 
     Attributes:
         train, validation: Tokenised rows; no validation where the split left none.
-        rows: The training rows as read.
+        rows: The training rows as read; None of a pack, which comes with its registry.
         weight: Its share of the examples; None where the entry gives none.
         remarks: What was left out, in words.
     """
 
     train: Source
     validation: Source | None
-    rows: Dataset
+    rows: Dataset | None
     weight: float | None
     remarks: list[str]
 
