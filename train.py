@@ -110,7 +110,7 @@ def train(options: TrainOptions) -> Path:
         fit_lexical_path(model, mixture.sources, held_out, mixture, log.say)
     if options.pack:
         if accelerator.is_main_process:
-            write_pack(options.pack, options, tokenizer, loaded, weights, metrics, model)
+            write_pack(options.pack, options, tokenizer, loaded, metrics, model)
         return Path(options.pack)
     model = prepare_for_training(model, options)
     every, trained = count_parameters(model)

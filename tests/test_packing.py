@@ -61,17 +61,16 @@ def test_when_a_source_was_packed_then_its_rows_come_back(tokenizer, tmp_path):
         options,
         tokenizer,
         [Loaded(source, None, None, 0.5, ["left out"])],
-        [1.0],
         [{"name": "m"}],
         model,
     )
-    moved = TrainOptions(data=[{"file": "elsewhere/s.parquet"}])
+    moved = TrainOptions(data=[{"file": "elsewhere/s.parquet", "weight": 0.7}])
     (loaded,), weights, metrics, fitted = read_pack(path, moved, tokenizer)
     assert (weights, metrics, fitted, loaded.weight, loaded.remarks) == (
         [1.0],
         [{"name": "m"}],
         None,
-        0.5,
+        0.7,
         ["left out"],
     )
     back, order = loaded.train, [1, 0, 2]  # by language

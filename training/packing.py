@@ -11,6 +11,7 @@ digits that the number format writes, scores in half precision; rows lie by lang
 
 import hashlib
 import json
+import lzma
 import os
 import zipfile
 from dataclasses import asdict, fields
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from code_rlm.data.mixture import Source
+from code_rlm.data.mixture import Source, mixture_weights
 from code_rlm.lexical_rlm import LexicalSettings
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
@@ -30,7 +31,7 @@ from code_rlm.training.sources import Loaded
 
 _VERSION = 1
 # What the data of a run depends on; a run from a pack has to have been told the same.
-_BINDING = ("data", "temperature", "max_tokens", "seed", "metrics", "lexical")
+_BINDING = ("data", "max_tokens", "seed", "metrics", "lexical")
 _PLAIN = ("name", "metrics", "failed", "dropped", "mask_tokens", "mask_span", "swap_text")
 _WORDS = ("languages", "groups", "contexts")
 _PATH_IN_TRAINING = ("score_proj.", "channel_embedding")  # of a lexical path; the rest is fitted
@@ -41,7 +42,6 @@ def write_pack(
     options: TrainOptions,
     tokenizer: RLMTokenizer,
     loaded: list[Loaded],
-    weights: list[float],
     metrics: list[dict[str, Any]],
     model: RLMForConditionalGeneration,
 ) -> Path:
@@ -52,7 +52,6 @@ def write_pack(
         options: Of the run.
         tokenizer: That tokenised the sources.
         loaded: The sources, with lexical scores if the model has a lexical path.
-        weights: Their shares of the examples.
         metrics: The registry.
         model: Its lexical path is kept, fitted.
     """
@@ -69,7 +68,6 @@ def write_pack(
         "options": _binding(options),
         "tokenizer": _fingerprint(tokenizer),
         "sources": sources,
-        "weights": list(weights),
         "metrics": metrics,
         "lexical": None,
     }
@@ -96,7 +94,9 @@ def write_pack(
 def read_pack(
     path: str | os.PathLike, options: TrainOptions, tokenizer: RLMTokenizer
 ) -> tuple[list[Loaded], list[float], list[dict[str, Any]], "FittedPath | None"]:
-    """Sources, their shares, the registry and the fitted lexical path of a pack.
+    """Sources, their shares of the examples, the registry and the fitted lexical path of a pack.
+
+    Shares are this run's: an entry's `weight` may be another than when it was packed.
 
     Raises:
         TrainError: No pack, one of another version, or of other data options or another tokenizer than this run's.
@@ -105,13 +105,14 @@ def read_pack(
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(arrays["about"].tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, lzma.LZMAError) as error:
         raise TrainError(f"{path} is no pack of training data ({error}); make one with --pack.") from None
     if about["version"] != _VERSION:
         raise TrainError(f"{path} was packed by another version of this program; make it anew with --pack.")
     own = _binding(options)
     if not options.data:
         own["data"] = about["options"]["data"]
+    given = [entry.get("weight") for entry in options.data] or [entry["weight"] for entry in about["sources"]]
     if differing := sorted(name for name in _BINDING if own[name] != about["options"][name]):
         raise TrainError(
             f"{path} was packed with other options ({', '.join(differing)}); give the same, or make it anew."
@@ -119,12 +120,13 @@ def read_pack(
     if about["tokenizer"] != _fingerprint(tokenizer):
         raise TrainError(f"{path} was tokenised by another tokenizer than {options.tokenizer or options.init}.")
     loaded = []
-    for number, entry in enumerate(about["sources"]):
+    for number, (entry, weight) in enumerate(zip(about["sources"], given, strict=True)):
         train, validation = (
             _take(arrays, f"{number}/{part}", entry["parts"][part], tokenizer) if part in entry["parts"] else None
             for part in ("train", "validation")
         )
-        loaded.append(Loaded(train, validation, None, entry["weight"], entry["remarks"]))
+        loaded.append(Loaded(train, validation, None, weight, entry["remarks"]))
+    weights = mixture_weights([len(each.train) for each in loaded], given, options.temperature)
     fitted = None
     if about["lexical"] is not None:
         state = {
@@ -133,7 +135,7 @@ def read_pack(
             if name.startswith("lexical/")
         }
         fitted = FittedPath(LexicalSettings.from_dict(about["lexical"]), state)
-    return loaded, about["weights"], about["metrics"], fitted
+    return loaded, weights, about["metrics"], fitted
 
 
 class FittedPath:
@@ -167,7 +169,9 @@ def _load(module: nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str],
 def _binding(options: TrainOptions) -> dict[str, Any]:
     """What the data depends on, as JSON gives it back; files by their names, as the pack may go anywhere."""
     told = {name: asdict(options)[name] for name in _BINDING}
-    told["data"] = [{k: Path(v).name if k == "file" else v for k, v in entry.items()} for entry in told["data"]]
+    told["data"] = [
+        {k: Path(v).name if k == "file" else v for k, v in entry.items() if k != "weight"} for entry in told["data"]
+    ]
     return json.loads(json.dumps(told))
 
 
