@@ -127,7 +127,7 @@ class Run:
 
     def __init__(self, options, accelerator, log, tokenizer, model, mixture, held_out):
         self.options, self.accelerator, self.log, self.tokenizer = options, accelerator, log, tokenizer
-        self.mixture, self.out = mixture, Path(options.out)
+        self.mixture, self.out, self.began = mixture, Path(options.out), time.perf_counter()
         if accelerator.distributed_type == DistributedType.FSDP:
             self._prepare_sharding(model)
         self.cache = None
