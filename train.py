@@ -73,6 +73,9 @@ def train(options: TrainOptions) -> Path:
         claim_folder(out, options)
     accelerator.wait_for_everyone()
     set_seed(options.seed)
+    if accelerator.device.type == "cuda":
+        # cuDNN's attention makes a plan for every new shape, 17 ms of an H100's processor each; batches rarely have the same.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     log = RunLog(accelerator, out / "log.jsonl", options.steps)
     tokenizer = load_tokenizer(options)
     if options.packed:
@@ -344,7 +347,8 @@ class Run:
         chosen = self.out / "best" if self.options.patience else checkpoints(self.out)[-1]
         if self.accelerator.is_main_process:
             model, tokenizer = load(chosen)
-            fit_experts(model, self.validation.sources, self.mixture, self.log.say)
+            fit_experts(model.to(self.accelerator.device), self.validation.sources, self.mixture, self.log.say)
+            model.to("cpu")
             if is_adapted(self.plain):
 
                 def write(folder: Path) -> None:
