@@ -47,7 +47,7 @@ from code_rlm.training.models import (
 )
 from code_rlm.training.optimizers import WeightAverage, build_optimizers, schedule, set_learning_rate
 from code_rlm.training.options import TrainError, TrainOptions, parse_options
-from code_rlm.training.packing import read_pack, write_pack
+from code_rlm.training.packing import check_target, read_pack, write_pack
 from code_rlm.training.plan import describe
 from code_rlm.training.sources import load_sources, registry
 from code_rlm.training.validation import Scores, Validation
@@ -61,6 +61,8 @@ def train(options: TrainOptions) -> Path:
         TrainError: No data, or a run folder that holds a run with other options.
     """
     check_trackers(options.log_with)
+    if options.pack:
+        check_target(options.pack)
     out = Path(options.out)
     accelerator = Accelerator(
         mixed_precision=options.mixed_precision,
@@ -84,6 +86,13 @@ def train(options: TrainOptions) -> Path:
         loaded, weights = load_sources(options, tokenizer)
         metrics, fitted = registry(options, loaded), None
     model = build_model(options, tokenizer, metrics)
+    if options.packed and (fitted is None) != (model.lexical is None):
+        raise TrainError(
+            f"{options.packed} has {'no' if fitted is None else 'a'} lexical path, and this run has "
+            f"{'a' if fitted is None else 'none'}; pack with the same init and lexical."
+        )
+    if fitted is not None:
+        fitted.give(model)
     training = [each.train for each in loaded]
     held_out = [each.validation for each in loaded if each.validation]
     check_restoring(model, options)
@@ -107,9 +116,7 @@ def train(options: TrainOptions) -> Path:
         return out / "final"
     for each in loaded:
         log.say(str(each))
-    if fitted is not None:
-        fitted.give(model)
-    elif model.lexical is not None:
+    if fitted is None and model.lexical is not None:
         fit_lexical_path(model, mixture.sources, held_out, mixture, log.say)
     if options.pack:
         if accelerator.is_main_process:
@@ -130,7 +137,7 @@ class Run:
 
     def __init__(self, options, accelerator, log, tokenizer, model, mixture, held_out):
         self.options, self.accelerator, self.log, self.tokenizer = options, accelerator, log, tokenizer
-        self.mixture, self.out, self.began = mixture, Path(options.out), time.perf_counter()
+        self.mixture, self.out, self.began = mixture, Path(options.out), None
         if accelerator.distributed_type == DistributedType.FSDP:
             self._prepare_sharding(model)
         self.cache = None
@@ -179,7 +186,6 @@ class Run:
         """Trains to the end, from the last checkpoint on where there is one."""
         options, log = self.options, self.log
         progress = self._progress_so_far()
-        self.began = time.perf_counter() - progress.seconds
         batches = self.mixture.batches(progress.position, options.workers)
         window = Window(list(progress.losses))
         while progress.step < options.steps and not progress.stopped:
@@ -206,6 +212,7 @@ class Run:
                 self._save(self.out / f"step-{progress.step}", progress)
                 if self.accelerator.is_main_process:
                     drop_old(self.out, options.keep)
+        del batches  # and with it the processes that make them
         return self._finish(progress)
 
     def _clock(self, progress: Progress) -> float:
@@ -237,6 +244,8 @@ class Run:
         if self.average:
             self.average.update()
         # All go by the main process's clock, so that they stop at the same step.
+        if self.began is None:  # the first step is not counted: it compiles, and waits for the first batches
+            self.began = time.perf_counter() - progress.seconds
         seconds = (time.perf_counter() - self.began) * accelerator.is_main_process
         total = torch.cat([total, total.new_tensor([seconds])])
         numbers, restored, progress.seconds = accelerator.reduce(total, "sum").tolist()
@@ -312,7 +321,7 @@ class Run:
             self.accelerator.load_state(str(found[-1] / "state"))
             progress = Progress.read(found[-1])
             self.log.go_on_from(progress.step)
-            if progress.step < self.options.steps:
+            if progress.step < self.options.steps and not progress.stopped:
                 self.log.say(f"going on from step {progress.step}")
             return progress
         self.log.go_on_from(-1)

@@ -192,16 +192,18 @@ class BatchStream:
     def __init__(self, mixture: "Mixture", position: tuple[int, int] = (0, 0), workers: int = 0):
         self.mixture, self.position, self.workers = mixture, tuple(position), workers
         self._batches: list[dict[str, np.ndarray]] | None = None
-        numbers = range(self.position[0], 2**31)
-        # A generator of its own: the loader draws a seed, and dropout is to go on as if it had not.
-        settings = {"batch_size": None, "collate_fn": _as_it_is, "num_workers": workers, "generator": torch.Generator()}
-        self._pools = iter(torch_data.DataLoader(Pools(mixture), sampler=numbers, **settings))
+        self._pools: Iterator | None = None
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return self
 
     def __next__(self) -> dict[str, torch.Tensor]:
         pool, number = self.position
+        if self._pools is None:
+            # A generator of its own: the loader draws a seed, and dropout is to go on as if it had not.
+            settings = {"collate_fn": _as_it_is, "num_workers": self.workers, "generator": torch.Generator()}
+            numbers = range(pool, 2**31)
+            self._pools = iter(torch_data.DataLoader(Pools(self.mixture), batch_size=None, sampler=numbers, **settings))
         if self._batches is None:
             self._batches, drawn, cut = next(self._pools)
             if self.workers:  # they have counted in their own copies of the mixture
@@ -257,6 +259,14 @@ class Mixture:
         self.metric_numbers = {name: number for number, name in enumerate(names)}
         self.truncated = 0
         self.drawn = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: all but the cache of headers."""
+        return {name: value for name, value in vars(self).items() if name != "_header"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._header = lru_cache(maxsize=200_000)(self._tokenize_header)
 
     def _tokenize_header(self, metrics: tuple[str, ...], language: str, context: tuple[str, ...]) -> list[list[int]]:
         """Token ids before and behind the code."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +12,11 @@ from safetensors.torch import load_file
 from toy import log_of, options_of
 
 from code_rlm.data.mixture import Mixture, Source
+from code_rlm.loading import load
 from code_rlm.numbers_rlm import FAILED, is_failed
 from code_rlm.train import train
 from code_rlm.training.options import TrainError, TrainOptions
-from code_rlm.training.packing import read_pack, write_pack
+from code_rlm.training.packing import FittedPath, read_pack, write_pack
 from code_rlm.training.sources import Loaded
 
 LEXICAL = "{buckets: 64, code_numbers: 16, name_numbers: 16, trees: 3}"
@@ -131,6 +135,7 @@ def test_when_other_processes_make_the_batches_then_they_are_the_same(toy, tmp_p
         stream = mixture.batches((1, 1), workers)
         batches = [next(stream) for _ in range(12)]
         streams.append((batches, stream.position, mixture.drawn, mixture.truncated))
+    assert next(pickle.loads(pickle.dumps(mixture)).batches((1, 1)))["labels"].equal(streams[0][0][0]["labels"])
     (own, *counts), (others, *other_counts) = streams
     assert counts == other_counts and counts[2] > 0
     for one, other in zip(own, others, strict=True):
@@ -149,3 +154,44 @@ def test_when_the_minutes_are_over_then_the_run_has_ended_with_the_lowest_rate(t
     assert [e["step"] for e in log_of(out) if "validation" in e] == [entries[-1]["step"]]
     train(options_of(toy, out, *flags))  # once ended it stays so
     assert [e for e in log_of(out) if "loss" in e] == entries
+
+
+def test_when_a_run_goes_on_from_a_checkpoint_then_the_pack_keeps_what_it_learned(toy, tmp_path, capsys):
+    first = train(options_of(toy, tmp_path / "first", "--steps", 6, "--lexical", LEXICAL))
+    flags = ["--init", first, "--model", "{}", "--steps", 1, "--learning_rate", 1e-9, "--ema", 0.0]
+    pack = train(options_of(toy, tmp_path / "none", *flags, "--pack", tmp_path / "toy.npz"))
+    assert train(options_of(toy, tmp_path / "dry", *flags, "--packed", pack, "--dry_run")) == tmp_path / "dry" / "final"
+    assert "125 training rows" in capsys.readouterr().out
+    second = train(options_of(toy, tmp_path / "second", *flags, "--packed", pack))
+    before, after = (load_file(path / "model.safetensors") for path in (first, second))
+    for name in ("lexical.score_proj.weight", "lexical.channel_embedding"):
+        assert torch.allclose(before[name], after[name], atol=1e-5) and before[name].abs().sum() > 0
+    bare = train(options_of(toy, tmp_path / "none", "--pack", tmp_path / "bare.npz"))
+    with pytest.raises(TrainError, match="no lexical path, and this run has a"):
+        train(options_of(toy, tmp_path / "third", *flags, "--packed", bare))
+    with pytest.raises(TrainError, match="has a lexical path, and this run has none"):
+        train(options_of(toy, tmp_path / "third", "--packed", pack))
+
+
+def test_when_a_path_has_learned_other_channels_then_they_are_not_lost(toy, tmp_path, tokenizer):
+    first = train(options_of(toy, tmp_path / "first", "--steps", 2, "--lexical", LEXICAL))
+    one, model = load(first)[0], load(first)[0]
+    fitted = FittedPath(
+        replace(
+            one.lexical.settings, channels=one.lexical.settings.channels[::-1], scales=one.lexical.settings.scales[::-1]
+        ),
+        {k: v for k, v in one.lexical.state_dict().items() if "score_proj" not in k and "channel_embedding" not in k},
+    )
+    fitted.give(model)
+    assert torch.equal(model.lexical.channel_embedding, one.lexical.channel_embedding.flip(0))
+    fewer = replace(fitted.settings, channels=fitted.settings.channels[:1], scales=fitted.settings.scales[:1])
+    with pytest.raises(TrainError, match="which the pack lacks"):
+        FittedPath(fewer, {}).give(one)
+
+
+def test_when_a_pack_cannot_be_written_then_that_is_said_before_anything_is_done(toy, tmp_path):
+    (tmp_path / "file").write_text("")
+    for target, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "toy.npz", "cannot be written")):
+        with pytest.raises(TrainError, match=words):
+            train(options_of(toy, tmp_path / "none", "--data", "[{task: nothing}]", "--pack", target))
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -17,9 +17,9 @@ from code_rlm.training.adapters import is_adapted, save_adapter
 from code_rlm.training.options import TrainError, TrainOptions
 
 # Say nothing of what was trained.
-_OF_THIS_MACHINE = ("out", "data_root", "feature_cache", "dry_run", "pack", "packed")
+_OF_THIS_MACHINE = ("out", "data_root", "feature_cache", "dry_run", "pack", "packed", "workers")
 # May differ between two commands of one run.
-_FREE = ("out", "log_every", "log_with", "keep", "dry_run", "pack", "packed", "workers")
+_FREE = ("out", "log_every", "log_with", "keep", "dry_run", "pack", "workers")
 
 
 @dataclass

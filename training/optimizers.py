@@ -64,7 +64,7 @@ def schedule(options: TrainOptions, step: float) -> float:
     """
     warm = max(1, int(options.warmup * options.steps))
     if step < warm:
-        return (step + 1) / warm
+        return min(1.0, (step + 1) / warm)
     done = (step - warm) / max(1, options.steps - 1 - warm)
     low = options.final_learning_rate
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -139,7 +139,7 @@ class TrainOptions(Checked):
         "write the data as training reads it, tokenised and with the lexical path's scores, into this file and stop: to train "
         "on another machine, which needs neither the tables nor the time to fit",
     )
-    packed: str | None = option(None, "such a file, made with the same data options, in place of the tables")
+    packed: str | None = option(None, "such a file in place of the tables, made with the same data, init and lexical")
     tokenizer: str | None = option(None, "folder or hub id of the tokenizer; by default that of init")
     model: dict = option(dict, "fields of RLMConfig for a new model")
     metrics: list[dict] = option(list, "registry entries (name, unit, smaller_is_better, description, kinds)")
@@ -147,8 +147,9 @@ class TrainOptions(Checked):
     steps: int = option(10_000, "optimiser steps", above=0)
     minutes: float = option(
         0.0,
-        "train no longer than this, evaluations and checkpoints on the way included: the learning rate falls with the clock "
-        "where that is ahead of the steps, so the run ends as a whole one does; 0: no limit",
+        "end after so many minutes, counted from the first step on: the learning rate falls with the clock where that is ahead "
+        "of the steps, so the run ends as a whole one does; reading the data before, and the last evaluation, checkpoint and "
+        "experts after, come on top; 0: no limit",
         least=0,
     )
     batch_tokens: int = option(
@@ -156,7 +157,10 @@ class TrainOptions(Checked):
     )
     accumulate: int = option(1, "batches per optimiser step", above=0)
     workers: int = option(
-        0, "processes that make batches ahead of use, for a GPU that waits for them; 0: this one", least=0
+        0,
+        "processes that make batches ahead of use, of each training process, for a GPU that waits for them; 0: none, and each "
+        "batch is made when it is due",
+        least=0,
     )
     max_tokens: int = option(1024, "longest input in tokens; the code's middle is left out beyond", above=0)
     max_objectives: int = option(

@@ -14,13 +14,13 @@ import json
 import lzma
 import os
 import zipfile
+import zlib
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from code_rlm.data.mixture import Source, mixture_weights
 from code_rlm.lexical_rlm import LexicalSettings
@@ -34,6 +34,10 @@ _VERSION = 1
 _BINDING = ("data", "max_tokens", "seed", "metrics", "lexical")
 _PLAIN = ("name", "metrics", "failed", "dropped", "mask_tokens", "mask_span", "swap_text")
 _WORDS = ("languages", "groups", "contexts")
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile,
+    lzma.LZMAError, zlib.error,
+)  # fmt: skip
 _PATH_IN_TRAINING = ("score_proj.", "channel_embedding")  # of a lexical path; the rest is fitted
 
 
@@ -75,20 +79,41 @@ def write_pack(
         about["lexical"] = model.lexical.settings.to_dict()
         for name, tensor in model.lexical.state_dict().items():
             if not name.startswith(_PATH_IN_TRAINING):
-                arrays[f"lexical/{name}"] = tensor.numpy()
+                arrays[f"lexical/{name}"] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     arrays["about"] = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     try:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_LZMA) as archive:
             for name, array in arrays.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as handle:
                     np.lib.format.write_array(handle, np.asarray(array), allow_pickle=False)
+        with open(partial, "rb") as handle:
+            os.fsync(handle.fileno())
         partial.replace(path)
+    except OSError as error:
+        raise TrainError(f"{path} cannot be written: {error}") from None
     finally:
         partial.unlink(missing_ok=True)
     return path
+
+
+def check_target(path: str | os.PathLike) -> None:
+    """Makes sure, before hours of work, that a pack can be written.
+
+    Raises:
+        TrainError: It cannot.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise TrainError(f"pack: {path} is a folder; give the name of a file, such as {path / 'data.npz'}.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.touch()
+        partial.unlink()
+    except OSError as error:
+        raise TrainError(f"pack: {path} cannot be written: {error}") from None
 
 
 def read_pack(
@@ -105,14 +130,12 @@ def read_pack(
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         about = json.loads(arrays["about"].tobytes())
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, zipfile.BadZipFile, lzma.LZMAError) as error:
+    except _UNREADABLE as error:
         raise TrainError(f"{path} is no pack of training data ({error}); make one with --pack.") from None
     if about["version"] != _VERSION:
         raise TrainError(f"{path} was packed by another version of this program; make it anew with --pack.")
     own = _binding(options)
-    if not options.data:
-        own["data"] = about["options"]["data"]
-    given = [entry.get("weight") for entry in options.data] or [entry["weight"] for entry in about["sources"]]
+    given = [entry.get("weight") for entry in options.data]
     if differing := sorted(name for name in _BINDING if own[name] != about["options"][name]):
         raise TrainError(
             f"{path} was packed with other options ({', '.join(differing)}); give the same, or make it anew."
@@ -150,20 +173,31 @@ class FittedPath:
         self.settings, self.state = settings, state
 
     def give(self, model: RLMForConditionalGeneration) -> None:
-        """Puts the path into a model; where that knows the same channels, what it has learned of them stays."""
-        learned = {}
-        if model.lexical is not None and model.lexical.settings.channels == self.settings.channels:
-            state = model.lexical.state_dict()
-            learned = {name: tensor for name, tensor in state.items() if name.startswith(_PATH_IN_TRAINING)}
+        """Puts the path in the place of a model's own; what that has learned of its channels stays.
+
+        Raises:
+            TrainError: The model has a channel that the pack lacks, or the pack is of another version.
+        """
+        old = model.lexical
+        if lacking := sorted(set(old.settings.channels) - set(self.settings.channels)):
+            raise TrainError(
+                f"The checkpoint to start from has a lexical path for {', '.join(lacking)}, which the pack lacks; make the "
+                "pack with the same init."
+            )
         model.add_lexical_path(self.settings)
-        missing, unexpected = _load(model.lexical, {**self.state, **learned})
-        if unexpected or any(not name.startswith(_PATH_IN_TRAINING) for name in missing):
-            raise TrainError("The pack's lexical path is not one of this version; make it anew with --pack.")
-
-
-def _load(module: nn.Module, state: dict[str, torch.Tensor]) -> tuple[list[str], list[str]]:
-    found = module.load_state_dict(state, strict=False)
-    return found.missing_keys, found.unexpected_keys
+        try:
+            found = model.lexical.load_state_dict(self.state, strict=False)
+            strange = found.unexpected_keys + [k for k in found.missing_keys if not k.startswith(_PATH_IN_TRAINING)]
+        except RuntimeError as error:  # torch says so of tensors of another shape
+            strange = [str(error)]
+        if strange:
+            raise TrainError(
+                f"The pack's lexical path is not one of this version ({strange[0]}); make it anew with --pack."
+            )
+        model.lexical.score_proj.load_state_dict(old.score_proj.state_dict())
+        for number, metric in enumerate(old.settings.channels):
+            row = self.settings.channels.index(metric)
+            model.lexical.channel_embedding.data[row] = old.channel_embedding.data[number]
 
 
 def _binding(options: TrainOptions) -> dict[str, Any]:
@@ -177,8 +211,11 @@ def _binding(options: TrainOptions) -> dict[str, Any]:
 
 def _fingerprint(tokenizer: RLMTokenizer) -> str:
     """Of what texts and numbers become."""
-    words = [tokenizer.backend_tokenizer.to_str(), json.dumps(tokenizer.codec.format.to_dict(), sort_keys=True)]
-    return hashlib.sha256("\x00".join(words).encode()).hexdigest()
+    told = json.loads(tokenizer.backend_tokenizer.to_str())
+    for changing in ("version", "truncation", "padding"):  # use changes the latter two
+        told.pop(changing, None)
+    told["number_format"] = tokenizer.codec.format.to_dict()
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _put(arrays: dict[str, np.ndarray], prefix: str, source: Source) -> dict[str, Any]:
@@ -231,4 +268,4 @@ assert {f.name for f in fields(Source)} == {
     *_PLAIN, *_WORDS, "bodies", "values", "codes", "present", "cut", "lexical_scores",
 }  # fmt: skip
 
-__all__ = ["FittedPath", "read_pack", "write_pack"]
+__all__ = ["FittedPath", "check_target", "read_pack", "write_pack"]
