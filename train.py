@@ -61,7 +61,7 @@ def train(options: TrainOptions) -> Path:
         TrainError: No data, or a run folder that holds a run with other options.
     """
     check_trackers(options.log_with)
-    if options.pack:
+    if options.pack and not options.dry_run:
         check_target(options.pack)
     out = Path(options.out)
     accelerator = Accelerator(

@@ -194,4 +194,5 @@ def test_when_a_pack_cannot_be_written_then_that_is_said_before_anything_is_done
     for target, words in ((tmp_path, "is a folder"), (tmp_path / "file" / "toy.npz", "cannot be written")):
         with pytest.raises(TrainError, match=words):
             train(options_of(toy, tmp_path / "none", "--data", "[{task: nothing}]", "--pack", target))
+    train(options_of(toy, tmp_path / "none", "--pack", tmp_path / "new" / "toy.npz", "--dry_run"))
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

@@ -111,7 +111,7 @@ def check_target(path: str | os.PathLike) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
         partial.touch()
-        partial.unlink()
+        partial.unlink(missing_ok=True)  # another process of the run looks, too
     except OSError as error:
         raise TrainError(f"pack: {path} cannot be written: {error}") from None
 
