@@ -15,14 +15,17 @@ Features of one text, all computed from its token ids behind the first line (whi
   `calloc(1000` weigh differently
 - those that the code's names are bound to (`magnitudes_rlm.NumberReader`), likewise: `calloc(n` with `n = 1000` above
 - length: logarithms of the number of tokens and of line breaks
+- how the operators of an ONNX text follow one another (`onnx_wiring_rlm.py`), as log(1 + count)
 
 A channel's score is a linear function of these features, on a scale of its own (`ScoreScale`). With `trees` it is that plus
-boosted regression trees on the counts of some n-grams, on numbers and on lengths, weighted by what they are worth on rows
+boosted regression trees on the counts of some n-grams, on numbers, lengths and wiring, weighted by what they are worth on rows
 left out (`training/forest.py`).
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -33,8 +36,10 @@ from torch import nn
 
 from .errors_rlm import CheckpointError
 from .magnitudes_rlm import NumberReader, read_numbers
+from .onnx_wiring_rlm import wiring
 
 TREE_NODES = 31  # of a tree: 16 leaves
+LONGEST_TOKEN = 32  # bytes of a token's text that are kept
 _KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
 _MODULUS = 2**31 - 1
 
@@ -130,8 +135,9 @@ class LexicalSettings:
         code_numbers: Hash buckets of the code's numbers by the tokens before; 0: none.
         name_numbers: Hash buckets of the numbers that names are bound to, by the tokens before each name; 0: none.
         number_context: How many tokens before a number count: by one there are so many buckets, by two as many again, and on.
-        vocabulary: Tokens of the tokenizer that names are read of; 0 without `name_numbers`.
-        trees: Boosted trees of a channel, of at most `TREE_NODES` nodes; 0: none.
+        wiring_buckets: Hash buckets of how the operators of an ONNX text follow one another; 0: none.
+        vocabulary: Tokens of the tokenizer that names and operators are read of; 0 without `name_numbers` and `wiring_buckets`.
+        trees: The most boosted trees of a channel, of at most `TREE_NODES` nodes each; 0: none.
         tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
         tree_numbers: How many places of the code's and its names' numbers they can look at, chosen likewise.
         scales: For each channel what its scores stand for; none for channels that nothing was fitted to yet.
@@ -148,6 +154,7 @@ class LexicalSettings:
     code_numbers: int = 0
     name_numbers: int = 0
     number_context: int = 1
+    wiring_buckets: int = 0
     vocabulary: int = 0
     trees: int = 0
     tree_grams: int = 384
@@ -161,7 +168,7 @@ class LexicalSettings:
             raise CheckpointError(f"lexical.scales must have one entry for each of {len(self.channels)} channels.")
         for name in ("channels", "digit_tokens", "line_tokens", "comment_tokens"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        if not self.name_numbers:
+        if not self.reads_vocabulary:
             object.__setattr__(self, "vocabulary", 0)
         if len(self.digit_tokens) not in (0, 10):
             raise CheckpointError(f"lexical.digit_tokens must name 10 token ids or none, got {len(self.digit_tokens)}.")
@@ -173,6 +180,7 @@ class LexicalSettings:
             "code_numbers": 0,
             "name_numbers": 0,
             "number_context": 1,
+            "wiring_buckets": 0,
             "vocabulary": 0,
             "trees": 0,
             "tree_grams": 1,
@@ -201,10 +209,52 @@ class LexicalSettings:
         return self.scales[self.channels.index(channel)]
 
     @property
+    def reads_vocabulary(self) -> bool:
+        """Whether the path must know what its tokens say."""
+        return bool(self.name_numbers or self.wiring_buckets)
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """How many features there are of each kind, in their order."""
+        return {
+            "grams": self.buckets,
+            "header": 2 * self.number_buckets,
+            "largest": self.largest_numbers,
+            "placed": self.number_context * (self.code_numbers + self.name_numbers),
+            "lengths": 2,
+            "wiring": self.wiring_buckets,
+        }
+
+    @property
     def size(self) -> int:
         """Number of features."""
-        placed = self.number_context * (self.code_numbers + self.name_numbers)
-        return self.buckets + 2 * self.number_buckets + self.largest_numbers + placed + 2
+        return sum(self.parts.values())
+
+
+class TokenTexts(nn.Module):
+    """What every token says, so that ids can be read as text without their tokenizer.
+
+    Args:
+        vocab_size: Tokens that are known.
+
+    Attributes:
+        characters: UTF-8 of each token, zeros behind it, uint8 `(vocabulary, LONGEST_TOKEN)`; longer tokens are cut.
+    """
+
+    def __init__(self, vocab_size: int):
+        super().__init__()
+        self.register_buffer("characters", torch.zeros(vocab_size, LONGEST_TOKEN, dtype=torch.uint8))
+
+    def read_vocabulary(self, texts: Sequence[str]) -> None:
+        """Notes the text of every token, by id; empty for those that are no text."""
+        for token, text in enumerate(texts):
+            known = text.encode()[:LONGEST_TOKEN]
+            self.characters[token] = torch.tensor([*known, *bytes(LONGEST_TOKEN - len(known))], dtype=torch.uint8)
+
+    def text(self, ids: torch.Tensor) -> str:
+        """The text of token ids `(tokens,)`."""
+        known = self.characters[ids].flatten()
+        return bytes(known[known > 0].tolist()).decode(errors="replace")
 
 
 class LexicalPath(nn.Module):
@@ -215,6 +265,7 @@ class LexicalPath(nn.Module):
         bias: `(channels,)`.
         idf: Inverse document frequency by bucket `(buckets,)`.
         reader: Finds names that are bound to numbers; there only with `name_numbers`, and to be told the vocabulary.
+        texts: What the tokens say; there only with `wiring_buckets`, and to be told the vocabulary.
         tree_feature, tree_left, tree_right: For each node the feature it asks for and the nodes that follow, itself for a
             leaf, int `(channels, trees, TREE_NODES)`; these buffers are there only with `trees`.
         tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(channels, trees, TREE_NODES)`.
@@ -229,6 +280,8 @@ class LexicalPath(nn.Module):
         self.register_buffer("idf", torch.ones(settings.buckets))
         if settings.name_numbers:
             self.reader = NumberReader(settings.vocabulary)
+        if settings.wiring_buckets:
+            self.texts = TokenTexts(settings.vocabulary)
         if settings.trees:
             shape = (channels, settings.trees, TREE_NODES)
             self.register_buffer("tree_feature", torch.zeros(shape, dtype=torch.int32))
@@ -238,6 +291,31 @@ class LexicalPath(nn.Module):
                 self.register_buffer(name, torch.zeros(shape))
         self.channel_embedding = nn.Parameter(torch.zeros(channels, memory_size))
         self.score_proj = nn.Linear(_KNOTS + 1, memory_size, bias=False)
+
+    def read_vocabulary(self, texts: Sequence[str]) -> None:
+        """Notes the text of every token, by id, empty for those that are no text; more of them than known so far make room."""
+        if self.settings.vocabulary < len(texts):
+            device = self.weight.device
+            self.settings = replace(self.settings, vocabulary=len(texts))
+            if self.settings.name_numbers:
+                self.reader = NumberReader(len(texts)).to(device)
+            if self.settings.wiring_buckets:
+                self.texts = TokenTexts(len(texts)).to(device)
+        for part in ("reader", "texts"):
+            if hasattr(self, part):
+                getattr(self, part).read_vocabulary(texts)
+
+    def knows_vocabulary(self) -> bool:
+        """Whether the path was told what its tokens say, or need not know."""
+        told = [self.reader.kinds] if self.settings.name_numbers else []
+        told += [self.texts.characters] if self.settings.wiring_buckets else []
+        return all(bool(table.any()) for table in told)
+
+    def take_over(self, old: "LexicalPath") -> None:
+        """Copies all that a path was fitted to and has learned; this one may have room for more behind it."""
+        own = self.state_dict()
+        for name, tensor in old.state_dict().items():
+            own[name][tuple(slice(size) for size in tensor.shape)] = tensor
 
     def features(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Features `(batch, size)` in float32 of token ids `(batch, length)`; see the module for what they are."""
@@ -269,7 +347,15 @@ class LexicalPath(nn.Module):
             counts.scatter_add_(1, gram % s.buckets, whole.float())
         grams = torch.where(counts > 0, 1 + counts.clamp_min(1).log(), 0.0)
         sizes = torch.stack([(body.sum(1) + 1).log(), ((body & lines).sum(1) + 1).log()], 1)
-        return torch.cat([grams, self._numbers(ids, body, lines), sizes], 1)
+        return torch.cat([grams, self._numbers(ids, body, lines), sizes, self._wiring(ids, body)], 1)
+
+    def _wiring(self, ids: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        """Logarithms of 1 + how often operators follow one another in ONNX texts, `(batch, wiring buckets)`."""
+        found = torch.zeros(len(ids), self.settings.wiring_buckets)
+        for row in range(len(ids) if self.settings.wiring_buckets else 0):
+            for name, count in wiring(self.texts.text(ids[row][body[row]])).items():
+                found[row, zlib.crc32(name.encode()) % self.settings.wiring_buckets] += math.log1p(count)
+        return found.to(ids.device)
 
     def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
         """Sums of log10(1 + number) of the header and logarithms of their counts, by place; the largest of the code; those of
@@ -362,4 +448,4 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     return (x ^ (x >> 13)) * 69621 % _MODULUS
 
 
-__all__ = ["TREE_NODES", "LexicalPath", "LexicalSettings", "ScoreScale"]
+__all__ = ["TREE_NODES", "LexicalPath", "LexicalSettings", "ScoreScale", "TokenTexts"]

@@ -91,6 +91,8 @@ def train(options: TrainOptions) -> Path:
             f"{options.packed} has {'no' if fitted is None else 'a'} lexical path, and this run has "
             f"{'a' if fitted is None else 'none'}; pack with the same init and lexical."
         )
+    if not options.steps and model.lexical is None:
+        raise TrainError("steps: 0 fits the lexical path alone, and there is none; set lexical, or some steps.")
     if fitted is not None:
         fitted.give(model)
     training = [each.train for each in loaded]
@@ -212,6 +214,8 @@ class Run:
                 self._save(self.out / f"step-{progress.step}", progress)
                 if self.accelerator.is_main_process:
                     drop_old(self.out, options.keep)
+        if not checkpoints(self.out):  # there was no step to make
+            self._save(self.out / "step-0", progress)
         del batches  # and with it the processes that make them
         return self._finish(progress)
 

@@ -260,7 +260,8 @@ def _head(known: Known) -> list[str]:
     files = sorted(known.folder.glob("*.safetensors"))
     tensors = stored_tensors(files)
     # What the lexical path knows of the vocabulary is neither trained nor fitted.
-    sizes = {name: math.prod(t.shape) for name, t in tensors.items() if not name.startswith("lexical.reader.")}
+    told = ("lexical.reader.", "lexical.texts.")
+    sizes = {name: math.prod(t.shape) for name, t in tensors.items() if not name.startswith(told)}
     closed = sum(size for name, size in sizes.items() if name.startswith("lexical."))
     count = sum(sizes.values()) - closed
     size = sum(path.stat().st_size for path in files)

@@ -8,13 +8,16 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from test_lexical import fitted, source_of
+from toy import options_of
 
-from code_rlm import CheckpointError
+from code_rlm import CheckpointError, load
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.expert_rlm import LexicalExpert, token_cells
 from code_rlm.lexical_rlm import LexicalSettings, ScoreScale
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
+from code_rlm.train import train
 from code_rlm.training.experts import MOST_COST, Evidence, fit_experts, guard
+from code_rlm.training.options import TrainError
 
 ABOUT_TEN = LexicalExpert(0.1, 0.3, 1.0)
 LOGARITHM = ScoreScale(True, (0.0, 1.0), (0.0, 1.0))
@@ -201,3 +204,19 @@ def test_when_an_expert_is_wrong_then_the_error_says_so(changes, message):
 def test_when_an_expert_has_no_channel_then_the_config_is_refused(make_config):
     with pytest.raises(CheckpointError, match="no fitted lexical channel"):
         make_config(experts={"a_ms": ABOUT_TEN.to_dict()})
+
+
+def test_when_there_are_no_steps_then_the_path_is_fitted_and_all_that_is_trained_stays(toy, tmp_path):
+    first = train(options_of(toy, tmp_path / "first", "--steps", 4, "--lexical", "{buckets: 64}"))
+    flags = ["--init", first, "--model", "{}", "--steps", 0, "--lexical", "{trees: 3}"]
+    out = train(options_of(toy, tmp_path / "second", *flags))
+    assert train(options_of(toy, tmp_path / "second", *flags)) == out  # once ended it stays so
+    before, after = (load(path)[0] for path in (first, out))
+    own = dict(before.named_parameters())
+    assert all(torch.equal(own[name], p) for name, p in after.named_parameters())
+    assert after.lexical.settings.trees == 3 and after.lexical.tree_left.any()
+    assert set(after.config.experts or {}) <= set(after.lexical.settings.channels)
+    with pytest.raises(TrainError, match="nothing for patience or lora"):
+        options_of(toy, tmp_path / "third", *flags, "--patience", 2)
+    with pytest.raises(TrainError, match="and there is none"):
+        train(options_of(toy, tmp_path / "third", "--steps", 0))

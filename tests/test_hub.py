@@ -29,6 +29,7 @@ REMOTE_FILES = {
     "numbers_rlm.py",
     "onnx_profile_rlm.py",
     "onnx_text_rlm.py",
+    "onnx_wiring_rlm.py",
     "pipeline_rlm.py",
     "ranking_rlm.py",
     "t5gemma_rlm.py",

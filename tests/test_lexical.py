@@ -578,13 +578,32 @@ def test_when_trees_are_grown_then_they_tell_what_a_sum_cannot_and_tensors_say_t
     assert torch.allclose(again[:, 0], scores[:, 0]) and again.shape[1] == 2
 
 
-def test_when_trees_are_added_to_a_path_then_what_was_fitted_stays(make_model, tokenizer, tmp_path):
+@pytest.mark.parametrize(
+    ("first", "more"),
+    [
+        ({}, {"trees": 5}),
+        ({"trees": 3, "tree_grams": 40}, {"trees": 9, "tree_grams": 20}),
+        ({"trees": 3, "name_numbers": 16}, {"wiring_buckets": 32}),
+    ],
+    ids=["trees", "more trees", "wiring"],
+)
+def test_when_a_path_gets_room_for_more_then_what_was_fitted_stays(make_model, tokenizer, tmp_path, first, more):
     train = source_of(tokenizer, np.random.default_rng(0))
-    model, mixture, _ = fitted(make_model, tokenizer, train)
+    mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **{**SMALL, **first}))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    model.config.lexical = model.lexical.settings.to_dict()
+    fit_lexical_path(model, [train], [], mixture)
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
-    options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical={"trees": 5})
+    options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=more)
     widened = build_model(options, tokenizer, [])
     batch = mixture.collate([mixture.build(train, row, [0]) for row in range(4)])
     before, after = (m.lexical.scores(batch["input_ids"], batch["attention_mask"]) for m in (model, widened))
-    assert torch.equal(before, after) and widened.config.lexical["channels"] == ["t_ms"]
+    assert torch.allclose(before, after, atol=1e-6) and widened.config.lexical["channels"] == ["t_ms"]
+    assert before.std() > 0 and all(getattr(widened.lexical.settings, name) == value for name, value in more.items())
+    other = dataclasses.replace(train, metrics=["other_bytes"])
+    fit_lexical_path(widened, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+    again = widened.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert torch.allclose(again[:, :1], before, atol=1e-6) and again.shape[1] == 2

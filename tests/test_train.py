@@ -211,7 +211,7 @@ def test_when_flags_and_file_disagree_then_flags_win_and_types_are_kept(toy, tmp
         ("steps: many", "steps must be int, got 'many'"),
         ("steps: 1.5", "steps must be int, got 1.5"),
         ("steps: true", "steps must be .*, got True"),
-        ("steps: 0", "steps must be above zero, got 0"),
+        ("steps: -1", "steps must be at least 0, got -1"),
         ("learning_rate: fast", "learning_rate must be float, got 'fast'"),
         ("learning_rate: -1", "learning_rate must be above zero, got -1"),
         ("data: bhive", "data must be list"),

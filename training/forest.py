@@ -23,31 +23,36 @@ class Forest:
         x: The path's raw features `(rows, size)`.
         y: The rows' scores `(rows,)`.
         fold: Of each row `(rows,)`.
-        settings: The path's: how many trees, and how many n-grams and places of numbers they can look at.
+        settings: The path's: the most trees, and how many n-grams and places of numbers they can look at.
+
+    Attributes:
+        trees: How many there are: as many as suit the groups of the first fold best.
     """
 
     def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, settings: LexicalSettings):
-        self.trees, self.weight = settings.trees, 1.0
+        self.weight = 1.0
         self.columns = _choose_columns(x, settings)
         dense = self._dense(x)
         part = np.random.default_rng(0).permutation(len(y))[:MOST_ROWS]
         self.y, folds = y, range(int(fold.max()) + 1)
-        self.by_fold = [self._grow(dense, y, part[fold[part] != number]) for number in folds]
+        pilot = self._grow(dense, y, part[fold[part] != 0], settings.trees)
+        self.trees = _best_count(pilot, dense[fold == 0], y[fold == 0])
+        self.by_fold = [self._grow(dense, y, part[fold[part] != number], self.trees) for number in folds]
         self.found = np.zeros(len(y))
         for number in folds:
             if (fold == number).any():
                 self.found[fold == number] = _predict(self.by_fold[number], dense[fold == number])
-        self.whole = self._grow(dense, y, part)
+        self.whole = self._grow(dense, y, part, self.trees)
 
     def _dense(self, x: sparse.csr_matrix) -> np.ndarray:
         return x[:, self.columns].toarray().astype(np.float32, copy=False)
 
-    def _grow(self, x: np.ndarray, y: np.ndarray, rows: np.ndarray):
+    def _grow(self, x: np.ndarray, y: np.ndarray, rows: np.ndarray, trees: int):
         """A fitted regressor; None where no rows are left to fit it on."""
         if not len(rows):
             return None
         regressor = HistGradientBoostingRegressor(
-            max_iter=self.trees,
+            max_iter=trees,
             learning_rate=0.08,
             max_leaf_nodes=(TREE_NODES + 1) // 2,
             min_samples_leaf=min(20, max(2, len(rows) // 20)),
@@ -98,17 +103,21 @@ def _choose_columns(x: sparse.csr_matrix, settings: LexicalSettings) -> np.ndarr
     def most_varied(first: int, end: int, count: int) -> np.ndarray:
         return np.sort(first + np.argsort(-variance[first:end], kind="stable")[:count])
 
-    placed = settings.size - 2 - settings.number_context * (settings.code_numbers + settings.name_numbers)
-    columns = np.concatenate(
-        [
-            most_varied(0, settings.buckets, settings.tree_grams),
-            np.arange(settings.buckets, placed),
-            most_varied(placed, settings.size - 2, settings.tree_numbers),
-            np.arange(settings.size - 2, settings.size),
-        ]
-    )
+    kept, first = [], 0
+    for kind, count in settings.parts.items():
+        most = {"grams": settings.tree_grams, "placed": settings.tree_numbers}.get(kind, count)
+        kept.append(most_varied(first, first + count, most))
+        first += count
+    columns = np.concatenate(kept)
     differing = columns[variance[columns] > 1e-9]
     return differing if len(differing) else columns[-1:]
+
+
+def _best_count(regressor, x: np.ndarray, y: np.ndarray) -> int:
+    """With how many of its trees a regressor errs least on rows that it has not seen; all of them without such rows."""
+    if regressor is None or not len(x):
+        return 1 if regressor is None else regressor.max_iter
+    return 1 + int(np.argmin([np.sum((found - y) ** 2) for found in regressor.staged_predict(x)]))
 
 
 def _predict(regressor, x: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ def token_texts(tokenizer: RLMTokenizer) -> list[str]:
 def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
     """Settings without channels for a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
     texts = token_texts(tokenizer)
-    if changes.get("name_numbers"):
+    if changes.get("name_numbers") or changes.get("wiring_buckets"):
         changes["vocabulary"] = len(texts)
     lines = [i for i, text in enumerate(texts) if "\n" in text]
     comments = [i for i, text in enumerate(texts) if text.startswith("#")]
@@ -78,9 +78,9 @@ def fit_lexical_path(
         mixture: Builds the inputs, as in training.
         say: Told the penalty and the cross-fitted rank correlation of each channel.
     """
-    if model.lexical.settings.name_numbers and not model.lexical.reader.kinds.any():
+    if not model.lexical.knows_vocabulary():
         raise ValueError(
-            "The lexical path reads names, and has not been told the vocabulary: reader.read_vocabulary()."
+            "The lexical path reads names or operators, and has not been told the vocabulary: read_vocabulary()."
         )
     # As much of the text as the model will read in use, even where training reads less.
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
@@ -110,7 +110,7 @@ def fit_lexical_path(
             grown = Forest(counts, regressor.y, fold, model.lexical.settings)
             (own, other), found = grown.stack(found)
             weight, bias, by_fold = own * weight, own * bias, [(own * w, own * b) for w, b in by_fold]
-            say(f"lexical path: {metric}, ridge weighs {own:.2f}, trees {other:.2f}")
+            say(f"lexical path: {metric}, ridge weighs {own:.2f}, {grown.trees} trees {other:.2f}")
         fitted[metric] = (weight, bias, by_fold, grown)
         scales[metric] = regressor.scale
         rho = spearmanr(found, target).statistic
@@ -207,8 +207,8 @@ def _widen(model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale])
     model.lexical.weight.data[:, : len(kept)] = old.weight.data[:, kept]
     model.lexical.bias.data[: len(kept)] = old.bias.data[kept]
     model.lexical.channel_embedding.data[: len(kept)] = old.channel_embedding.data[kept]
-    if model.lexical.settings.name_numbers:
-        model.lexical.reader = old.reader
+    for part in {"reader", "texts"} & set(dict(old.named_children())):
+        setattr(model.lexical, part, getattr(old, part))
     if model.lexical.settings.trees:
         for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
             getattr(model.lexical, name)[: len(kept)] = getattr(old, name)[kept]

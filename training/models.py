@@ -12,7 +12,6 @@ from code_rlm.configuration_rlm import Metric, RLMConfig
 from code_rlm.data.mixture import Source
 from code_rlm.lexical_rlm import LexicalSettings
 from code_rlm.loading import is_adapter, load
-from code_rlm.magnitudes_rlm import NumberReader
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import add_lora
@@ -54,8 +53,8 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
         _change_lexical_path(model, changes, options)
     if model.lexical is not None and changes:
         _check_lexical(model.lexical.settings, tokenizer, changes)
-    if model.lexical is not None and model.lexical.settings.name_numbers:
-        _tell_names(model, tokenizer)
+    if model.lexical is not None and model.lexical.settings.reads_vocabulary:
+        _tell_tokens(model, tokenizer)
     return model
 
 
@@ -72,14 +71,10 @@ def _check_lexical(settings: LexicalSettings, tokenizer: RLMTokenizer, changes: 
         raise TrainError("lexical's tree_grams and tree_numbers are what trees look at: set trees, too.")
 
 
-def _tell_names(model: RLMForConditionalGeneration, tokenizer: RLMTokenizer) -> None:
-    """Tells the lexical path what every token is, so that it can read names."""
-    path, texts = model.lexical, token_texts(tokenizer)
-    if path.settings.vocabulary < len(texts):
-        path.settings = replace(path.settings, vocabulary=len(texts))
-        path.reader = NumberReader(len(texts))
-        model.config.lexical = path.settings.to_dict()
-    path.reader.read_vocabulary(texts)
+def _tell_tokens(model: RLMForConditionalGeneration, tokenizer: RLMTokenizer) -> None:
+    """Tells the lexical path what every token says, so that it can read names and operators."""
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    model.config.lexical = model.lexical.settings.to_dict()
 
 
 def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, tokenizer: RLMTokenizer) -> None:
@@ -99,7 +94,7 @@ def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, 
 
 
 def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, options: TrainOptions) -> None:
-    """Gives the path other settings; what was fitted goes, unless trees are all that is new, and what was trained stays."""
+    """Gives the path other settings; what was fitted goes, unless they only make room for more, and what was trained stays."""
     old = model.lexical
     settings = replace(old.settings, **changes)
     if settings == old.settings:
@@ -110,11 +105,14 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
             f"{options.init} has a lexical path of its own with {differing}, which an adapter keeps; leave these out of "
             "lexical."
         )
-    if settings == replace(
-        old.settings, trees=settings.trees, tree_grams=settings.tree_grams, tree_numbers=settings.tree_numbers
-    ) and old.settings.trees in (0, settings.trees):
-        model.add_lexical_path(settings)  # what is fitted stays; without trees it needs none
-        model.lexical.load_state_dict(old.state_dict(), strict=False)
+    beside = ("trees", "tree_grams", "tree_numbers", "wiring_buckets", "vocabulary")
+    if (
+        settings == replace(old.settings, **{name: getattr(settings, name) for name in beside})
+        and old.settings.trees <= settings.trees
+        and old.settings.wiring_buckets in (0, settings.wiring_buckets)
+    ):
+        model.add_lexical_path(settings)  # there is room for more behind what is fitted
+        model.lexical.take_over(old)
         return
     model.add_lexical_path(replace(settings, scales=()))
     model.lexical.score_proj.load_state_dict(old.score_proj.state_dict())

@@ -114,9 +114,10 @@ class TrainOptions(Checked):
         None,
         "adds a lexical path, regressors on n-grams that the decoder reads; true, false (one that init has goes: training "
         "starts sooner, and a later run can begin one anew) or buckets:, longest_gram:, number_buckets:, largest_numbers:, "
-        "code_numbers:, name_numbers: (what names are bound to; 4096 is good for either, with number_context: 2), trees: "
-        "(boosted, beside the ridge; 200 is good), tree_grams:, tree_numbers:; by default one that init has is kept and "
-        "fitted to the data; trees can be added to it, what they look at can change, any other change begins it anew",
+        "code_numbers:, name_numbers: (what names are bound to; 4096 is good for either, with number_context: 2), "
+        "wiring_buckets: (how the operators of ONNX graphs follow one another; 4096 is good), trees: (boosted, beside the "
+        "ridge, the most of a metric; 500 is good), tree_grams:, tree_numbers:; by default one that init has is kept and "
+        "fitted to the data; trees and wiring can be added, what trees look at can change, any other change begins it anew",
     )
     head: str = option(
         "auto",
@@ -144,7 +145,11 @@ class TrainOptions(Checked):
     model: dict = option(dict, "fields of RLMConfig for a new model")
     metrics: list[dict] = option(list, "registry entries (name, unit, smaller_is_better, description, kinds)")
     default_metrics: dict = option(dict, "kind of input to the metrics predicted where none is asked for")
-    steps: int = option(10_000, "optimiser steps", above=0)
+    steps: int = option(
+        10_000,
+        "optimiser steps; 0 fits the lexical path to the data and chooses its experts, and leaves all that is trained as it is",
+        least=0,
+    )
     minutes: float = option(
         0.0,
         "end after so many minutes, counted from the first step on: the learning rate falls with the clock where that is ahead "
@@ -228,7 +233,7 @@ class TrainOptions(Checked):
                 )
         known = (
             "buckets", "longest_gram", "number_buckets", "largest_numbers", "code_numbers", "name_numbers", "number_context",
-            "trees", "tree_grams", "tree_numbers",
+            "wiring_buckets", "trees", "tree_grams", "tree_numbers",
         )  # fmt: skip
         if unknown := sorted(set(map(str, self.lexical if isinstance(self.lexical, dict) else ())) - set(known)):
             raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")
@@ -236,6 +241,8 @@ class TrainOptions(Checked):
             raise TrainError("restore_loss trains the encoder, and freeze_encoder leaves it out; take one of them.")
         if self.restore_loss and not any(entry.get("mask_tokens") for entry in self.data):
             raise TrainError("restore_loss restores what mask_tokens hides; set mask_tokens: 0.15 in a data source.")
+        if not self.steps and (self.patience or self.lora is not None):
+            raise TrainError("steps: 0 trains nothing, so there is nothing for patience or lora; leave them out.")
         if self.pack and self.packed:
             raise TrainError("pack writes the data of a run and packed reads it; take one of them.")
         if self.feature_cache and not self.freeze_encoder:

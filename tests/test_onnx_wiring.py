@@ -1,0 +1,101 @@
+"""How operators follow one another: exact counts, the same however a text is folded, nothing for what is no graph."""
+
+import dataclasses
+import math
+import zlib
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from test_onnx_text import random_graph, repeated
+
+from code_rlm.inputs_rlm import format_header
+from code_rlm.lexical_rlm import LexicalPath
+from code_rlm.onnx_text_rlm import onnx_to_text
+from code_rlm.onnx_wiring_rlm import wiring
+from code_rlm.training.lexical import settings_for, token_texts
+
+RESIDUAL = """total x4 total m9
+conv3x3 x2 conv3x3 m9
+in 1 3 8 8
+v0 = conv3x3 16
+conv3x3 v0
+v0 + conv1x1
+gap"""
+
+
+def test_when_a_sum_is_read_then_every_term_is_followed():
+    assert wiring(RESIDUAL) == {
+        "in": 1, "conv3x3": 2, "conv1x1": 1, "gap": 1,
+        "in conv3x3": 1, "conv3x3 conv3x3": 1, "conv3x3 conv1x1": 1, "conv3x3 gap": 1, "conv1x1 gap": 1,
+        "in conv3x3 conv3x3": 1, "conv3x3 conv3x3 conv1x1": 1, "in conv3x3 gap": 1, "conv3x3 conv1x1 gap": 1,
+        "most": 5, "most in": 1, "most conv3x3": 2, "most conv1x1": 1, "most gap": 1,
+        "least": 3, "least in": 1, "least conv3x3": 1, "least gap": 1,
+        "ways": 2,
+    }  # fmt: skip
+
+
+def test_when_a_block_is_called_then_it_counts_where_it_is_called():
+    called = "def f a v0 v1\nconv3x3 a v0 + relu v1\nin 1 8\nv0 = fc 8\nv1 = fc 8 v0\nf 16 v1 v0\nmaxpool2x2 s2 x3"
+    plain = (
+        "in 1 8\nv0 = fc 8\nv1 = fc 8 v0\nconv3x3 16 v1 + relu v0\nmaxpool2x2 s2\nmaxpool2x2 s2\nmaxpool2x2 s2\nout v9"
+    )
+    assert wiring(called) == wiring(plain) and wiring(called)["maxpool2x2 maxpool2x2"] == 2
+    assert wiring(called)["fc relu maxpool2x2"] == 1 and "relu conv3x3" not in wiring(called)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(repeated)
+def test_when_a_text_is_folded_then_its_wiring_stays(plan):
+    model = random_graph(plan)
+    assert wiring(onnx_to_text(model)) == wiring(onnx_to_text(model, fold=False, profile=False))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "def f(x):\n    return x\nfor y\\\nin z:\n    pass\n",
+        "let x = 1\nin\nprint_int x",
+        "let n = 3\nin n + 1",
+        "def f\nconv3x3\n",
+        "v1 = in",
+    ],
+)
+def test_when_a_text_is_no_graph_then_it_has_no_wiring(text):
+    assert wiring(text) == {}
+
+
+def test_when_a_text_is_cut_anywhere_then_it_is_read_as_far_as_it_goes():
+    text = "def f a v0 v1\nconv3x3 a v0 + relu v1\n" + RESIDUAL.split("\n", 2)[2] + "\nf 16 v0 v7 x2\nout v0 v3 = + x9"
+    for end in range(len(text)):
+        assert all(math.isfinite(count) and count > 0 for count in wiring(text[:end]).values())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "in 1\n" + "v0 = relu\nv0 + v0\n" * 2000,
+        "in 1\nv0 = relu\n" + "v0 = v0 + v0\n" * 4000 + "gap v0",
+        *("".join(f"def f{k}\n{inner} x9999\n" for k, inner in enumerate(calls)) + "in 1\nf0 x9999"
+          for calls in (["f1", "f2", "v0"], ["f0"], [f"f{k + 1}" for k in range(40)])),
+    ],
+)  # fmt: skip
+def test_when_a_text_asks_for_too_much_then_it_is_read_in_part(text):
+    assert all(0 < count <= 1e31 for count in wiring(text).values())
+
+
+def test_when_a_path_reads_a_graph_then_its_features_are_the_logarithms_of_the_counts(tokenizer):
+    plain = settings_for(tokenizer, buckets=64)
+    wired = dataclasses.replace(plain, wiring_buckets=512, vocabulary=len(token_texts(tokenizer)))
+    path, other = LexicalPath(wired, 32), LexicalPath(plain, 32)
+    assert not path.knows_vocabulary() and other.knows_vocabulary()
+    path.read_vocabulary(token_texts(tokenizer))
+    texts = [format_header(["a"], "onnx", []) + RESIDUAL, format_header(["a"], "python", []) + "print(1)\n" * 30]
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    found = path.raw_features(batch["input_ids"], batch["attention_mask"])
+    expected = torch.zeros(512)
+    for name, count in wiring(RESIDUAL).items():
+        expected[zlib.crc32(name.encode()) % 512] += math.log1p(count)
+    assert torch.allclose(found[0, -512:], expected) and not found[1, -512:].any()
+    assert torch.equal(found[:, :-512], other.raw_features(batch["input_ids"], batch["attention_mask"]))
