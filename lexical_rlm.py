@@ -15,14 +15,16 @@ Features of one text, all computed from its token ids behind the first line (whi
   `calloc(1000` weigh differently
 - those that the code's names are bound to (`magnitudes_rlm.NumberReader`), likewise: `calloc(n` with `n = 1000` above
 - length: logarithms of the number of tokens and of line breaks
-- how the operators of an ONNX text follow one another (`onnx_wiring_rlm.py`), as log(1 + count)
+- structure, as log(1 + count): how the operators of an ONNX text follow one another (`onnx_wiring_rlm.py`), what an x86 block
+  waits for (`x86_chains_rlm.py`)
 
 A channel's score is a linear function of these features, on a scale of its own (`ScoreScale`). With `trees` it is that plus
-boosted regression trees on the counts of some n-grams, on numbers, lengths and wiring, weighted by what they are worth on rows
-left out (`training/forest.py`).
+boosted regression trees on the counts of some n-grams, on numbers, lengths and structure, weighted by what they are worth on
+rows left out (`training/forest.py`).
 """
 
 import math
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -37,11 +39,16 @@ from torch import nn
 from .errors_rlm import CheckpointError
 from .magnitudes_rlm import NumberReader, read_numbers
 from .onnx_wiring_rlm import wiring
+from .x86_chains_rlm import chains
 
 TREE_NODES = 31  # of a tree: 16 leaves
 LONGEST_TOKEN = 32  # bytes of a token's text that are kept
 _KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
 _MODULUS = 2**31 - 1
+_HEADER_TOKENS = 64  # in which the line of the language stands
+_LANGUAGE = re.compile(r"^# language: (\S+)$", re.MULTILINE)
+# What is counted in texts of a language: a function of the text, header included, to counts by name.
+STRUCTURES = {"onnx": wiring, "x86asm": chains}
 
 
 @dataclass(frozen=True)
@@ -135,8 +142,8 @@ class LexicalSettings:
         code_numbers: Hash buckets of the code's numbers by the tokens before; 0: none.
         name_numbers: Hash buckets of the numbers that names are bound to, by the tokens before each name; 0: none.
         number_context: How many tokens before a number count: by one there are so many buckets, by two as many again, and on.
-        wiring_buckets: Hash buckets of how the operators of an ONNX text follow one another; 0: none.
-        vocabulary: Tokens of the tokenizer that names and operators are read of; 0 without `name_numbers` and `wiring_buckets`.
+        structure_buckets: Hash buckets of what `STRUCTURES` counts in texts of some languages; 0: nothing.
+        vocabulary: Tokens of the tokenizer, where the path reads them; 0 without `name_numbers` and `structure_buckets`.
         trees: The most boosted trees of a channel, of at most `TREE_NODES` nodes each; 0: none.
         tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
         tree_numbers: How many places of the code's and its names' numbers they can look at, chosen likewise.
@@ -154,7 +161,7 @@ class LexicalSettings:
     code_numbers: int = 0
     name_numbers: int = 0
     number_context: int = 1
-    wiring_buckets: int = 0
+    structure_buckets: int = 0
     vocabulary: int = 0
     trees: int = 0
     tree_grams: int = 384
@@ -180,7 +187,7 @@ class LexicalSettings:
             "code_numbers": 0,
             "name_numbers": 0,
             "number_context": 1,
-            "wiring_buckets": 0,
+            "structure_buckets": 0,
             "vocabulary": 0,
             "trees": 0,
             "tree_grams": 1,
@@ -211,7 +218,7 @@ class LexicalSettings:
     @property
     def reads_vocabulary(self) -> bool:
         """Whether the path must know what its tokens say."""
-        return bool(self.name_numbers or self.wiring_buckets)
+        return bool(self.name_numbers or self.structure_buckets)
 
     @property
     def parts(self) -> dict[str, int]:
@@ -222,7 +229,7 @@ class LexicalSettings:
             "largest": self.largest_numbers,
             "placed": self.number_context * (self.code_numbers + self.name_numbers),
             "lengths": 2,
-            "wiring": self.wiring_buckets,
+            "structure": self.structure_buckets,
         }
 
     @property
@@ -265,7 +272,7 @@ class LexicalPath(nn.Module):
         bias: `(channels,)`.
         idf: Inverse document frequency by bucket `(buckets,)`.
         reader: Finds names that are bound to numbers; there only with `name_numbers`, and to be told the vocabulary.
-        texts: What the tokens say; there only with `wiring_buckets`, and to be told the vocabulary.
+        texts: What the tokens say; there only with `structure_buckets`, and to be told the vocabulary.
         tree_feature, tree_left, tree_right: For each node the feature it asks for and the nodes that follow, itself for a
             leaf, int `(channels, trees, TREE_NODES)`; these buffers are there only with `trees`.
         tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(channels, trees, TREE_NODES)`.
@@ -280,7 +287,7 @@ class LexicalPath(nn.Module):
         self.register_buffer("idf", torch.ones(settings.buckets))
         if settings.name_numbers:
             self.reader = NumberReader(settings.vocabulary)
-        if settings.wiring_buckets:
+        if settings.structure_buckets:
             self.texts = TokenTexts(settings.vocabulary)
         if settings.trees:
             shape = (channels, settings.trees, TREE_NODES)
@@ -299,7 +306,7 @@ class LexicalPath(nn.Module):
             self.settings = replace(self.settings, vocabulary=len(texts))
             if self.settings.name_numbers:
                 self.reader = NumberReader(len(texts)).to(device)
-            if self.settings.wiring_buckets:
+            if self.settings.structure_buckets:
                 self.texts = TokenTexts(len(texts)).to(device)
         for part in ("reader", "texts"):
             if hasattr(self, part):
@@ -308,7 +315,7 @@ class LexicalPath(nn.Module):
     def knows_vocabulary(self) -> bool:
         """Whether the path was told what its tokens say, or need not know."""
         told = [self.reader.kinds] if self.settings.name_numbers else []
-        told += [self.texts.characters] if self.settings.wiring_buckets else []
+        told += [self.texts.characters] if self.settings.structure_buckets else []
         return all(bool(table.any()) for table in told)
 
     def take_over(self, old: "LexicalPath") -> None:
@@ -347,14 +354,18 @@ class LexicalPath(nn.Module):
             counts.scatter_add_(1, gram % s.buckets, whole.float())
         grams = torch.where(counts > 0, 1 + counts.clamp_min(1).log(), 0.0)
         sizes = torch.stack([(body.sum(1) + 1).log(), ((body & lines).sum(1) + 1).log()], 1)
-        return torch.cat([grams, self._numbers(ids, body, lines), sizes, self._wiring(ids, body)], 1)
+        return torch.cat([grams, self._numbers(ids, body, lines), sizes, self._structure(ids, body)], 1)
 
-    def _wiring(self, ids: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        """Logarithms of 1 + how often operators follow one another in ONNX texts, `(batch, wiring buckets)`."""
-        found = torch.zeros(len(ids), self.settings.wiring_buckets)
-        for row in range(len(ids) if self.settings.wiring_buckets else 0):
-            for name, count in wiring(self.texts.text(ids[row][body[row]])).items():
-                found[row, zlib.crc32(name.encode()) % self.settings.wiring_buckets] += math.log1p(count)
+    def _structure(self, ids: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
+        """Logarithms of 1 + what is counted in each text, by the hash of its name, `(batch, structure buckets)`."""
+        buckets = self.settings.structure_buckets
+        found = torch.zeros(len(ids), buckets)
+        for row in range(len(ids) if buckets else 0):
+            tokens = ids[row][body[row]]
+            language = _LANGUAGE.search(self.texts.text(tokens[:_HEADER_TOKENS]))
+            if language and language[1] in STRUCTURES:
+                for name, count in STRUCTURES[language[1]](self.texts.text(tokens)).items():
+                    found[row, zlib.crc32(name.encode()) % buckets] += math.log1p(count)
         return found.to(ids.device)
 
     def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
@@ -448,4 +459,4 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
     return (x ^ (x >> 13)) * 69621 % _MODULUS
 
 
-__all__ = ["TREE_NODES", "LexicalPath", "LexicalSettings", "ScoreScale", "TokenTexts"]
+__all__ = ["STRUCTURES", "TREE_NODES", "LexicalPath", "LexicalSettings", "ScoreScale", "TokenTexts"]

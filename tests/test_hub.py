@@ -35,6 +35,7 @@ REMOTE_FILES = {
     "t5gemma_rlm.py",
     "templates_rlm.py",
     "tokenization_rlm.py",
+    "x86_chains_rlm.py",
 }
 WEIGHTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 CODE = [tiny.PYTHON, tiny.ASSEMBLY, tiny.TRITON, tiny.PYTHON * 30]

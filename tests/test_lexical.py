@@ -583,7 +583,7 @@ def test_when_trees_are_grown_then_they_tell_what_a_sum_cannot_and_tensors_say_t
     [
         ({}, {"trees": 5}),
         ({"trees": 3, "tree_grams": 40}, {"trees": 9, "tree_grams": 20}),
-        ({"trees": 3, "name_numbers": 16}, {"wiring_buckets": 32}),
+        ({"trees": 3, "name_numbers": 16}, {"structure_buckets": 32}),
     ],
     ids=["trees", "more trees", "wiring"],
 )

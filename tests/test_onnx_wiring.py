@@ -87,7 +87,7 @@ def test_when_a_text_asks_for_too_much_then_it_is_read_in_part(text):
 
 def test_when_a_path_reads_a_graph_then_its_features_are_the_logarithms_of_the_counts(tokenizer):
     plain = settings_for(tokenizer, buckets=64)
-    wired = dataclasses.replace(plain, wiring_buckets=512, vocabulary=len(token_texts(tokenizer)))
+    wired = dataclasses.replace(plain, structure_buckets=512, vocabulary=len(token_texts(tokenizer)))
     path, other = LexicalPath(wired, 32), LexicalPath(plain, 32)
     assert not path.knows_vocabulary() and other.knows_vocabulary()
     path.read_vocabulary(token_texts(tokenizer))

@@ -13,7 +13,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from code_rlm.lexical_rlm import TREE_NODES, LexicalPath, LexicalSettings
 
-MOST_ROWS = 40_000  # beyond, trees are grown on a part of the rows
+MOST_ROWS = 100_000  # beyond, trees are grown on a part of the rows
 
 
 class Forest:

@@ -47,7 +47,7 @@ def token_texts(tokenizer: RLMTokenizer) -> list[str]:
 def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
     """Settings without channels for a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
     texts = token_texts(tokenizer)
-    if changes.get("name_numbers") or changes.get("wiring_buckets"):
+    if changes.get("name_numbers") or changes.get("structure_buckets"):
         changes["vocabulary"] = len(texts)
     lines = [i for i, text in enumerate(texts) if "\n" in text]
     comments = [i for i, text in enumerate(texts) if text.startswith("#")]

@@ -105,11 +105,11 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
             f"{options.init} has a lexical path of its own with {differing}, which an adapter keeps; leave these out of "
             "lexical."
         )
-    beside = ("trees", "tree_grams", "tree_numbers", "wiring_buckets", "vocabulary")
+    beside = ("trees", "tree_grams", "tree_numbers", "structure_buckets", "vocabulary")
     if (
         settings == replace(old.settings, **{name: getattr(settings, name) for name in beside})
         and old.settings.trees <= settings.trees
-        and old.settings.wiring_buckets in (0, settings.wiring_buckets)
+        and old.settings.structure_buckets in (0, settings.structure_buckets)
     ):
         model.add_lexical_path(settings)  # there is room for more behind what is fitted
         model.lexical.take_over(old)
