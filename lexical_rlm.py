@@ -429,20 +429,23 @@ class LexicalPath(nn.Module):
 
     def _grown(self, raw: torch.Tensor) -> torch.Tensor:
         """What the trees add to each score `(batch, channels)`."""
-        batch = len(raw)
-        # All channels, trees and nodes in one row: a node is a number, and so is a tree's root.
+        # All channels, trees and nodes in one row: a node is a number, and so is a root. Trees of one leaf go nowhere.
         size = self.tree_feature.shape[0] * self.tree_feature.shape[1]
         roots = torch.arange(size, device=raw.device) * TREE_NODES
         asked, left, right = (getattr(self, f"tree_{name}").long().flatten() for name in ("feature", "left", "right"))
         threshold, value = self.tree_threshold.float().flatten(), self.tree_value.float().flatten()
-        at = roots.expand(batch, size)
+        reached = value[roots].repeat(len(raw), 1)
+        grown = (left[roots] > 0).nonzero()[:, 0]
+        roots = roots[grown]
+        at = roots.expand(len(raw), len(roots))
         while True:
             goes_left = raw.gather(1, asked[at]) <= threshold[at]
             after = roots + torch.where(goes_left, left[at], right[at])
             if torch.equal(after, at):
                 break
             at = after
-        return value[at].view(batch, *self.tree_feature.shape[:2]).sum(2)
+        reached[:, grown] = value[at]
+        return reached.view(len(raw), *self.tree_feature.shape[:2]).sum(2)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """Memory tokens `(batch, channels, memory size)` of scores `(batch, channels)`."""

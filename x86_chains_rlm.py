@@ -115,13 +115,24 @@ class _Instruction(NamedTuple):
     value: str | None  # what the first register holds then, where that is the same in every run
 
 
+class _Facts(NamedTuple):
+    """What is known of an instruction by its name."""
+
+    kind: str
+    cycles: int
+    writes_flags: bool
+    writes_nothing: bool  # of its operands
+    reads_first_not: bool
+    reads_flags: bool
+    clears: bool  # if both operands are one register
+
+
 @lru_cache(2048)
 def _facts(name):
-    """Kind, cycles, and what is known of an instruction by its name."""
     plain = _PREFIX.sub(r"\2", name)
     kind, cycles = next((kind, cycles) for kind, cycles, names in _KINDS if names.fullmatch(name))
     tests = (_WRITES_NOTHING, _READS_FIRST_NOT, _READS_FLAGS, _CLEARS)
-    return kind, cycles, *(bool(test.fullmatch(plain)) for test in tests), bool(_WRITES_FLAGS.fullmatch(name))
+    return _Facts(kind, cycles, bool(_WRITES_FLAGS.fullmatch(name)), *(bool(test.fullmatch(plain)) for test in tests))
 
 
 def _operands(text):
@@ -133,63 +144,69 @@ def _operands(text):
 def _read(line):
     """An instruction from its line, None for an empty one."""
     line = line.split("#")[0].strip().lower()
-    prefix, line = ("", line) if not (found := _PREFIX.fullmatch(line)) else (found[1] + " ", found[2])
+    prefix, line = found.groups() if (found := _PREFIX.fullmatch(line)) else ("", line)
     if not line:
         return None
     plain, _, rest = line.partition(" ")
-    name, operands = prefix + plain, _operands(rest)
-    kind, cycles, writes_nothing, reads_first_not, reads_flags, may_clear, writes_flags = _facts(name)
-    reads, writes, address, load, store, value = set(), set(), set(), None, None, None
+    name, operands = f"{prefix} {plain}".strip(), _operands(rest)
+    facts = _facts(name)
     into = (plain in ("movss", "movsd") and "[" in rest) or (plain == "imul" and len(operands) == 3)
-    reads_first = not reads_first_not and not into
+    reads_first = not facts.reads_first_not and not into
+    reads, writes, address, load, store = set(), set(), set(), None, None
     for place, operand in enumerate(operands):
-        memory = _MEMORY.search(operand)
-        first = place == 0 and not writes_nothing
-        if memory:
+        memory, register = _MEMORY.search(operand), _REGISTERS.get(operand)
+        first = place == 0 and not facts.writes_nothing
+        if memory and facts.kind != "nothing":
             inside = {_REGISTERS[word] for word in _WORD.findall(memory[1]) if word in _REGISTERS}
             if plain == "lea":
                 reads |= inside
-                value = memory[1]
-                continue
-            if kind == "nothing":
                 continue
             address |= inside
-            single = len(operands) == 1 and (kind in ("multiply", "divide") or re.match(r"f(?!n?st)", plain))
-            if first and not single:
-                store = memory[1]
-            if not first or single or reads_first:
-                load = memory[1]
-        elif operand in _REGISTERS:
-            register = _REGISTERS[operand]
-            if first:
+            alone = len(operands) == 1 and (facts.kind in ("multiply", "divide") or re.match(r"f(?!n?st)", plain))
+            store = memory[1] if first and not alone else store
+            load = memory[1] if not first or alone or reads_first else load
+        elif register:
+            if first or plain == "xchg":
                 writes.add(register)
-                if reads_first or _PART.fullmatch(operand):
-                    reads.add(register)
-            else:
+            if not first or reads_first or _PART.fullmatch(operand):
                 reads.add(register)
-                writes |= {register} if plain == "xchg" else set()
-        elif place == 1 and plain in ("mov", "movabs"):
-            value = f"= {operand}"
-    clears = may_clear and len(operands) > 1 and operands[-1] == operands[-2]
-    if clears:
-        reads, value = set(), "= 0"
-    for registers, more in zip((reads, writes), _IMPLICIT.get(plain, ((), ()))):
-        registers.update(more)
-    if plain == "imul" and len(operands) == 1:
-        reads.add("rax")
-        writes |= {"rax", "rdx"}
-    if kind == "string":
-        reads.update(_STRING_REGISTERS)
-        writes.update(_STRING_REGISTERS)
-    reads |= {"flags"} if reads_flags else set()
-    writes |= {"flags"} if writes_flags else set()
-    if plain == "mov" and load and not store:
-        value = f"* {load}"
-    elif plain == "mov" and len(operands) == 2 and operands[1] in _REGISTERS:
-        value = f"@{_REGISTERS[operands[1]]}"
+    clears = facts.clears and len(operands) > 1 and operands[-1] == operands[-2]
+    read_too, written_too = _implicit(plain, facts, len(operands))
+    reads = {*(() if clears else reads), *read_too}
+    value = "= 0" if clears else _steady(plain, operands)
     return _Instruction(
-        name, kind, cycles, frozenset(reads), frozenset(writes), load, store, frozenset(address), clears, value
-    )
+        name, facts.kind, facts.cycles, frozenset(reads), frozenset(writes | written_too), load, store, frozenset(address),
+        clears, value,
+    )  # fmt: skip
+
+
+def _implicit(plain, facts, operands):
+    """What an instruction reads and writes that is no operand."""
+    reads, writes = map(set, _IMPLICIT.get(plain, ((), ())))
+    if plain == "imul" and operands == 1:
+        reads, writes = {"rax"}, {"rax", "rdx"}
+    if facts.kind == "string":
+        reads, writes = reads.union(_STRING_REGISTERS), writes.union(_STRING_REGISTERS)
+    return reads | ({"flags"} if facts.reads_flags else set()), writes | ({"flags"} if facts.writes_flags else set())
+
+
+def _steady(plain, operands):
+    """What the register that is written holds then, None where it may be another number in every run.
+
+    Returns:
+        str | None: `= 8` a number, `@rbx` what a register holds, `* rsp + 8` what a place holds, `rsp + 8` an address.
+    """
+    if plain not in ("mov", "movabs", "lea") or len(operands) != 2:
+        return None
+    to, source = operands
+    memory = _MEMORY.search(source)
+    if plain == "lea":
+        return memory and memory[1]
+    if memory:
+        return None if plain == "movabs" or "[" in to else f"* {memory[1]}"
+    if source in _REGISTERS:
+        return None if plain == "movabs" else f"@{_REGISTERS[source]}"
+    return f"= {source}"
 
 
 class _State:
