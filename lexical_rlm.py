@@ -27,7 +27,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -148,6 +148,8 @@ class LexicalSettings:
         tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
         tree_numbers: How many places of the code's and its names' numbers they can look at, chosen likewise.
         scales: For each channel what its scores stand for; none for channels that nothing was fitted to yet.
+        structured: Channels that have a second regressor, for texts of one language of `STRUCTURES`, and that language. It came
+            later than the first, whose scores of all other texts the decoder knows.
     """
 
     channels: tuple[str, ...] = ()
@@ -167,8 +169,17 @@ class LexicalSettings:
     tree_grams: int = 384
     tree_numbers: int = 1536
     scales: tuple[ScoreScale | None, ...] = ()
+    structured: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        strange = {
+            name: kind for name, kind in self.structured.items() if name not in self.channels or kind not in STRUCTURES
+        }
+        if strange or (self.structured and not self.structure_buckets):
+            raise CheckpointError(
+                f"lexical.structured names channels and languages of {sorted(STRUCTURES)} and needs structure_buckets, got "
+                f"{dict(self.structured)}."
+            )
         known = [None if scale is None else ScoreScale.from_dict(scale) for scale in self.scales]
         object.__setattr__(self, "scales", tuple(known or [None] * len(self.channels)))
         if len(self.scales) != len(self.channels):
@@ -214,6 +225,11 @@ class LexicalSettings:
     def scale_of(self, channel: str) -> ScoreScale | None:
         """What a channel's scores stand for."""
         return self.scales[self.channels.index(channel)]
+
+    @property
+    def regressors(self) -> list[tuple[str, str | None]]:
+        """The channel of every regressor and the language that it is for, None for those of all others, in their order."""
+        return [*((name, None) for name in self.channels), *self.structured.items()]
 
     @property
     def reads_vocabulary(self) -> bool:
@@ -268,29 +284,29 @@ class LexicalPath(nn.Module):
     """Scores of the text by channel, and the memory tokens made of them.
 
     Attributes:
-        weight: `(features, channels)`, fitted in closed form, never by gradients.
-        bias: `(channels,)`.
+        weight: `(features, regressors)`, fitted in closed form, never by gradients.
+        bias: `(regressors,)`.
         idf: Inverse document frequency by bucket `(buckets,)`.
         reader: Finds names that are bound to numbers; there only with `name_numbers`, and to be told the vocabulary.
         texts: What the tokens say; there only with `structure_buckets`, and to be told the vocabulary.
         tree_feature, tree_left, tree_right: For each node the feature it asks for and the nodes that follow, itself for a
-            leaf, int `(channels, trees, TREE_NODES)`; these buffers are there only with `trees`.
-        tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(channels, trees, TREE_NODES)`.
+            leaf, int `(regressors, trees, TREE_NODES)`; these buffers are there only with `trees`.
+        tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(regressors, trees, TREE_NODES)`.
     """
 
     def __init__(self, settings: LexicalSettings, memory_size: int):
         super().__init__()
         self.settings = settings
-        channels = len(settings.channels)
-        self.register_buffer("weight", torch.zeros(settings.size, channels))
-        self.register_buffer("bias", torch.zeros(channels))
+        channels, regressors = len(settings.channels), len(settings.regressors)
+        self.register_buffer("weight", torch.zeros(settings.size, regressors))
+        self.register_buffer("bias", torch.zeros(regressors))
         self.register_buffer("idf", torch.ones(settings.buckets))
         if settings.name_numbers:
             self.reader = NumberReader(settings.vocabulary)
         if settings.structure_buckets:
             self.texts = TokenTexts(settings.vocabulary)
         if settings.trees:
-            shape = (channels, settings.trees, TREE_NODES)
+            shape = (regressors, settings.trees, TREE_NODES)
             self.register_buffer("tree_feature", torch.zeros(shape, dtype=torch.int32))
             for name in ("tree_left", "tree_right"):
                 self.register_buffer(name, torch.zeros(shape, dtype=torch.int16))
@@ -338,11 +354,7 @@ class LexicalPath(nn.Module):
         s, device = self.settings, input_ids.device
         batch, length = input_ids.shape
         ids = input_ids.long()
-        lines = torch.isin(ids, torch.tensor(s.line_tokens, device=device, dtype=torch.long))
-        # Behind the first line break: the line itself asks for metrics and says nothing of the code.
-        body = (lines.cumsum(1) - lines.long()) > 0
-        if attention_mask is not None:
-            body &= attention_mask.bool()
+        lines, body = self._body(ids, attention_mask)
         counts = torch.zeros(batch, s.buckets, device=device)
         gram = torch.zeros_like(ids)
         for n in range(1, min(s.longest_gram, length) + 1):
@@ -356,16 +368,27 @@ class LexicalPath(nn.Module):
         sizes = torch.stack([(body.sum(1) + 1).log(), ((body & lines).sum(1) + 1).log()], 1)
         return torch.cat([grams, self._numbers(ids, body, lines), sizes, self._structure(ids, body)], 1)
 
+    def _body(self, ids: torch.Tensor, attention_mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which tokens hold a line break, and which stand behind the first: that line asks for metrics and says nothing of the
+        code. Two of bool `(batch, length)`."""
+        lines = torch.isin(ids, torch.tensor(self.settings.line_tokens, device=ids.device, dtype=torch.long))
+        body = (lines.cumsum(1) - lines.long()) > 0
+        return lines, body if attention_mask is None else body & attention_mask.bool()
+
+    def _language(self, tokens: torch.Tensor) -> str:
+        """The language that the header of a text names, "" if none."""
+        found = _LANGUAGE.search(self.texts.text(tokens[:_HEADER_TOKENS]))
+        return found[1] if found else ""
+
     def _structure(self, ids: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
         """Logarithms of 1 + what is counted in each text, by the hash of its name, `(batch, structure buckets)`."""
         buckets = self.settings.structure_buckets
         found = torch.zeros(len(ids), buckets)
         for row in range(len(ids) if buckets else 0):
             tokens = ids[row][body[row]]
-            language = _LANGUAGE.search(self.texts.text(tokens[:_HEADER_TOKENS]))
-            if language and language[1] in STRUCTURES:
-                for name, count in STRUCTURES[language[1]](self.texts.text(tokens)).items():
-                    found[row, zlib.crc32(name.encode()) % buckets] += math.log1p(count)
+            reader = STRUCTURES.get(self._language(tokens))
+            for name, count in reader(self.texts.text(tokens)).items() if reader else ():
+                found[row, zlib.crc32(name.encode()) % buckets] += math.log1p(count)
         return found.to(ids.device)
 
     def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
@@ -425,11 +448,25 @@ class LexicalPath(nn.Module):
         with torch.autocast(input_ids.device.type, enabled=False):
             raw = self.raw_features(input_ids, attention_mask)
             scores = self._scaled(raw) @ self.weight.float() + self.bias.float()
-            return scores + self._grown(raw) if self.settings.trees else scores
+            scores = scores + self._grown(raw) if self.settings.trees else scores
+            if not self.settings.structured:
+                return scores
+            ids = input_ids.long()
+            _, body = self._body(ids, attention_mask)
+            return self.chosen(scores, [self._language(row[keep]) for row, keep in zip(ids, body, strict=True)])
+
+    def chosen(self, scores: torch.Tensor, languages: Sequence[str]) -> torch.Tensor:
+        """The score of each channel `(batch, channels)` from those of all regressors `(batch, regressors)`."""
+        s = self.settings
+        result = scores[:, : len(s.channels)].clone()
+        for number, (name, language) in enumerate(s.structured.items(), start=len(s.channels)):
+            of_it = torch.tensor([each == language for each in languages], device=scores.device)
+            result[:, s.channels.index(name)] = torch.where(of_it, scores[:, number], result[:, s.channels.index(name)])
+        return result
 
     def _grown(self, raw: torch.Tensor) -> torch.Tensor:
-        """What the trees add to each score `(batch, channels)`."""
-        # All channels, trees and nodes in one row: a node is a number, and so is a root. Trees of one leaf go nowhere.
+        """What the trees add to the score of each regressor `(batch, regressors)`."""
+        # All regressors, trees and nodes in one row: a node is a number, and so is a root. Trees of one leaf go nowhere.
         size = self.tree_feature.shape[0] * self.tree_feature.shape[1]
         roots = torch.arange(size, device=raw.device) * TREE_NODES
         asked, left, right = (getattr(self, f"tree_{name}").long().flatten() for name in ("feature", "left", "right"))

@@ -17,9 +17,9 @@ from code_rlm.expert_rlm import LexicalExpert, token_cells
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.training.lexical import usable_rows
 
-OWN_POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
-POWERS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
-SPREADS = (0.6, 0.8, 1.0, 1.3)  # of the logistic distribution that fits the scores' errors
+OWN_POWERS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
+POWERS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25)
+SPREADS = (0.4, 0.6, 0.8, 1.0, 1.3)  # of the logistic distribution that fits the scores' errors
 GUARD = {"own_power": 1.0, "power": 0.25}
 GUARD_SPREAD = 3.0
 MOST_COST = 0.02  # nats that a guard may cost

@@ -17,7 +17,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import spearmanr
 
 from code_rlm.data.mixture import Mixture, Source
-from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
+from code_rlm.lexical_rlm import STRUCTURES, LexicalPath, LexicalSettings, ScoreScale
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.tokenization_rlm import RLMTokenizer
@@ -69,7 +69,8 @@ def fit_lexical_path(
     """Fits a channel for every metric of the training sources and gives all sources their scores.
 
     Channels that the model already has for other metrics stay as they are; the inverse document frequencies are computed
-    with the first fit and kept.
+    with the first fit and kept. A channel that is there already and is fitted anew to texts of one language whose structure is
+    read gets a second regressor for these: of all other texts the decoder knows the scores of the first.
 
     Args:
         model: Its config has `lexical`; the path is widened by channels for metrics that it does not know.
@@ -93,6 +94,7 @@ def fit_lexical_path(
     folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
     fitted: dict[str, tuple[np.ndarray, float, list, Forest | None]] = {}
     scales: dict[str, ScoreScale] = {}
+    languages: dict[str, str | None] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
         parts = [(s, *_usable(s, metric)) for s in train if metric in s.metrics]
         target = np.concatenate([values for _, _, values in parts])
@@ -101,7 +103,9 @@ def fit_lexical_path(
             continue
         x = sparse.vstack([features[id(s)][index] for s, index, _ in parts]).tocsr()
         fold = np.concatenate([folds[id(s)][index] for s, index, _ in parts])
-        regressor = _Ridge(x, target, buckets)
+        languages[metric] = _own_language(model.lexical.settings, metric, parts)
+        known = model.lexical.settings.scale_of(metric) if languages[metric] else None
+        regressor = _Ridge(x, target, buckets, known)
         penalty, by_fold, found = regressor.cross_fit(fold)
         weight, bias = regressor.fit(np.ones(len(target), bool), penalty)
         grown = None
@@ -115,18 +119,20 @@ def fit_lexical_path(
         scales[metric] = regressor.scale
         rho = spearmanr(found, target).statistic
         say(f"lexical path: {metric}, {len(target)} rows, penalty {penalty:g}, cross-fitted Spearman {rho:.3f}")
-    _widen(model, scales)
+    _widen(model, scales, languages)
     channels = model.lexical.settings.channels
     for metric, (weight, bias, _, grown) in fitted.items():
-        model.lexical.weight.data[:, channels.index(metric)] = torch.from_numpy(weight).float()
-        model.lexical.bias.data[channels.index(metric)] = bias
+        column = model.lexical.settings.regressors.index((metric, languages[metric]))
+        model.lexical.weight.data[:, column] = torch.from_numpy(weight).float()
+        model.lexical.bias.data[column] = bias
         if grown is not None:
-            grown.write(model.lexical, channels.index(metric))
+            grown.write(model.lexical, column)
     weight, bias = model.lexical.weight.double().numpy(), model.lexical.bias.double().numpy()
     for source in (*train, *validation):
-        source.lexical_scores = (features[id(source)] @ weight + bias).astype(np.float32)
+        scores = (features[id(source)] @ weight + bias).astype(np.float32)
         if model.lexical.settings.trees:
-            source.lexical_scores += _grown_scores(model.lexical, rows[id(source)])
+            scores += _grown_scores(model.lexical, rows[id(source)])
+        source.lexical_scores = model.lexical.chosen(torch.from_numpy(scores), source.languages).numpy()
     for source in train:
         x = features[id(source)]
         for metric in set(source.metrics) & set(fitted):
@@ -174,7 +180,7 @@ def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_m
 
 
 def _grown_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
-    """What the path's trees add to every row's scores, float32 `(rows, channels)`."""
+    """What the path's trees add to every row's scores, float32 `(rows, regressors)`."""
     # Dense a part at a time: all of a large table would take gigabytes.
     starts = range(0, rows.shape[0], 256)
     return torch.cat([path._grown(torch.from_numpy(rows[i : i + 256].toarray()).float()) for i in starts]).numpy()
@@ -197,21 +203,39 @@ def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return index, source.values[index, source.metrics.index(metric)]
 
 
-def _widen(model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale]) -> None:
+def _own_language(settings: LexicalSettings, metric: str, parts: Sequence[tuple]) -> str | None:
+    """The language of all rows of a metric, if its structure is read and the metric has a regressor already; else None."""
+    found = {source.languages[row] for source, index, _ in parts for row in index}
+    earlier = metric in settings.channels and settings.scale_of(metric) is not None
+    return (
+        found.pop() if earlier and settings.structure_buckets and len(found) == 1 and found <= set(STRUCTURES) else None
+    )
+
+
+def _widen(
+    model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale], languages: Mapping[str, str | None]
+) -> None:
     """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for."""
     old = model.lexical
     # Channels of a path that was begun anew have no scale, and go if nothing fits them again.
     kept = [i for i, name in enumerate(old.settings.channels) if name in scales or old.settings.scales[i] is not None]
     known = {old.settings.channels[i]: old.settings.scales[i] for i in kept} | dict(scales)
-    model.add_lexical_path(replace(old.settings, channels=tuple(known), scales=tuple(known.values())))
-    model.lexical.weight.data[:, : len(kept)] = old.weight.data[:, kept]
-    model.lexical.bias.data[: len(kept)] = old.bias.data[kept]
+    # A first regressor that is fitted now has seen all that a second one of its metric had.
+    structured = {name: kind for name, kind in old.settings.structured.items() if languages.get(name, kind)}
+    structured |= {name: kind for name, kind in languages.items() if kind and name in scales}
+    settings = replace(old.settings, channels=tuple(known), scales=tuple(known.values()), structured=structured)
+    model.add_lexical_path(settings)
+    before = old.settings.regressors
+    there = [number for number, each in enumerate(before) if each in settings.regressors]
+    here = [settings.regressors.index(before[number]) for number in there]
+    model.lexical.weight.data[:, here] = old.weight.data[:, there]
+    model.lexical.bias.data[here] = old.bias.data[there]
     model.lexical.channel_embedding.data[: len(kept)] = old.channel_embedding.data[kept]
     for part in {"reader", "texts"} & set(dict(old.named_children())):
         setattr(model.lexical, part, getattr(old, part))
     if model.lexical.settings.trees:
         for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
-            getattr(model.lexical, name)[: len(kept)] = getattr(old, name)[kept]
+            getattr(model.lexical, name)[here] = getattr(old, name)[there]
     model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
 
 
@@ -222,10 +246,11 @@ class _Ridge:
         x: `(rows, features)`.
         values: In the metric's unit `(rows,)`. `scale` keeps what the scores stand for.
         buckets: How many features are n-grams; those behind them are standardised, without a dense copy.
+        scale: What the scores are to stand for; by default normal scores of the values.
     """
 
-    def __init__(self, x: sparse.csr_matrix, values: np.ndarray, buckets: int):
-        self.scale = ScoreScale.normal(values)
+    def __init__(self, x: sparse.csr_matrix, values: np.ndarray, buckets: int, scale: ScoreScale | None = None):
+        self.scale = scale or ScoreScale.normal(values)
         self.y = self.scale.score(values)
         mean = np.asarray(x.mean(0)).ravel()
         variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
