@@ -172,6 +172,9 @@ class LexicalSettings:
     structured: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        object.__setattr__(
+            self, "structured", dict(sorted(self.structured.items()))
+        )  # configs are written in this order
         strange = {
             name: kind for name, kind in self.structured.items() if name not in self.channels or kind not in STRUCTURES
         }

@@ -23,6 +23,7 @@ from code_rlm.training.forest import Forest
 from code_rlm.training.lexical import fit_lexical_path, settings_for, token_texts
 from code_rlm.training.models import build_model
 from code_rlm.training.options import TrainError, TrainOptions
+from code_rlm.x86_chains_rlm import chains
 
 SMALL = {"buckets": 128, "number_buckets": 8}
 
@@ -607,3 +608,70 @@ def test_when_a_path_gets_room_for_more_then_what_was_fitted_stays(make_model, t
     fit_lexical_path(widened, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
     again = widened.lexical.scores(batch["input_ids"], batch["attention_mask"])
     assert torch.allclose(again[:, :1], before, atol=1e-6) and again.shape[1] == 2
+
+
+def block_source(tokenizer, rng, rows=300):
+    """Blocks; the target is how much longer a chain gets from run to run."""
+    examples = []
+    for row in range(rows):
+        names = rng.choice(["rax", "rbx", "rcx", "rdx"], rng.integers(2, 9))
+        text = "\n".join(f"add {name}, 1" for name in names)
+        value = chains(text)["chain cycles"]
+        examples.append(Example(text, "x86asm", ["t_ms"], [float(value)], group=f"g{row}", source="blocks"))
+    return Source.from_dataset("blocks", to_dataset(examples), tokenizer)
+
+
+def test_when_structure_is_read_later_then_only_texts_of_its_language_get_other_scores(make_model, tokenizer, tmp_path):
+    rng = np.random.default_rng(0)
+    words, blocks, held_out = source_of(tokenizer, rng), block_source(tokenizer, rng), block_source(tokenizer, rng, 100)
+    mixture = Mixture([words, blocks], [0.5, 0.5], tokenizer, 128, 2048, 1, 0)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=3))
+    fit_lexical_path(model, [words, blocks], [held_out], mixture)
+    before = correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0])
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    options = TrainOptions(
+        data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical={"structure_buckets": 64, "trees": 30}
+    )
+    later = build_model(options, tokenizer, [])
+    fit_lexical_path(later, [blocks], [held_out], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert later.config.lexical["structured"] == {"t_ms": "x86asm"} and later.lexical.weight.shape[1] == 2
+    assert correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0]) > max(0.9, before + 0.1)
+    later.save_pretrained(tmp_path / "later")
+    loaded = type(later).from_pretrained(tmp_path / "later").eval()
+    for source, same in ((words, True), (held_out, False)):
+        batch = mixture.collate([mixture.build(source, row, [0]) for row in range(100)])
+        old, new, again = (
+            m.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0] for m in (model, later, loaded)
+        )
+        assert torch.equal(new, again) and torch.allclose(old, new, atol=1e-6) == same
+        if not same:
+            assert np.allclose(new.numpy(), source.lexical_scores[:100, 0], atol=1e-3)
+    # Fitted to all texts at once, one regressor does.
+    fit_lexical_path(later, [words, blocks], [], mixture)
+    assert later.config.lexical["structured"] == {} and later.lexical.weight.shape[1] == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"structured": {"b_ms": "onnx"}},
+        {"structured": {"a_ms": "latin"}},
+        {"structured": {"a_ms": "onnx"}, "structure_buckets": 0},
+    ],
+)
+def test_when_a_second_regressor_fits_no_channel_or_language_then_the_error_says_so(settings, changes):
+    known = {**settings.to_dict(), "channels": ["a_ms"], "scales": [None], "structure_buckets": 8, "vocabulary": 9}
+    LexicalSettings.from_dict({**known, "structured": {"a_ms": "onnx"}})
+    two = {
+        **known,
+        "channels": ["b_ms", "a_ms"],
+        "scales": [None] * 2,
+        "structured": {"b_ms": "onnx", "a_ms": "x86asm"},
+    }
+    one = LexicalSettings.from_dict(two)
+    again = LexicalSettings.from_dict(json.loads(json.dumps(one.to_dict(), sort_keys=True)))
+    assert again.regressors == one.regressors == [("b_ms", None), ("a_ms", None), ("a_ms", "x86asm"), ("b_ms", "onnx")]
+    with pytest.raises(CheckpointError, match="structured names channels and languages of"):
+        LexicalSettings.from_dict({**known, **changes})
