@@ -17,7 +17,8 @@ from code_rlm.lexical_rlm import LexicalSettings, ScoreScale
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
 from code_rlm.train import train
 from code_rlm.training.experts import MOST_COST, Evidence, fit_experts, guard
-from code_rlm.training.options import TrainError
+from code_rlm.training.models import build_model
+from code_rlm.training.options import TrainError, TrainOptions
 
 ABOUT_TEN = LexicalExpert(0.1, 0.3, 1.0)
 LOGARITHM = ScoreScale(True, (0.0, 1.0), (0.0, 1.0))
@@ -220,3 +221,20 @@ def test_when_there_are_no_steps_then_the_path_is_fitted_and_all_that_is_trained
         options_of(toy, tmp_path / "third", *flags, "--patience", 2)
     with pytest.raises(TrainError, match="and there is none"):
         train(options_of(toy, tmp_path / "third", "--steps", 0))
+
+
+def test_when_there_are_no_steps_then_only_metrics_that_are_fitted_anew_lose_their_expert(
+    make_model, tokenizer, tmp_path
+):
+    model, _, _ = fitted(make_model, tokenizer, source_of(tokenizer, np.random.default_rng(0)))
+    model.config.experts = {"t_ms": ABOUT_TEN.to_dict()}
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+
+    def kept(steps, *metrics):
+        options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), steps=steps)
+        entries = [{"name": name, "unit": "ms", "smaller_is_better": True, "kinds": ["python"]} for name in metrics]
+        return build_model(options, tokenizer, entries).config.experts
+
+    assert kept(0) == kept(0, "other_ms") == {"t_ms": ABOUT_TEN.to_dict()}
+    assert kept(0, "t_ms") == kept(1) == {}

@@ -202,7 +202,11 @@ def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) 
     if options.lora is not None and is_adapter(options.init):
         raise TrainError(f"{options.init} is a LoRA adapter itself; start from the merged model, its run's final/.")
     model, own = load(options.init)
-    model.config.calibration, model.config.experts = {}, {}  # true only of the weights that they were fitted with
+    # True only of the weights that they were fitted with, which without a step are the same for metrics not fitted anew.
+    anew = {entry["name"] for entry in metrics}
+    for part in ("calibration", "experts"):
+        entries = getattr(model.config, part) or {}
+        setattr(model.config, part, {} if options.steps else {k: v for k, v in entries.items() if k not in anew})
     if tokenizer.codec.format != own.codec.format:
         raise TrainError(f"{options.tokenizer} writes numbers in another format than {options.init}.")
     _take_new_tokens(model, own, tokenizer, options)
