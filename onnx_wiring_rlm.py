@@ -16,14 +16,14 @@ What is counted, by name:
     ``ways``                            ways from an input to the output
     ==================================  ====================================================================================
 
-The cost grows with the operators of the network, not with the ways through it. A text that is cut or wrong tells what can be
-read of it: a statement that makes no sense is passed over.
+The cost grows with the operators of the network and the kinds of them, not with the ways through it, and has a limit. A text
+that is cut or wrong tells what can be read of it: a statement that makes no sense is passed over.
 """
 
 import re
 from collections import Counter
 
-_MOST_STEPS = 4096  # operators and calls of a network: what follows is not read
+_MOST_WORK = 200_000  # statements and the chains that end in their values: what follows is not read
 _MOST_DEPTH = 16  # of blocks that call blocks
 _MOST = 1e30  # ways double with every sum of a value with itself
 _INPUT = re.compile(r"^(?:v\d+ = )?in(?: [a-z]\w*)?(?: (?:\d+|n|\?))+$", re.MULTILINE)
@@ -74,22 +74,25 @@ class _Run:
     Attributes:
         blocks: Lines of each block, by its name; a line is a list of words.
         found: What was counted so far.
-        steps: How many operators and calls were read.
+        work: How many statements were read, and chains that end in their values.
     """
 
     def __init__(self, blocks):
-        self.blocks, self.found, self.steps = blocks, Counter(), 0
+        self.blocks, self.found, self.work = blocks, Counter(), 0
 
     def statements(self, lines, values, depth=0):
         """Reads lines over named values; returns the value of the last line, or what the line `out` names."""
         last = next(iter(values.values()), _Value())
         for words in lines:
+            if self.work >= _MOST_WORK:
+                break
             if words[0] == "out":
                 return _joined([values[word] for word in words[1:] if word in values] or [last])
             names = words[: words.index("=")] if "=" in words else []
             terms = " ".join(words[len(names) + bool(names) :]).split(" + ")
             last = _joined([self._term(term.split(), values, last, depth) for term in terms if term] or [last])
             values.update(dict.fromkeys(names, last))
+            self.work += 1 + len(last.ones) + len(last.twos)
         return last
 
     def _term(self, words, values, last, depth):
@@ -99,17 +102,20 @@ class _Run:
         kind, block = words[0], self.blocks.get(words[0])
         read = [values.get(word, last) for word in words[1:] if _VALUE.fullmatch(word)] or [last]
         for _ in range(int(words[-1][1:]) if _TIMES.fullmatch(words[-1]) else 1):
-            if self.steps == _MOST_STEPS:
+            if self.work >= _MOST_WORK:
                 break
-            self.steps += 1
             if block is None:
                 read = [self._operator(kind, _Value() if kind == "in" else _joined(read))]
-            elif depth < _MOST_DEPTH:
+            else:
+                self.work += 1
+                if depth == _MOST_DEPTH:
+                    break
                 read = [self.statements(block, {f"v{k}": value for k, value in enumerate(read)}, depth + 1)]
         return read[0]
 
     def _operator(self, kind, read):
         """Counts an operator and returns the value that it makes."""
+        self.work += 1 + len(read.ones) + len(read.twos)
         twos = {f"{one} {kind}": count for one, count in read.ones.items()}
         self.found.update({kind: 1})
         self.found.update(twos)

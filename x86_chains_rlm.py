@@ -21,6 +21,10 @@ Two addresses are one place where the same registers hold the same values in the
 from an unchanged place or computed by `lea` is the same in every run, what `add` makes is not. A load from a place that was
 stored to waits for the store (``forward``). Latencies are round numbers of recent cores, the same for all; the trees find out
 what they are worth. Unknown instructions read all their operands and write the first.
+
+Where this is rough: SSE arithmetic counts as writing the flags, a single operand of `mul` or `div` as written, and what is
+cleared (`xor eax, eax`) as another value in every run if it stands in an address. The trees that ship were grown on it, so
+mending it means to fit them anew.
 """
 
 import re
@@ -212,24 +216,34 @@ def _steady(plain, operands):
 class _State:
     """Chains and values after some instructions.
 
+    Values have short names that no text holds: what they are made of would grow with every instruction.
+
     Attributes:
         chains: The longest chains that lead to a register, the flags or a place: counts by kind, "cycles" among them.
-        values: What a register holds, a name that is the same where the value is.
+        values: Name of what a register holds, the same where the value is.
+        names: What a value is made of -> its name.
+        parts: The other way round.
     """
 
     def __init__(self):
-        self.chains, self.values, self.fresh = {}, {}, 0
+        self.chains, self.values, self.names, self.parts = {}, {}, {}, {}
+
+    def _name(self, parts):
+        name = self.names.setdefault(parts, f"\0{len(self.names)}\0")
+        self.parts[name] = parts
+        return name
+
+    def _sum(self, address):
+        """What an address adds up: names in the place of registers, of one alone what it is made of."""
+        parts = _WORD.sub(lambda word: self.value(_REGISTERS.get(word[0], word[0])), address)
+        return self.parts.get(parts, parts)
 
     def place(self, address):
         """A name of a place in memory."""
-        return (
-            "["
-            + _WORD.sub(lambda word: self.value(_REGISTERS[word[0]]) if word[0] in _REGISTERS else word[0], address)
-            + "]"
-        )
+        return self._name(f"[{self._sum(address)}]")
 
     def value(self, register):
-        """A name of what a register holds."""
+        """A name of what a register holds; any other word stands for itself."""
         return self.values.get(register, register)
 
     def run(self, instruction):
@@ -249,23 +263,21 @@ class _State:
         value = self._result(i, place)
         for register in i.writes:
             self.chains[register] = chain
-            self.values[register] = value if value and len(i.writes) == 1 else self._new()
+            self.values[register] = value if value and len(i.writes) == 1 else self._name(f"%{len(self.names)}")
         if stored is not None:
             self.chains[stored] = chain
 
     def _result(self, i, place):
         """A name of what an instruction writes, None for a value that may be another one each time."""
-        if i.value is None or i.value[:1] == "=":
-            return i.value
+        if i.value is None:
+            return None
+        if i.value[:1] == "=":
+            return self._name(i.value)
         if i.value[:1] == "@":
             return self.value(i.value[1:])
         if i.value[:1] == "*":
-            return None if place in self.chains else f"*{place}"
-        return self.place(i.value)[1:-1]
-
-    def _new(self):
-        self.fresh += 1
-        return f"%{self.fresh}"
+            return None if place in self.chains else self._name(f"*{place}")
+        return self._name(self._sum(i.value))
 
 
 def _longest(chains):
@@ -293,7 +305,7 @@ def chains(text):
     Returns:
         dict[str, float]: counts by name, see the module; those that are 0 are left out.
     """
-    lines = (_read(line) for line in text.split("\n"))
+    lines = (_read(line) for line in text.replace("\0", " ").split("\n"))
     block = [instruction for instruction in lines if instruction is not None][:_MOST_INSTRUCTIONS]
     found = Counter({"count": len(block)})
     for i in block:
@@ -309,7 +321,7 @@ def chains(text):
             state.run(instruction)
         after.append(_longest(list(state.chains.values())) if state.chains else {})
     for kind, last in after[-1].items() if block else ():
-        found[f"chain {kind}"] = (last - after[_FIRST - 1].get(kind, 0)) / (_RUNS - _FIRST)
+        found[f"chain {kind}"] = max(0, last - after[_FIRST - 1].get(kind, 0)) / (_RUNS - _FIRST)
         found[f"depth {kind}"] = after[0].get(kind, 0)
     return {name: count for name, count in found.items() if count}
 

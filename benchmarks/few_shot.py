@@ -14,7 +14,6 @@ of a group of its own (the table has some networks hundreds of times), and all r
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from code_rlm.data.nas_graphs import parse_nasbench201
 from code_rlm.data.proxies import NAMES
 from code_rlm.evaluation.metrics import bootstrap_interval, kendall, spearman
 from code_rlm.lexical_rlm import ScoreScale
+from code_rlm.onnx_wiring_rlm import wiring
 
 TARGET = "cifar10_valid_accuracy_percent"
 SIZES, DRAWS, TREES = (39, 78, 256), 5, 200
@@ -81,16 +81,21 @@ def process(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) 
     return make_pipeline(StandardScaler(), regressor).fit(train, scores).predict(test)
 
 
-def committee(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Mean of a random forest, extremely randomised trees and two Gaussian processes, each in standard deviations.
+def committee(cell: int, short: int):
+    """A learner: the mean of a forest, extremely randomised trees and three Gaussian processes, each in standard deviations.
 
-    One of the processes does not read the one-hot cell, which are the first columns: from few networks it learns more of the
-    proxies without it.
+    From few networks a process learns more of few columns. So the first does not read what stands behind the first `short`
+    columns, the second neither that nor the one-hot cell, which are the first `cell`, the third all but the cell.
     """
-    trees = ExtraTreesRegressor(TREES, max_features=0.5, random_state=seed).fit(train, scores)
-    votes = [forest(train, scores, test, seed), trees.predict(test), process(train, scores, test, seed)]
-    votes.append(process(train[:, ONE_HOT:], scores, test[:, ONE_HOT:], seed))
-    return sum((vote - vote.mean()) / (vote.std() + 1e-12) for vote in votes)
+
+    def learn(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
+        trees = ExtraTreesRegressor(TREES, max_features=0.5, random_state=seed).fit(train, scores)
+        votes = [forest(train, scores, test, seed), trees.predict(test)]
+        for part in (slice(0, short), slice(cell, short), slice(cell, None)):
+            votes.append(process(train[:, part], scores, test[:, part], seed))
+        return sum((vote - vote.mean()) / (vote.std() + 1e-12) for vote in votes)
+
+    return learn
 
 
 def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: int, learner=forest) -> list[float]:
@@ -103,12 +108,18 @@ def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: 
     return found
 
 
-def statements(text: str) -> list[float]:
-    """How often each operator stands in the cell of a network's text, and how many statements and sums it has."""
-    body = re.split("^(?=def |in )", text, maxsplit=1, flags=re.M)[-1]  # what stands before is what the network costs
-    cell = body.partition("\nin ")[0].partition("\ndef g")[0]
-    counted = ("relu-conv3x3-bn", "relu-conv1x1-bn", "avgpool3x3", "\n", " + ", "v0")
-    return [float(cell.count(part)) for part in counted]
+def structure(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """How networks are wired, as logarithms: operators on the ways through each, and its operators, pairs and chains of three.
+
+    Returns:
+        `(rows, columns)` each; counts that are the same in all networks are left out.
+    """
+    counted = [wiring(text) for text in texts]
+    names = sorted({name for found in counted for name in found})
+    table = np.log1p(np.array([[found.get(name, 0) for name in names] for found in counted], dtype=float))
+    differs = np.ptp(table, axis=0) > 0
+    of_ways = np.array([name.split()[0] in ("most", "least", "ways") for name in names], dtype=bool)
+    return table[:, differs & of_ways], table[:, differs & ~of_ways]
 
 
 def known_metrics(model: str) -> list[str]:
@@ -220,14 +231,16 @@ def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: S
     sizes = np.log(filled([rows["flops_count"], rows["params_count"]]))
     # Of the networks that are to be ranked the proxies are known, too: so are their ranks among all.
     told = rankdata(np.hstack([sizes, proxies]), axis=0) / len(target)
-    told = np.hstack([cells, told, np.array([statements(text) for text in rows["text"]])])
+    ways, chains = structure(rows["text"])
+    short = np.hstack([cells, told, ways])
+    told = np.hstack([short, chains])
     recipes = {
         "forest: FLOPs, params": (sizes, forest),
         "forest: one-hot cell, FLOPs, params": (np.hstack([cells, sizes]), forest),
         "forest: proxies, FLOPs, params": (np.hstack([proxies, sizes]), forest),
         "forest: one-hot cell, FLOPs, params, proxies": (np.hstack([cells, sizes, proxies]), forest),
-        "forest: the same as ranks, statements of the text": (told, forest),
-        "committee: the same": (told, committee),
+        "forest: the same as ranks, ways and chains of operators": (told, forest),
+        "committee: the same": (told, committee(ONE_HOT, short.shape[1])),
     }
     lines = [
         f"{len(target)} cells of NAS-Bench-201 in {len(set(rows['group']))} groups; {TARGET}. In brackets: 95% bootstrap "
@@ -251,8 +264,8 @@ def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: S
     lines += [
         "",
         f"Kendall's tau on the groups that were not drawn, mean and standard deviation of {DRAWS} draws. A forest has {TREES} "
-        "trees; a committee is the mean of a forest, extremely randomised trees and two Gaussian processes, one of them "
-        "without the one-hot cell. All learn normal scores.",
+        "trees; a committee is the mean of a forest, extremely randomised trees and three Gaussian processes, one of them "
+        "without the chains, one without the one-hot cell, one without either. All learn normal scores.",
         "",
         f"| what reads what | {' | '.join(f'{size} trained' for size in sizes_here)} |",
         "|---" * (1 + len(sizes_here)) + "|",

@@ -216,7 +216,6 @@ def test_when_there_are_no_steps_then_the_path_is_fitted_and_all_that_is_trained
     own = dict(before.named_parameters())
     assert all(torch.equal(own[name], p) for name, p in after.named_parameters())
     assert after.lexical.settings.trees == 3 and after.lexical.tree_left.any()
-    assert set(after.config.experts or {}) <= set(after.lexical.settings.channels)
     with pytest.raises(TrainError, match="nothing for patience or lora"):
         options_of(toy, tmp_path / "third", *flags, "--patience", 2)
     with pytest.raises(TrainError, match="and there is none"):

@@ -60,13 +60,17 @@ def test_when_devices_of_a_task_are_asked_for_then_its_test_split_becomes_column
     assert found["latency_ms@a"][0] == 1.5 and np.isnan(found["latency_ms@a"][1]) and np.isnan(found["latency_ms@b"][0])
 
 
-def test_when_a_text_says_what_the_network_costs_then_only_its_cell_is_counted(few_shot):
-    graph = build_graph(
-        "nasbench201", "|nor_conv_3x3~0|+|nor_conv_1x1~0|avg_pool_3x3~1|+|none~0|nor_conv_3x3~1|skip_connect~2|"
-    )
-    counted = few_shot.statements(onnx_to_text(graph))
-    assert counted == few_shot.statements(onnx_to_text(graph, profile=False))
-    assert counted[:3] == [2.0, 1.0, 1.0]
+def test_when_networks_are_wired_differently_then_ways_and_chains_tell_them_apart(few_shot):
+    cells = [
+        f"|nor_conv_3x3~0|+|{first}~0|avg_pool_3x3~1|+|none~0|{second}~1|skip_connect~2|"
+        for first, second in (("nor_conv_1x1", "nor_conv_3x3"), ("nor_conv_3x3", "nor_conv_1x1"), ("none", "none"))
+    ]
+    graphs = [build_graph("nasbench201", cell) for cell in cells]
+    found = few_shot.structure([onnx_to_text(graph) for graph in graphs])
+    again = few_shot.structure([onnx_to_text(graph, profile=False) for graph in graphs])
+    for table, same in zip(found, again, strict=True):
+        assert np.array_equal(table, same) and table.shape[1] > 2 and len(np.unique(table, axis=0)) == 3
+    assert few_shot.structure(["", ""])[0].shape == (2, 0)
 
 
 def test_when_scores_are_missing_then_they_stand_below_all_others(few_shot):

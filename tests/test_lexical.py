@@ -675,3 +675,62 @@ def test_when_a_second_regressor_fits_no_channel_or_language_then_the_error_says
     assert again.regressors == one.regressors == [("b_ms", None), ("a_ms", None), ("a_ms", "x86asm"), ("b_ms", "onnx")]
     with pytest.raises(CheckpointError, match="structured names channels and languages of"):
         LexicalSettings.from_dict({**known, **changes})
+
+
+def test_when_a_path_is_begun_anew_then_second_regressors_and_lost_experts_go(make_model, tokenizer, tmp_path):
+    rng = np.random.default_rng(0)
+    words, blocks = source_of(tokenizer, rng), block_source(tokenizer, rng, 120)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=32))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    fit_lexical_path(model, [words, blocks], [], Mixture([words, blocks], [0.5, 0.5], tokenizer, 128, 2048, 1, 0))
+    fit_lexical_path(model, [blocks], [], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert model.lexical.settings.structured == {"t_ms": "x86asm"}
+    expert = {"spread": 0.1, "own_power": 0.5, "power": 0.5}
+    model.config.experts = {"t_ms": expert}
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    other = dataclasses.replace(words, metrics=["other_bytes"])
+    for changes in ({"buckets": 64}, {"structure_buckets": 0}):
+        options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=changes, steps=0)
+        changed = build_model(options, tokenizer, [])
+        fit_lexical_path(changed, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+        assert changed.config.lexical["channels"] == ["other_bytes"] and changed.config.lexical["structured"] == {}
+        assert changed.config.experts == {}
+
+
+def test_when_a_value_has_no_score_on_the_earlier_scale_then_the_fit_stays_finite(make_model, tokenizer):
+    rng = np.random.default_rng(0)
+    blocks = block_source(tokenizer, rng, 120)
+    mixture = Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=32, trees=3))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    fit_lexical_path(model, [blocks], [], mixture)
+    assert model.lexical.settings.scale_of("t_ms").logarithm
+    blocks.values[0] = 0.0
+    fit_lexical_path(model, [blocks], [], mixture)
+    assert model.lexical.settings.structured and np.isfinite(blocks.lexical_scores).all()
+
+
+def test_when_a_source_holds_several_languages_then_each_row_trains_on_the_score_it_gets_later(make_model, tokenizer):
+    rng = np.random.default_rng(0)
+    words, blocks = source_of(tokenizer, rng), block_source(tokenizer, rng, 120)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=32))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    fit_lexical_path(model, [words, blocks], [], Mixture([words, blocks], [0.5, 0.5], tokenizer, 128, 2048, 1, 0))
+    rows = [
+        Example(f"foo {k}", "python", ["u_ms"], [float(k + 1)], group=f"p{k}", source="mixed") for k in range(60)
+    ] + [
+        Example("add rax, 1\n" * (k % 7 + 1), "x86asm", ["t_ms"], [float(k % 7 + 1)], group=f"b{k}", source="mixed")
+        for k in range(60)
+    ]
+    mixed = Source.from_dataset("mixed", to_dataset(rows), tokenizer)
+    mixture = Mixture([mixed], [1.0], tokenizer, 128, 2048, 1, 0)
+    fit_lexical_path(model, [mixed], [], mixture)
+    assert model.lexical.settings.structured == {"t_ms": "x86asm"}
+    python = [row for row, language in enumerate(mixed.languages) if language == "python"]
+    batch = mixture.collate([mixture.build(mixed, r, np.flatnonzero(mixed.present[r])[:1]) for r in python])
+    later = model.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0].numpy()
+    assert len(python) == 60 and np.allclose(mixed.lexical_scores[python, 0], later, atol=1e-3)

@@ -84,5 +84,17 @@ def test_when_a_text_makes_no_sense_then_its_counts_are_finite_all_the_same(part
     assert all(math.isfinite(count) and count > 0 for count in chains(" ".join(parts)).values())
 
 
+@pytest.mark.parametrize(
+    "lines", [["lea rax, [rax + rax*4]"], ["mov rax, qword ptr [rax + rax + 8]", "mov [rax], rbx"]]
+)
+def test_when_values_are_made_of_values_then_their_names_stay_short(lines):
+    assert chains("\n".join(lines * 60))["count"] == 60 * len(lines)
+
+
+def test_when_a_text_writes_names_of_values_then_no_chain_shrinks():
+    names = [f"add qword ptr [%{k}], 1\nadd rax, qword ptr [\0{k}\0]" for k in range(60)]
+    assert all(count > 0 for count in chains("imul rbx, rcx\n" * 8 + "\n".join(names)).values())
+
+
 def test_when_a_block_is_long_then_its_beginning_counts():
     assert chains("add rax, 1\n" * 100_000)["count"] == 512

@@ -28,6 +28,7 @@ PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no channel
 _MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
 _BATCH_TOKENS = 65_536
+_FAR = 8.0  # no score lies farther out: on the scale of an earlier fit a value of 0 may have none
 
 
 def digit_tokens(tokenizer: RLMTokenizer) -> tuple[int, ...]:
@@ -103,7 +104,9 @@ def fit_lexical_path(
             continue
         x = sparse.vstack([features[id(s)][index] for s, index, _ in parts]).tocsr()
         fold = np.concatenate([folds[id(s)][index] for s, index, _ in parts])
-        languages[metric] = _own_language(model.lexical.settings, metric, parts)
+        # A metric's own template has no line that names the language.
+        templated = metric in (model.config.templates or {})
+        languages[metric] = None if templated else _own_language(model.lexical.settings, metric, parts)
         known = model.lexical.settings.scale_of(metric) if languages[metric] else None
         regressor = _Ridge(x, target, buckets, known)
         penalty, by_fold, found = regressor.cross_fit(fold)
@@ -137,8 +140,9 @@ def fit_lexical_path(
         x = features[id(source)]
         for metric in set(source.metrics) & set(fitted):
             _, _, by_fold, grown = fitted[metric]
+            own = np.isin(source.languages, [languages[metric]] if languages[metric] else source.languages)
             for number, (own_weight, own_bias) in enumerate(by_fold):
-                index = np.flatnonzero(folds[id(source)] == number)
+                index = np.flatnonzero(own & (folds[id(source)] == number))
                 scores = x[index] @ own_weight + own_bias
                 if grown is not None:
                     scores = scores + grown.left_out(number, rows[id(source)][index])
@@ -221,10 +225,11 @@ def _widen(
     kept = [i for i, name in enumerate(old.settings.channels) if name in scales or old.settings.scales[i] is not None]
     known = {old.settings.channels[i]: old.settings.scales[i] for i in kept} | dict(scales)
     # A first regressor that is fitted now has seen all that a second one of its metric had.
-    structured = {name: kind for name, kind in old.settings.structured.items() if languages.get(name, kind)}
+    structured = {n: kind for n, kind in old.settings.structured.items() if n in known and languages.get(n, kind)}
     structured |= {name: kind for name, kind in languages.items() if kind and name in scales}
     settings = replace(old.settings, channels=tuple(known), scales=tuple(known.values()), structured=structured)
     model.add_lexical_path(settings)
+    model.config.experts = {name: e for name, e in (model.config.experts or {}).items() if name in known}
     before = old.settings.regressors
     there = [number for number, each in enumerate(before) if each in settings.regressors]
     here = [settings.regressors.index(before[number]) for number in there]
@@ -251,7 +256,7 @@ class _Ridge:
 
     def __init__(self, x: sparse.csr_matrix, values: np.ndarray, buckets: int, scale: ScoreScale | None = None):
         self.scale = scale or ScoreScale.normal(values)
-        self.y = self.scale.score(values)
+        self.y = np.clip(self.scale.score(values), -_FAR, _FAR)
         mean = np.asarray(x.mean(0)).ravel()
         variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
         own = np.arange(x.shape[1]) < buckets

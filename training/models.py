@@ -65,6 +65,13 @@ def _check_lexical(settings: LexicalSettings, tokenizer: RLMTokenizer, changes: 
         raise TrainError(
             f"lexical's {', '.join(numbers)} need a tokenizer that reads digits one by one (data/train_tokenizer.py)."
         )
+    if changes.get("structure_buckets"):
+        texts, line = token_texts(tokenizer), "# language: x86asm\nadd rax, 1\n"
+        if "".join(texts[i] for i in tokenizer(line, add_special_tokens=False)["input_ids"]) != line:
+            raise TrainError(
+                "lexical's structure_buckets need a tokenizer whose tokens are the text, spaces included "
+                "(data/train_tokenizer.py)."
+            )
     if "number_context" in changes and not settings.code_numbers + settings.name_numbers:
         raise TrainError("lexical's number_context tells places of numbers: set code_numbers or name_numbers, too.")
     if {"tree_grams", "tree_numbers"} & set(changes) and not settings.trees:
@@ -96,6 +103,8 @@ def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, 
 def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, options: TrainOptions) -> None:
     """Gives the path other settings; what was fitted goes, unless they only make room for more, and what was trained stays."""
     old = model.lexical
+    if not changes.get("structure_buckets", old.settings.structure_buckets):
+        changes = {**changes, "structured": {}}
     settings = replace(old.settings, **changes)
     if settings == old.settings:
         return
@@ -105,7 +114,7 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
             f"{options.init} has a lexical path of its own with {differing}, which an adapter keeps; leave these out of "
             "lexical."
         )
-    beside = ("trees", "tree_grams", "tree_numbers", "structure_buckets", "vocabulary")
+    beside = ("trees", "tree_grams", "tree_numbers", "structure_buckets", "structured", "vocabulary")
     if (
         settings == replace(old.settings, **{name: getattr(settings, name) for name in beside})
         and old.settings.trees <= settings.trees
@@ -114,7 +123,7 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
         model.add_lexical_path(settings)  # there is room for more behind what is fitted
         model.lexical.take_over(old)
         return
-    model.add_lexical_path(replace(settings, scales=()))
+    model.add_lexical_path(replace(settings, scales=(), structured={}))
     model.lexical.score_proj.load_state_dict(old.score_proj.state_dict())
     model.lexical.channel_embedding.data = old.channel_embedding.data
 
@@ -202,7 +211,8 @@ def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) 
     if options.lora is not None and is_adapter(options.init):
         raise TrainError(f"{options.init} is a LoRA adapter itself; start from the merged model, its run's final/.")
     model, own = load(options.init)
-    # True only of the weights that they were fitted with, which without a step are the same for metrics not fitted anew.
+    # True only of the weights that they were fitted with. Without a step these stay, and scores of other metrics' channels, all
+    # that differs, move an answer little.
     anew = {entry["name"] for entry in metrics}
     for part in ("calibration", "experts"):
         entries = getattr(model.config, part) or {}
