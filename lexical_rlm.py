@@ -449,43 +449,49 @@ class LexicalPath(nn.Module):
     def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Score of each channel `(batch, channels)`, on the channel's scale."""
         with torch.autocast(input_ids.device.type, enabled=False):
-            raw = self.raw_features(input_ids, attention_mask)
+            raw, languages = self.raw_features(input_ids, attention_mask), []
+            if self.settings.structured:
+                ids = input_ids.long()
+                _, body = self._body(ids, attention_mask)
+                languages = [self._language(row[keep]) for row, keep in zip(ids, body, strict=True)]
             scores = self._scaled(raw) @ self.weight.float() + self.bias.float()
-            scores = scores + self._grown(raw) if self.settings.trees else scores
-            if not self.settings.structured:
-                return scores
-            ids = input_ids.long()
-            _, body = self._body(ids, attention_mask)
-            return self.chosen(scores, [self._language(row[keep]) for row, keep in zip(ids, body, strict=True)])
+            if self.settings.trees:
+                scores = scores + self._grown(raw, [kind in (None, *languages) for _, kind in self.settings.regressors])
+            return self.chosen(scores, languages)
 
     def chosen(self, scores: torch.Tensor, languages: Sequence[str]) -> torch.Tensor:
         """The score of each channel `(batch, channels)` from those of all regressors `(batch, regressors)`."""
         s = self.settings
+        if not s.structured:
+            return scores
         result = scores[:, : len(s.channels)].clone()
         for number, (name, language) in enumerate(s.structured.items(), start=len(s.channels)):
             of_it = torch.tensor([each == language for each in languages], device=scores.device)
             result[:, s.channels.index(name)] = torch.where(of_it, scores[:, number], result[:, s.channels.index(name)])
         return result
 
-    def _grown(self, raw: torch.Tensor) -> torch.Tensor:
-        """What the trees add to the score of each regressor `(batch, regressors)`."""
+    def _grown(self, raw: torch.Tensor, asked: Sequence[bool] | None = None) -> torch.Tensor:
+        """What the trees add to the score of each regressor `(batch, regressors)`; 0 for those that are not asked."""
         # All regressors, trees and nodes in one row: a node is a number, and so is a root. Trees of one leaf go nowhere.
-        size = self.tree_feature.shape[0] * self.tree_feature.shape[1]
-        roots = torch.arange(size, device=raw.device) * TREE_NODES
-        asked, left, right = (getattr(self, f"tree_{name}").long().flatten() for name in ("feature", "left", "right"))
-        threshold, value = self.tree_threshold.float().flatten(), self.tree_value.float().flatten()
-        reached = value[roots].repeat(len(raw), 1)
-        grown = (left[roots] > 0).nonzero()[:, 0]
-        roots = roots[grown]
+        feature, left, right, threshold, value = (
+            getattr(self, f"tree_{name}") for name in ("feature", "left", "right", "threshold", "value")
+        )
+        reached = value[:, :, 0].float().repeat(len(raw), 1, 1)
+        grown = left[:, :, 0] > 0
+        if asked is not None:
+            grown &= torch.tensor(asked, device=raw.device)[:, None]
+            reached *= torch.tensor(asked, device=raw.device)[:, None]
+        roots = grown.flatten().nonzero()[:, 0] * TREE_NODES
+        feature, left, right, threshold, value = (t.flatten() for t in (feature, left, right, threshold, value))
         at = roots.expand(len(raw), len(roots))
         while True:
-            goes_left = raw.gather(1, asked[at]) <= threshold[at]
-            after = roots + torch.where(goes_left, left[at], right[at])
+            goes_left = raw.gather(1, feature[at].long()) <= threshold[at].float()
+            after = roots + torch.where(goes_left, left[at], right[at]).long()
             if torch.equal(after, at):
                 break
             at = after
-        reached[:, grown] = value[at]
-        return reached.view(len(raw), *self.tree_feature.shape[:2]).sum(2)
+        reached[:, grown] = value[at].float()
+        return reached.sum(2)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """Memory tokens `(batch, channels, memory size)` of scores `(batch, channels)`."""
