@@ -677,13 +677,19 @@ def test_when_a_second_regressor_fits_no_channel_or_language_then_the_error_says
         LexicalSettings.from_dict({**known, **changes})
 
 
-def test_when_a_path_is_begun_anew_then_second_regressors_and_lost_experts_go(make_model, tokenizer, tmp_path):
+def fitted_to_both(make_model, tokenizer):
+    """A model whose path reads structure, fitted to words and blocks at once, and these."""
     rng = np.random.default_rng(0)
     words, blocks = source_of(tokenizer, rng), block_source(tokenizer, rng, 120)
     model = make_model(max_input_tokens=128)
     model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=32))
     model.lexical.read_vocabulary(token_texts(tokenizer))
     fit_lexical_path(model, [words, blocks], [], Mixture([words, blocks], [0.5, 0.5], tokenizer, 128, 2048, 1, 0))
+    return model, words, blocks
+
+
+def test_when_a_path_is_begun_anew_then_second_regressors_and_lost_experts_go(make_model, tokenizer, tmp_path):
+    model, words, blocks = fitted_to_both(make_model, tokenizer)
     fit_lexical_path(model, [blocks], [], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
     assert model.lexical.settings.structured == {"t_ms": "x86asm"}
     expert = {"spread": 0.1, "own_power": 0.5, "power": 0.5}
@@ -714,12 +720,7 @@ def test_when_a_value_has_no_score_on_the_earlier_scale_then_the_fit_stays_finit
 
 
 def test_when_a_source_holds_several_languages_then_each_row_trains_on_the_score_it_gets_later(make_model, tokenizer):
-    rng = np.random.default_rng(0)
-    words, blocks = source_of(tokenizer, rng), block_source(tokenizer, rng, 120)
-    model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=32))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
-    fit_lexical_path(model, [words, blocks], [], Mixture([words, blocks], [0.5, 0.5], tokenizer, 128, 2048, 1, 0))
+    model, _, _ = fitted_to_both(make_model, tokenizer)
     rows = [
         Example(f"foo {k}", "python", ["u_ms"], [float(k + 1)], group=f"p{k}", source="mixed") for k in range(60)
     ] + [
