@@ -211,9 +211,8 @@ def _own_language(settings: LexicalSettings, metric: str, parts: Sequence[tuple]
     """The language of all rows of a metric, if its structure is read and the metric has a regressor already; else None."""
     found = {source.languages[row] for source, index, _ in parts for row in index}
     earlier = metric in settings.channels and settings.scale_of(metric) is not None
-    return (
-        found.pop() if earlier and settings.structure_buckets and len(found) == 1 and found <= set(STRUCTURES) else None
-    )
+    own = earlier and settings.structure_buckets and len(found) == 1 and found <= set(STRUCTURES)
+    return found.pop() if own else None
 
 
 def _widen(
