@@ -12,7 +12,8 @@ of its distributions there is little but noise. A `Calibration`, one per metric,
 Where there is a pool, calibrated quantiles end at its outermost values, unless the model's own quantile lies beyond.
 
 Together they are a linear pool with transformed levels (Gneiting and Ranjan 2013, Electronic Journal of Statistics 7), the
-transform empirical (Kuleshov et al. 2018, arXiv 1807.00263) and conformal. How both are fitted: `evaluation/calibration.py`.
+transform empirical (Kuleshov et al. 2018, arXiv 1807.00263), each group left out in turn. How both are fitted:
+`evaluation/calibration.py`.
 """
 
 from collections.abc import Mapping

@@ -19,8 +19,12 @@ How (`Calibration` says what comes out):
   at most 0.3, so that medians still tell one input from another; the levels do the rest.
 - The map of levels is the inverse of the distribution of the truths' levels under the pooled distributions; a truth that the
   number format shares with its neighbours is spread evenly between P(y < t) and P(y <= t) (Czado, Gneiting and Held 2009,
-  Biometrics 65). As in conformal prediction the next group is counted among K + 1, as one that falls outside. Fewer than 100
-  groups cannot tell the two tails apart; then the map is symmetric, which leaves the median where it is.
+  Biometrics 65). Where the next group's truths will lie is read off the groups seen: each is left out, and the level is taken
+  at which the groups left out, on the average, have the wanted share of their truths below. With groups of one row this is
+  nearly what conformal prediction counts, the next group among K + 1 as one that falls outside; with a few groups of many
+  rows that would make 90% intervals hold 95%. Levels in the tails that no share of the truths reaches are left to the line
+  that ends the map. Fewer than 100 groups cannot tell the two tails apart; then the map is symmetric, which leaves the median
+  where it is.
 """
 
 import argparse
@@ -167,40 +171,68 @@ def best_weight(rows: HeldOut) -> float:
 
 def fit_calibration(rows: HeldOut, source: str = "") -> Calibration:
     """Fits pool and map of levels; see the module."""
-    groups = len(np.unique(rows.groups))
+    names, index = np.unique(rows.groups, return_inverse=True)
     share = best_weight(rows)
     low, high = rows.pooled(share)
-    weights = rows.weights
-    sides = 2
-    if groups < GROUPS_FOR_TWO_TAILS:
-        low, high = np.concatenate([low, 1 - high]), np.concatenate([high, 1 - low])
-        weights, sides = np.concatenate([weights, weights]) / 2, 1
-    # The level among K + 1 groups, of which the next falls outside: in a tail of its own, or in either.
-    wanted = LEVELS + (2 * LEVELS - 1) * sides / (2 * groups)
-    known = (wanted > 0) & (wanted < 1)
-    levels = _inverse_cdf(low, high, weights, wanted[known])
-    if sides == 1:  # where no truth fell, any level would do: take the one that is symmetric, too
+    symmetric = len(names) < GROUPS_FOR_TWO_TAILS
+    if symmetric:
+        low, high, index = np.concatenate([low, 1 - high]), np.concatenate([high, 1 - low]), np.tile(index, 2)
+    wanted, known = _levels_of_the_next_group(low, high, index)
+    levels = _Spread(low, high, equal_weights(index)).quantile(wanted)
+    if symmetric:  # where no truth fell, any level would do: take the one that is symmetric, too
         levels = (levels + 1 - levels[::-1]) / 2
     return Calibration(
         levels=tuple(LEVELS[known].tolist()),
-        model_levels=tuple(np.maximum.accumulate(levels).round(9).tolist()),
+        model_levels=tuple(np.maximum.accumulate(levels).clip(0, 1).round(9).tolist()),
         pool_weight=round(share, 6),
         pool_values=tuple(rows.pool.tolist()) if share else (),
         rows=len(rows),
-        groups=groups,
+        groups=len(names),
         source=source,
     )
 
 
-def _inverse_cdf(low: np.ndarray, high: np.ndarray, weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Quantiles of the mixture of the uniform distributions on `[low, high]`, by bisection; `(levels,)`."""
-    least, most = np.zeros(len(levels)), np.ones(len(levels))
-    width = np.maximum(high - low, 1e-15)
-    for _ in range(50):
-        middle = (least + most) / 2
-        reached = np.array([(weights * np.clip((m - low) / width, 0, 1)).sum() for m in middle]) >= levels
-        least, most = np.where(reached, least, middle), np.where(reached, middle, most)
-    return most
+class _Spread:
+    """The mixture of the uniform distributions on `[low, high]` in [0, 1], `(rows,)` each, of weights that sum to 1."""
+
+    def __init__(self, low: np.ndarray, high: np.ndarray, weights: np.ndarray):
+        width = np.maximum(high - low, 1e-9)
+        ends = np.concatenate([low, low + width])
+        order = np.argsort(ends, kind="stable")
+        slopes = np.cumsum(np.concatenate([weights / width, -weights / width])[order])
+        self.points = ends[order]
+        self.reached = np.concatenate([[0.0], np.cumsum(slopes[:-1] * np.diff(self.points))])
+        self.reached = np.maximum.accumulate(self.reached) / self.reached[-1]
+
+    def cdf(self, points: np.ndarray) -> np.ndarray:
+        """The share at or below each point."""
+        return np.interp(points, self.points, self.reached)
+
+    def quantile(self, levels: np.ndarray) -> np.ndarray:
+        """The points at which shares are reached."""
+        return np.interp(levels, self.reached, self.points)
+
+
+def _levels_of_the_next_group(low: np.ndarray, high: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At which levels of the groups seen the truths of a further one reach `LEVELS`, on the average.
+
+    Args:
+        low, high: Between which levels each truth lies, `(rows,)`.
+        index: Number of each row's group, `(rows,)`.
+
+    Returns:
+        These levels, and which of `LEVELS` they are for, bool: those that any level reaches.
+    """
+    fine = np.geomspace(1e-5, 0.01, 100)
+    seen = np.unique(np.concatenate([[0, 1], fine, np.linspace(0.01, 0.99, 981), 1 - fine]))
+    reached = np.zeros(len(seen))
+    for number in range(groups := int(index.max()) + 1):
+        own = index == number
+        others = _Spread(low[~own], high[~own], equal_weights(index[~own]))
+        reached += _Spread(low[own], high[own], equal_weights(index[own])).cdf(others.quantile(seen)) / groups
+    reached = np.maximum.accumulate(reached)
+    known = (LEVELS > reached[0]) & (LEVELS < reached[-1])
+    return np.interp(LEVELS[known], reached, seen), known
 
 
 def covered(rows: HeldOut, calibration: Calibration | None, interval: float) -> np.ndarray:
