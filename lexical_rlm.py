@@ -19,8 +19,9 @@ Features of one text, all computed from its token ids behind the first line (whi
   waits for (`x86_chains_rlm.py`)
 
 A channel's score is a linear function of these features, on a scale of its own (`ScoreScale`). With `trees` it is that plus
-boosted regression trees on the counts of some n-grams, on numbers, lengths and structure, weighted by what they are worth on
-rows left out (`training/forest.py`).
+boosted regression trees on the counts of some n-grams, on numbers, lengths and structure (`training/forest.py`), and with
+`perceptron_columns` a small network on what the trees ask for most (`perceptron_rlm.py`), each weighted by what it is worth on
+rows left out.
 """
 
 import math
@@ -39,6 +40,7 @@ from torch import nn
 from .errors_rlm import CheckpointError
 from .magnitudes_rlm import NumberReader, read_numbers
 from .onnx_wiring_rlm import wiring
+from .perceptron_rlm import Perceptrons
 from .x86_chains_rlm import chains
 
 TREE_NODES = 31  # of a tree: 16 leaves
@@ -148,8 +150,10 @@ class LexicalSettings:
         tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
         tree_numbers: How many places of the code's and its names' numbers they can look at, chosen likewise.
         scales: For each channel what its scores stand for; none for channels that nothing was fitted to yet.
+        perceptron_columns: The most features that a regressor's perceptron reads, those that its trees ask for most; 0: none.
         structured: Channels that have a second regressor, for texts of one language of `STRUCTURES`, and that language. It came
             later than the first, whose scores of all other texts the decoder knows.
+        perceptrons: Which of `regressors` have a perceptron.
     """
 
     channels: tuple[str, ...] = ()
@@ -168,8 +172,10 @@ class LexicalSettings:
     trees: int = 0
     tree_grams: int = 384
     tree_numbers: int = 1536
+    perceptron_columns: int = 0
     scales: tuple[ScoreScale | None, ...] = ()
     structured: Mapping[str, str] = field(default_factory=dict)
+    perceptrons: tuple[tuple[str, str | None], ...] = ()
 
     def __post_init__(self):
         object.__setattr__(
@@ -206,12 +212,20 @@ class LexicalSettings:
             "trees": 0,
             "tree_grams": 1,
             "tree_numbers": 0,
+            "perceptron_columns": 0,
         }
         for name, least in least_of.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
                 raise CheckpointError(
                     f"lexical.{name} must be a whole number of at least {least}, got {getattr(self, name)!r}."
                 )
+        object.__setattr__(self, "perceptrons", tuple(map(tuple, self.perceptrons)))
+        strange = [each for each in self.perceptrons if each not in self.regressors]
+        if strange or (self.perceptrons and not (self.perceptron_columns and self.trees)):
+            raise CheckpointError(
+                f"lexical.perceptrons names regressors of {self.regressors} and needs perceptron_columns and trees, got "
+                f"{self.perceptrons}."
+            )
 
     @classmethod
     def from_dict(cls, entry: dict[str, Any]) -> "LexicalSettings":
@@ -223,7 +237,11 @@ class LexicalSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready fields."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {**plain, "scales": [None if scale is None else scale.to_dict() for scale in self.scales]}
+        return {
+            **plain,
+            "scales": [None if scale is None else scale.to_dict() for scale in self.scales],
+            "perceptrons": [list(each) for each in self.perceptrons],
+        }
 
     def scale_of(self, channel: str) -> ScoreScale | None:
         """What a channel's scores stand for."""
@@ -295,6 +313,7 @@ class LexicalPath(nn.Module):
         tree_feature, tree_left, tree_right: For each node the feature it asks for and the nodes that follow, itself for a
             leaf, int `(regressors, trees, TREE_NODES)`; these buffers are there only with `trees`.
         tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(regressors, trees, TREE_NODES)`.
+        perceptrons: Small networks of some regressors; there only with `perceptron_columns`.
     """
 
     def __init__(self, settings: LexicalSettings, memory_size: int):
@@ -315,6 +334,8 @@ class LexicalPath(nn.Module):
                 self.register_buffer(name, torch.zeros(shape, dtype=torch.int16))
             for name in ("tree_threshold", "tree_value"):
                 self.register_buffer(name, torch.zeros(shape))
+        if settings.perceptron_columns:
+            self.perceptrons = Perceptrons(len(settings.perceptrons), settings.perceptron_columns)
         self.channel_embedding = nn.Parameter(torch.zeros(channels, memory_size))
         self.score_proj = nn.Linear(_KNOTS + 1, memory_size, bias=False)
 
@@ -456,7 +477,9 @@ class LexicalPath(nn.Module):
                 languages = [self._language(row[keep]) for row, keep in zip(ids, body, strict=True)]
             scores = self._scaled(raw) @ self.weight.float() + self.bias.float()
             if self.settings.trees:
-                scores = scores + self._grown(raw, [kind in (None, *languages) for _, kind in self.settings.regressors])
+                scores = scores + self.further(
+                    raw, [kind in (None, *languages) for _, kind in self.settings.regressors]
+                )
             return self.chosen(scores, languages)
 
     def chosen(self, scores: torch.Tensor, languages: Sequence[str]) -> torch.Tensor:
@@ -469,6 +492,15 @@ class LexicalPath(nn.Module):
             of_it = torch.tensor([each == language for each in languages], device=scores.device)
             result[:, s.channels.index(name)] = torch.where(of_it, scores[:, number], result[:, s.channels.index(name)])
         return result
+
+    def further(self, raw: torch.Tensor, asked: Sequence[bool] | None = None) -> torch.Tensor:
+        """What trees and perceptrons add to the score of each regressor `(batch, regressors)`; of those that are not asked
+        anything."""
+        found = self._grown(raw, asked)
+        if self.settings.perceptrons:
+            place = [self.settings.regressors.index(each) for each in self.settings.perceptrons]
+            found[:, place] += self.perceptrons(raw)
+        return found
 
     def _grown(self, raw: torch.Tensor, asked: Sequence[bool] | None = None) -> torch.Tensor:
         """What the trees add to the score of each regressor `(batch, regressors)`; 0 for those that are not asked."""

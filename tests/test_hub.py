@@ -30,6 +30,7 @@ REMOTE_FILES = {
     "onnx_profile_rlm.py",
     "onnx_text_rlm.py",
     "onnx_wiring_rlm.py",
+    "perceptron_rlm.py",
     "pipeline_rlm.py",
     "ranking_rlm.py",
     "t5gemma_rlm.py",

@@ -448,6 +448,7 @@ def test_when_the_vocabulary_was_not_told_then_the_fit_says_so(make_model, token
         ({"number_context": 2}, "set code_numbers or name_numbers"),
         ({"tree_numbers": 9}, "set trees"),
         ({"tree_grams": 9}, "set trees"),
+        ({"perceptron_columns": 9}, "set trees, too, or perceptron_columns: 0"),
     ],
 )
 def test_when_a_setting_would_come_to_nothing_then_the_error_says_so(make_model, tokenizer, tmp_path, lexical, message):
@@ -560,7 +561,7 @@ def test_when_trees_are_grown_then_they_tell_what_a_sum_cannot_and_tensors_say_t
     raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
     y, x = model.lexical.settings.scales[0].score(held_out.values[:, 0]), sparse.csr_matrix(raw.numpy())
     forest = Forest(x, y, np.arange(100) % 5, model.lexical.settings)
-    forest.write(model.lexical, 0)
+    forest.write(model.lexical, 0, 1.0)
     own = forest.whole.predict(raw.numpy()[:, forest.columns])
     start = float(np.ravel(forest.whole._baseline_prediction)[0])
     assert (
@@ -579,14 +580,95 @@ def test_when_trees_are_grown_then_they_tell_what_a_sum_cannot_and_tensors_say_t
     assert torch.allclose(again[:, 0], scores[:, 0]) and again.shape[1] == 2
 
 
+def smooth_source(tokenizer, rng, rows=300):
+    """The target is a product of two counts: no sum tells it, and few trees tell it in steps."""
+    examples = []
+    for row in range(rows):
+        foo, bar = rng.integers(0, 12, 2)
+        text = " ".join([*rng.permutation(["foo"] * foo + ["bar"] * bar), f"id{row}"])
+        examples.append(Example(text, "python", ["t_ms"], [(1 + foo) / (1.0 + bar)], group=f"g{row}", source="rows"))
+    return Source.from_dataset("rows", to_dataset(examples), tokenizer)
+
+
+def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints_keep_them(
+    make_model, tokenizer, tmp_path
+):
+    rng = np.random.default_rng(0)
+    train, held_out = smooth_source(tokenizer, rng), smooth_source(tokenizer, rng, 100)
+    mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
+    found = {}
+    for columns in (0, 20):
+        model = make_model(max_input_tokens=128)
+        model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=columns))
+        said = []
+        fit_lexical_path(model, [train], [held_out], mixture, said.append)
+        found[columns] = correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0])
+    assert found[20] > 0.99 and 1 - found[20] < 0.5 * (1 - found[0])
+    assert model.lexical.settings.perceptrons == (("t_ms", None),) and ", perceptron 0." in said[0]
+    # Scores of the training rows are by perceptrons that have not seen them, and as good as on new rows.
+    assert 0.9 < correlation(train.lexical_scores[:, 0], train.values[:, 0]) < 0.9999
+    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
+    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    loaded = code_rlm.load(tmp_path / "base")[0]
+    assert torch.equal(loaded.lexical.scores(batch["input_ids"], batch["attention_mask"]), scores)
+    # Another metric's fit leaves them alone, a fit without them takes this one's away.
+    other = dataclasses.replace(train, metrics=["other_bytes"])
+    fit_lexical_path(loaded, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+    again = loaded.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert torch.allclose(again[:, 0], scores[:, 0], atol=1e-6) and len(loaded.lexical.settings.perceptrons) == 2
+    options = TrainOptions(
+        data=[{}], max_objectives=1, init=str(tmp_path / "base"), lexical={"perceptron_columns": 0}, steps=0
+    )
+    without = build_model(options, tokenizer, [])
+    fit_lexical_path(without, [train], [], mixture)
+    assert without.lexical.settings.perceptrons == () and not hasattr(without.lexical, "perceptrons")
+
+
+def test_when_a_checkpoint_is_kept_in_bfloat16_then_perceptrons_say_nearly_the_same(make_model, tokenizer):
+    train = smooth_source(tokenizer, np.random.default_rng(0))
+    mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20))
+    fit_lexical_path(model, [train], [], mixture)
+    batch = mixture.collate([mixture.build(train, row, [0]) for row in range(100)])
+    raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
+    exact, center = model.lexical.perceptrons(raw), model.lexical.perceptrons.center.clone()
+    model.to(torch.bfloat16)
+    assert torch.equal(model.lexical.perceptrons.center.float(), center) and center.any()
+    assert (model.lexical.perceptrons(raw) - exact).abs().max() < 0.05 * exact.std()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"perceptrons": [["b_ms", None]]}, "perceptrons names regressors of"),
+        ({"perceptrons": [["a_ms", "onnx"]]}, "perceptrons names regressors of"),
+        ({"perceptrons": [["a_ms", None]], "perceptron_columns": 0}, "needs perceptron_columns and trees"),
+        ({"perceptrons": [["a_ms", None]], "trees": 0}, "needs perceptron_columns and trees"),
+        ({"perceptron_columns": -1}, "perceptron_columns must be a whole number"),
+    ],
+)
+def test_when_a_perceptron_has_no_regressor_or_no_columns_then_the_error_says_so(settings, changes, message):
+    known = {**settings.to_dict(), "channels": ["a_ms"], "scales": [None], "trees": 3, "perceptron_columns": 4}
+    one = LexicalSettings.from_dict({**known, "perceptrons": [["a_ms", None]]})
+    assert LexicalSettings.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    with pytest.raises(CheckpointError, match=message):
+        LexicalSettings.from_dict({**known, **changes})
+
+
 @pytest.mark.parametrize(
     ("first", "more"),
     [
         ({}, {"trees": 5}),
         ({"trees": 3, "tree_grams": 40}, {"trees": 9, "tree_grams": 20}),
         ({"trees": 3, "name_numbers": 16}, {"structure_buckets": 32}),
+        ({"trees": 3}, {"perceptron_columns": 8}),
+        ({"trees": 3, "perceptron_columns": 4}, {"trees": 5, "perceptron_columns": 8}),
     ],
-    ids=["trees", "more trees", "wiring"],
+    ids=["trees", "more trees", "wiring", "perceptrons", "wider perceptrons"],
 )
 def test_when_a_path_gets_room_for_more_then_what_was_fitted_stays(make_model, tokenizer, tmp_path, first, more):
     train = source_of(tokenizer, np.random.default_rng(0))

@@ -1,14 +1,12 @@
 """Boosted regression trees of the lexical path: grown by scikit-learn, kept as tensors (`lexical_rlm.LexicalPath`).
 
 Trees see what a ridge regression cannot: that a size matters only where something is allocated. They are grown on the ridge's
-targets and folds, and both are weighted by what they are worth together on rows left out (stacked regressions, Breiman 1996,
-Machine Learning 24).
+targets and folds.
 """
 
 import numpy as np
 import scipy.sparse as sparse
 import torch
-from scipy.optimize import nnls
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 from code_rlm.lexical_rlm import TREE_NODES, LexicalPath, LexicalSettings
@@ -27,14 +25,14 @@ class Forest:
 
     Attributes:
         trees: How many there are: as many as suit the groups of the first fold best.
+        found: What the trees of each row's fold say of it `(rows,)`.
     """
 
     def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, settings: LexicalSettings):
-        self.weight = 1.0
         self.columns = _choose_columns(x, settings)
         dense = self._dense(x)
         part = np.random.default_rng(0).permutation(len(y))[:MOST_ROWS]
-        self.y, folds = y, range(int(fold.max()) + 1)
+        folds = range(int(fold.max()) + 1)
         pilot = self._grow(dense, y, part[fold[part] != 0], settings.trees)
         self.trees = _best_count(pilot, dense[fold == 0], y[fold == 0])
         self.by_fold = [self._grow(dense, y, part[fold[part] != number], self.trees) for number in folds]
@@ -62,22 +60,31 @@ class Forest:
         )
         return regressor.fit(x[rows], y[rows])
 
-    def stack(self, ridge: np.ndarray) -> tuple[tuple[float, float], np.ndarray]:
-        """Weights of the ridge and the trees by their scores of rows left out, and the scores of both together `(rows,)`."""
-        weights, _ = nnls(np.stack([ridge, self.found], 1), self.y)
-        self.weight = float(weights[1])
-        return (float(weights[0]), self.weight), weights[0] * ridge + weights[1] * self.found
-
     def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
-        """What the trees that have not seen a fold add to scores `(rows,)`."""
-        return self.weight * _predict(self.by_fold[number], self._dense(x))
+        """What the trees that have not seen a fold say of rows `(rows,)`."""
+        return _predict(self.by_fold[number], self._dense(x))
 
-    def write(self, path: LexicalPath, channel: int) -> None:
-        """Puts the trees into a path's channel; their common start goes into its bias."""
+    def asked_for(self, left_out: int | None = None) -> np.ndarray:
+        """The features that the trees ask for, those first that their splits gain most by, int `(features,)`.
+
+        Args:
+            left_out: Of the trees that have not seen this fold.
+        """
+        regressor = self.whole if left_out is None else self.by_fold[left_out]
+        gains = np.zeros(len(self.columns))
+        for (predictor,) in regressor._predictors if regressor is not None else ():
+            inner = predictor.nodes[~predictor.nodes["is_leaf"].astype(bool)]
+            # The first trees gain most; the root lets the later ones, which tell close calls, have a say.
+            np.add.at(gains, inner["feature_idx"], np.sqrt(np.maximum(inner["gain"], 0)))
+        order = np.argsort(-gains, kind="stable")
+        return self.columns[order[gains[order] > 0]]
+
+    def write(self, path: LexicalPath, regressor: int, weight: float) -> None:
+        """Puts the trees, weighted, into a path's place for a regressor's; their common start goes into its bias."""
         with torch.no_grad():
-            path.bias[channel] += self.weight * float(np.ravel(self.whole._baseline_prediction)[0])
+            path.bias[regressor] += weight * float(np.ravel(self.whole._baseline_prediction)[0])
             for name in ("feature", "left", "right", "threshold", "value"):
-                getattr(path, f"tree_{name}")[channel] = 0
+                getattr(path, f"tree_{name}")[regressor] = 0
             for number, (predictor,) in enumerate(self.whole._predictors):
                 nodes = predictor.nodes
                 count, leaf = len(nodes), nodes["is_leaf"].astype(bool)
@@ -87,11 +94,11 @@ class Forest:
                     "left": np.where(leaf, own, nodes["left"]),
                     "right": np.where(leaf, own, nodes["right"]),
                     "threshold": np.where(leaf, 0.0, nodes["num_threshold"]),
-                    "value": np.where(leaf, nodes["value"] * self.weight, 0.0),
+                    "value": np.where(leaf, nodes["value"] * weight, 0.0),
                 }
                 for name, values in written.items():
                     target = getattr(path, f"tree_{name}")
-                    target[channel, number, :count] = torch.from_numpy(values.astype(np.float64)).to(target.dtype)
+                    target[regressor, number, :count] = torch.from_numpy(values.astype(np.float64)).to(target.dtype)
 
 
 def _choose_columns(x: sparse.csr_matrix, settings: LexicalSettings) -> np.ndarray:

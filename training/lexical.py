@@ -1,18 +1,21 @@
 """Fits the lexical path (`lexical_rlm.py`) in closed form: ridge regression on n-grams, cross-fitted by group.
 
 Each metric's regressor is fitted on the training rows that have the metric, on normal scores of its values.
+Beside the ridge speak boosted trees (`forest.py`) and perceptrons (`perceptron.py`), if the path has them, weighted by what
+they are worth together on rows left out (stacked regressions, Breiman 1996, Machine Learning 24).
 What the model sees of it in training are scores of regressors that have not seen the row's group (as in stacking,
 Wolpert 1992): scores of the regressor fitted on the row itself would be better than any that the model will meet later, and
 teach it to trust them too far. Validation rows and everything after training get the scores of the regressor fitted on all.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sparse
 import torch
+from scipy.optimize import nnls
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import spearmanr
 
@@ -22,6 +25,7 @@ from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.forest import Forest
+from code_rlm.training.perceptron import Perceptron
 
 FOLDS = 5
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -93,7 +97,7 @@ def fit_lexical_path(
     idf = model.lexical.idf.double().numpy()
     features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
     folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
-    fitted: dict[str, tuple[np.ndarray, float, list, Forest | None]] = {}
+    fitted: dict[str, _Fitted] = {}
     scales: dict[str, ScoreScale] = {}
     languages: dict[str, str | None] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
@@ -111,42 +115,82 @@ def fit_lexical_path(
         regressor = _Ridge(x, target, buckets, known)
         penalty, by_fold, found = regressor.cross_fit(fold)
         weight, bias = regressor.fit(np.ones(len(target), bool), penalty)
-        grown = None
+        voices, own, worth = [], 1.0, []
         if model.lexical.settings.trees:
             counts = sparse.vstack([rows[id(s)][index] for s, index, _ in parts]).tocsr()
-            grown = Forest(counts, regressor.y, fold, model.lexical.settings)
-            (own, other), found = grown.stack(found)
-            weight, bias, by_fold = own * weight, own * bias, [(own * w, own * b) for w, b in by_fold]
-            say(f"lexical path: {metric}, ridge weighs {own:.2f}, {grown.trees} trees {other:.2f}")
-        fitted[metric] = (weight, bias, by_fold, grown)
+            voices = _voices(counts, regressor.y, fold, model.lexical.settings)
+            said = np.stack([found, *(voice.found for voice in voices)], 1)
+            (own, *worth), _ = nnls(said, regressor.y)
+            found = said @ [own, *worth]
+            weighed = [f"{_described(voice)} {share:.2f}" for voice, share in zip(voices, worth, strict=True)]
+            say(f"lexical path: {metric}, ridge weighs {own:.2f}, {', '.join(weighed)}")
+        heard = [(voice, share) for voice, share in zip(voices, worth, strict=True) if share > 0]
+        fitted[metric] = _Fitted(own * weight, own * bias, [(own * w, own * b) for w, b in by_fold], heard)
         scales[metric] = regressor.scale
         rho = spearmanr(found, target).statistic
         say(f"lexical path: {metric}, {len(target)} rows, penalty {penalty:g}, cross-fitted Spearman {rho:.3f}")
-    _widen(model, scales, languages)
+    _widen(model, scales, languages, {metric for metric, one in fitted.items() if one.has_perceptron})
     channels = model.lexical.settings.channels
-    for metric, (weight, bias, _, grown) in fitted.items():
+    for metric, one in fitted.items():
         column = model.lexical.settings.regressors.index((metric, languages[metric]))
-        model.lexical.weight.data[:, column] = torch.from_numpy(weight).float()
-        model.lexical.bias.data[column] = bias
-        if grown is not None:
-            grown.write(model.lexical, column)
+        model.lexical.weight.data[:, column] = torch.from_numpy(one.weight).float()
+        model.lexical.bias.data[column] = one.bias
+        for voice, worth in one.voices:
+            voice.write(model.lexical, column, worth)
     weight, bias = model.lexical.weight.double().numpy(), model.lexical.bias.double().numpy()
     for source in (*train, *validation):
         scores = (features[id(source)] @ weight + bias).astype(np.float32)
         if model.lexical.settings.trees:
-            scores += _grown_scores(model.lexical, rows[id(source)])
+            scores += _further_scores(model.lexical, rows[id(source)])
         source.lexical_scores = model.lexical.chosen(torch.from_numpy(scores), source.languages).numpy()
     for source in train:
         x = features[id(source)]
         for metric in set(source.metrics) & set(fitted):
-            _, _, by_fold, grown = fitted[metric]
             own = np.isin(source.languages, [languages[metric]] if languages[metric] else source.languages)
-            for number, (own_weight, own_bias) in enumerate(by_fold):
+            for number in range(FOLDS):
                 index = np.flatnonzero(own & (folds[id(source)] == number))
-                scores = x[index] @ own_weight + own_bias
-                if grown is not None:
-                    scores = scores + grown.left_out(number, rows[id(source)][index])
+                scores = fitted[metric].left_out(number, x[index], rows[id(source)][index])
                 source.lexical_scores[index, channels.index(metric)] = scores
+
+
+@dataclass
+class _Fitted:
+    """What was fitted to one metric.
+
+    Attributes:
+        weight, bias: Of the ridge regression on all rows, as the path holds them.
+        by_fold: Those of the regressions that have not seen a fold.
+        voices: What has a say beside it, and what that is worth.
+    """
+
+    weight: np.ndarray
+    bias: float
+    by_fold: list[tuple[np.ndarray, float]]
+    voices: list[tuple[Forest | Perceptron, float]] = field(default_factory=list)
+
+    @property
+    def has_perceptron(self) -> bool:
+        """Whether a perceptron has a say."""
+        return any(isinstance(voice, Perceptron) for voice, _ in self.voices)
+
+    def left_out(self, number: int, x: sparse.csr_matrix, counts: sparse.csr_matrix) -> np.ndarray:
+        """Scores by all that have not seen a fold, of features `x` and raw ones `counts`, `(rows,)`."""
+        weight, bias = self.by_fold[number]
+        return x @ weight + bias + sum(worth * voice.left_out(number, counts) for voice, worth in self.voices)
+
+
+def _voices(
+    counts: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, settings: LexicalSettings
+) -> list[Forest | Perceptron]:
+    """What speaks beside the ridge, fitted to raw features `(rows, size)` and scores `(rows,)`."""
+    forest = Forest(counts, y, fold, settings)
+    if not settings.perceptron_columns:
+        return [forest]
+    return [forest, Perceptron(counts, y, fold, forest, settings.perceptron_columns)]
+
+
+def _described(voice: Forest | Perceptron) -> str:
+    return f"{voice.trees} trees" if isinstance(voice, Forest) else "perceptron"
 
 
 def _raw_features(path: LexicalPath, source: Source, mixture: Mixture) -> sparse.csr_matrix:
@@ -183,11 +227,11 @@ def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_m
     return sparse.hstack([sparse.diags(1 / np.maximum(norms, 1e-6)) @ grams, x[:, buckets:]]).tocsr()
 
 
-def _grown_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
-    """What the path's trees add to every row's scores, float32 `(rows, regressors)`."""
+def _further_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
+    """What the path's trees and perceptrons add to every row's scores, float32 `(rows, regressors)`."""
     # Dense a part at a time: all of a large table would take gigabytes.
     starts = range(0, rows.shape[0], 256)
-    return torch.cat([path._grown(torch.from_numpy(rows[i : i + 256].toarray()).float()) for i in starts]).numpy()
+    return torch.cat([path.further(torch.from_numpy(rows[i : i + 256].toarray()).float()) for i in starts]).numpy()
 
 
 def _fold(group: str) -> int:
@@ -216,7 +260,10 @@ def _own_language(settings: LexicalSettings, metric: str, parts: Sequence[tuple]
 
 
 def _widen(
-    model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale], languages: Mapping[str, str | None]
+    model: RLMForConditionalGeneration,
+    scales: Mapping[str, ScoreScale],
+    languages: Mapping[str, str | None],
+    with_perceptron: Collection[str] = (),
 ) -> None:
     """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for."""
     old = model.lexical
@@ -226,11 +273,17 @@ def _widen(
     # A first regressor that is fitted now has seen all that a second one of its metric had.
     structured = {n: kind for n, kind in old.settings.structured.items() if n in known and languages.get(n, kind)}
     structured |= {name: kind for name, kind in languages.items() if kind and name in scales}
-    settings = replace(old.settings, channels=tuple(known), scales=tuple(known.values()), structured=structured)
+    settings = replace(
+        old.settings, channels=tuple(known), scales=tuple(known.values()), structured=structured, perceptrons=()
+    )
+    before = old.settings.regressors
+    fitted = {(name, languages.get(name)) for name in scales}
+    stay = [each for each in old.settings.perceptrons if each in settings.regressors and each not in fitted]
+    perceptrons = (*stay, *((name, languages.get(name)) for name in scales if name in with_perceptron))
+    settings = replace(settings, perceptrons=perceptrons)
     model.add_lexical_path(settings)
     model.config.experts = {name: e for name, e in (model.config.experts or {}).items() if name in known}
-    before = old.settings.regressors
-    there = [number for number, each in enumerate(before) if each in settings.regressors]
+    there = [number for number, each in enumerate(before) if each in settings.regressors and each not in fitted]
     here = [settings.regressors.index(before[number]) for number in there]
     model.lexical.weight.data[:, here] = old.weight.data[:, there]
     model.lexical.bias.data[here] = old.bias.data[there]
@@ -240,6 +293,10 @@ def _widen(
     if model.lexical.settings.trees:
         for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
             getattr(model.lexical, name)[here] = getattr(old, name)[there]
+    if stay:
+        kept_there = [old.settings.perceptrons.index(each) for each in stay]
+        for name, buffer in old.perceptrons.named_buffers():
+            getattr(model.lexical.perceptrons, name)[: len(stay)] = buffer[kept_there]
     model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
 
 

@@ -76,6 +76,10 @@ def _check_lexical(settings: LexicalSettings, tokenizer: RLMTokenizer, changes: 
         raise TrainError("lexical's number_context tells places of numbers: set code_numbers or name_numbers, too.")
     if {"tree_grams", "tree_numbers"} & set(changes) and not settings.trees:
         raise TrainError("lexical's tree_grams and tree_numbers are what trees look at: set trees, too.")
+    if settings.perceptron_columns and not settings.trees:
+        raise TrainError(
+            "lexical's perceptrons read what trees ask for most: set trees, too, or perceptron_columns: 0."
+        )
 
 
 def _tell_tokens(model: RLMForConditionalGeneration, tokenizer: RLMTokenizer) -> None:
@@ -105,8 +109,8 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
     old = model.lexical
     if not changes.get("structure_buckets", old.settings.structure_buckets):
         changes = {**changes, "structured": {}}
-    settings = replace(old.settings, **changes)
-    if settings == old.settings:
+    settings = replace(old.settings, **changes, perceptrons=())
+    if settings == replace(old.settings, perceptrons=()):
         return
     if options.lora is not None:
         differing = ", ".join(f"{k} {getattr(old.settings, k)}" for k in changes)
@@ -114,13 +118,23 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
             f"{options.init} has a lexical path of its own with {differing}, which an adapter keeps; leave these out of "
             "lexical."
         )
-    beside = ("trees", "tree_grams", "tree_numbers", "structure_buckets", "structured", "vocabulary")
+    beside = (
+        "trees",
+        "tree_grams",
+        "tree_numbers",
+        "structure_buckets",
+        "structured",
+        "vocabulary",
+        "perceptron_columns",
+    )
     if (
-        settings == replace(old.settings, **{name: getattr(settings, name) for name in beside})
+        settings == replace(old.settings, **{name: getattr(settings, name) for name in beside}, perceptrons=())
         and old.settings.trees <= settings.trees
+        and old.settings.perceptron_columns <= settings.perceptron_columns
         and old.settings.structure_buckets in (0, settings.structure_buckets)
     ):
-        model.add_lexical_path(settings)  # there is room for more behind what is fitted
+        # There is room for more behind what is fitted.
+        model.add_lexical_path(replace(settings, perceptrons=old.settings.perceptrons))
         model.lexical.take_over(old)
         return
     model.add_lexical_path(replace(settings, scales=(), structured={}))

@@ -116,8 +116,10 @@ class TrainOptions(Checked):
         "starts sooner, and a later run can begin one anew) or buckets:, longest_gram:, number_buckets:, largest_numbers:, "
         "code_numbers:, name_numbers: (what names are bound to; 4096 is good for either, with number_context: 2), "
         "structure_buckets: (how an ONNX graph is wired, what an x86 block waits for; 4096 is good), trees: (boosted, beside "
-        "the ridge, the most of a metric; 500 is good), tree_grams:, tree_numbers:; by default one that init has is kept and "
-        "fitted to the data; trees and structure can be added, what trees look at can change, any other change begins it anew",
+        "the ridge, the most of a metric; 500 is good), tree_grams:, tree_numbers:, perceptron_columns: (small networks beside "
+        "the trees, on so many features that those ask for most; 256 is good); by default one that init has is kept and fitted "
+        "to the data; trees, perceptrons and structure can be added, what trees look at can change, any other change begins it "
+        "anew",
     )
     head: str = option(
         "auto",
@@ -233,7 +235,7 @@ class TrainOptions(Checked):
                 )
         known = (
             "buckets", "longest_gram", "number_buckets", "largest_numbers", "code_numbers", "name_numbers", "number_context",
-            "structure_buckets", "trees", "tree_grams", "tree_numbers",
+            "structure_buckets", "trees", "tree_grams", "tree_numbers", "perceptron_columns",
         )  # fmt: skip
         if unknown := sorted(set(map(str, self.lexical if isinstance(self.lexical, dict) else ())) - set(known)):
             raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")

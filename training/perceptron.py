@@ -1,0 +1,133 @@
+"""Trains the perceptrons of the lexical path (`perceptron_rlm.py`): one for a metric, and one for each fold left out."""
+
+from itertools import pairwise
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from torch import nn
+
+from code_rlm.lexical_rlm import LexicalPath
+from code_rlm.perceptron_rlm import LAYERS, REACH, WIDTH
+from code_rlm.training.forest import Forest
+
+EPOCHS, BATCH, DROPOUT = 60, 256, 0.1
+LEARNING_RATE, WEIGHT_DECAY, WARMUP = 4e-3, 0.01, 0.15
+LEAST_SPREAD = 0.1  # a feature that hardly ever differs must not become huge where it does
+
+
+class Perceptron:
+    """The perceptron of one metric, and those of each fold that have not seen its groups.
+
+    Args:
+        x: The path's raw features `(rows, size)`.
+        y: The rows' scores `(rows,)`.
+        fold: Of each row `(rows,)`.
+        forest: The trees grown on the same rows. What those ask for most is read, each fold's own for its perceptron.
+        columns: How many features at most.
+
+    Attributes:
+        found: What the perceptron of each row's fold says of it `(rows,)`.
+    """
+
+    def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, forest: Forest, columns: int):
+        folds = range(int(fold.max()) + 1)
+        self.by_fold = [_Network.to(x, y, fold != number, forest.asked_for(number)[:columns]) for number in folds]
+        self.found = np.zeros(len(y))
+        for number in folds:
+            self.found[fold == number] = self.left_out(number, x[fold == number])
+        self.whole = _Network.to(x, y, np.ones(len(y), bool), forest.asked_for()[:columns])
+
+    def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
+        """What the perceptron that has not seen a fold says of rows `(rows,)`."""
+        return self.by_fold[number].predict(x)
+
+    def write(self, path: LexicalPath, regressor: int, weight: float) -> None:
+        """Puts the perceptron, weighted, into a path's place for this regressor's."""
+        self.whole.write(path, regressor, weight)
+
+
+class _Network:
+    """A perceptron fitted to some rows.
+
+    Args:
+        columns: The features that it reads.
+        center, scale: See `Perceptrons`, `(columns,)` each.
+    """
+
+    def __init__(self, columns: np.ndarray, center: np.ndarray, scale: np.ndarray):
+        self.columns, self.center, self.scale = columns, center, scale
+        widths = [len(columns), *[WIDTH] * LAYERS]
+        layers = [
+            layer
+            for before, after in pairwise(widths)
+            for layer in (nn.Linear(before, after), nn.SiLU(), nn.Dropout(DROPOUT))
+        ]
+        self.net = nn.Sequential(*layers, nn.Linear(WIDTH, 1))
+
+    @classmethod
+    def to(cls, x: sparse.csr_matrix, y: np.ndarray, keep: np.ndarray, columns: np.ndarray) -> "_Network":
+        """Fits one to the rows to keep."""
+        dense = x[:, columns].toarray().astype(np.float32)[keep]
+        spread = dense.std(0) if keep.any() else np.zeros(len(columns))
+        mean = dense.mean(0) if keep.any() else np.zeros(len(columns))
+        # As a checkpoint in bfloat16 will hold them.
+        center, scale = (
+            torch.tensor(each, dtype=torch.bfloat16).float().numpy()
+            for each in (mean, np.where(spread > 0, 1 / np.maximum(spread, LEAST_SPREAD), 0.0))
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            fitted = cls(columns, center, scale)
+            if keep.any():
+                fitted._train(torch.from_numpy(dense), torch.from_numpy(y[keep]).float())
+        fitted.net.eval()
+        return fitted
+
+    def _read(self, dense: torch.Tensor) -> torch.Tensor:
+        return ((dense - torch.from_numpy(self.center)) * torch.from_numpy(self.scale)).clamp(-REACH, REACH)
+
+    def _train(self, dense: torch.Tensor, y: torch.Tensor) -> None:
+        read, batch = self._read(dense), min(BATCH, len(y))
+        steps = len(y) // batch
+        optimizer = torch.optim.AdamW(self.net.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, LEARNING_RATE, total_steps=EPOCHS * steps, pct_start=WARMUP
+        )
+        for _ in range(EPOCHS):
+            for rows in torch.randperm(len(y))[: steps * batch].split(batch):
+                loss = ((self.net(read[rows])[:, 0] - y[rows]) ** 2).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+
+    def predict(self, x: sparse.csr_matrix) -> np.ndarray:
+        """What it says of rows, float64 `(rows,)`."""
+        found = np.zeros(x.shape[0])
+        for start in range(0, x.shape[0], 4096) if len(self.columns) else ():
+            part = torch.from_numpy(x[start : start + 4096][:, self.columns].toarray().astype(np.float32))
+            with torch.no_grad():
+                found[start : start + 4096] = self.net(self._read(part))[:, 0].numpy()
+        return found
+
+    def write(self, path: LexicalPath, regressor: int, weight: float) -> None:
+        """See `Perceptron.write`."""
+        settings, into = path.settings, path.perceptrons
+        number = settings.perceptrons.index(settings.regressors[regressor])
+        linear = [layer for layer in self.net if isinstance(layer, nn.Linear)]
+        first, *others, last = [layer.weight.detach().T for layer in linear]
+        count = len(self.columns)
+        for name in ("feature", "center", "scale", "first"):
+            getattr(into, name)[number] = 0
+        for name, values in (("feature", self.columns), ("center", self.center), ("scale", self.scale)):
+            buffer = getattr(into, name)
+            buffer[number, :count] = torch.from_numpy(values).to(buffer)
+        into.first[number, :count] = first.to(into.first)
+        into.hidden[number] = torch.stack(others).to(into.hidden)
+        into.bias[number] = torch.stack([layer.bias.detach() for layer in linear[:-1]]).to(into.bias)
+        into.last[number] = (last[:, 0] * weight).to(into.last)
+        path.bias[regressor] += weight * linear[-1].bias.item()
+
+
+__all__ = ["Perceptron"]
