@@ -2,7 +2,7 @@
 
 Each metric's regressor is fitted on the training rows that have the metric, on normal scores of its values.
 Beside the ridge speak boosted trees (`forest.py`) and perceptrons (`perceptron.py`), if the path has them, weighted by what
-they are worth together on rows left out (stacked regressions, Breiman 1996, Machine Learning 24).
+they are worth together on rows left out, every group alike (stacked regressions, Breiman 1996, Machine Learning 24).
 What the model sees of it in training are scores of regressors that have not seen the row's group (as in stacking,
 Wolpert 1992): scores of the regressor fitted on the row itself would be better than any that the model will meet later, and
 teach it to trust them too far. Validation rows and everything after training get the scores of the regressor fitted on all.
@@ -20,6 +20,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import spearmanr
 
 from code_rlm.data.mixture import Mixture, Source
+from code_rlm.evaluation.calibration import equal_weights
 from code_rlm.lexical_rlm import STRUCTURES, LexicalPath, LexicalSettings, ScoreScale
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
@@ -120,7 +121,9 @@ def fit_lexical_path(
             counts = sparse.vstack([rows[id(s)][index] for s, index, _ in parts]).tocsr()
             voices = _voices(counts, regressor.y, fold, model.lexical.settings)
             said = np.stack([found, *(voice.found for voice in voices)], 1)
-            (own, *worth), _ = nnls(said, regressor.y)
+            # A group weighs the same whatever its rows: one large group that none can tell would decide alone.
+            share = np.sqrt(equal_weights(np.concatenate([np.array(s.groups)[index] for s, index, _ in parts])))
+            (own, *worth), _ = nnls(said * share[:, None], regressor.y * share)
             found = said @ [own, *worth]
             weighed = [f"{_described(voice)} {share:.2f}" for voice, share in zip(voices, worth, strict=True)]
             say(f"lexical path: {metric}, ridge weighs {own:.2f}, {', '.join(weighed)}")
