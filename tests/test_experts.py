@@ -16,7 +16,7 @@ from code_rlm.expert_rlm import LexicalExpert, token_cells
 from code_rlm.lexical_rlm import LexicalSettings, ScoreScale
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
 from code_rlm.train import train
-from code_rlm.training.experts import MOST_COST, Evidence, fit_experts, guard
+from code_rlm.training.experts import MOST_COST, OWN_POWERS, POWERS, Evidence, Ruler, best_expert, fit_experts, guard
 from code_rlm.training.models import build_model
 from code_rlm.training.options import TrainError, TrainOptions
 
@@ -135,14 +135,18 @@ def test_when_held_out_rows_are_told_by_the_score_then_the_expert_stays_and_help
     after = model.predict(batch, (0.5,), metrics=["t_ms"]).quantiles[:, 0, 0]
     truth = held_out.values[:, 0]
     assert spearmanr(after, truth).statistic > 0.75
-    # What the fit promised is what the model's log-probabilities gain.
+    # What the fit promised is what the model's quantiles gain, CRPS being twice the mean pinball loss of all of them.
     own, promised = RLMConfig.from_dict(model.config.to_dict()), float(said[0].split("gains ")[1].split(" ")[0])
-    pooled = model.log_prob(batch, truth, metrics=["t_ms"])[:, 0]
+    levels, scale = tuple((np.arange(100) + 0.5) / 100), model.lexical.settings.scale_of("t_ms")
+
+    def crps():
+        found = scale.score(model.predict(batch, levels, metrics=["t_ms"]).quantiles[:, 0])
+        error = scale.score(truth)[:, None] - found
+        return 2 * np.where(error > 0, levels * error, (np.array(levels) - 1) * error).mean()
+
+    pooled = crps()
     model.config.experts = {}
-    alone = model.log_prob(batch, truth, metrics=["t_ms"])[:, 0]
-    groups = np.unique(held_out.groups, return_inverse=True)[1]
-    gains = np.bincount(groups, pooled - alone) / np.bincount(groups)
-    assert gains.mean() == pytest.approx(promised, abs=0.02)
+    assert 1 - pooled / crps() == pytest.approx(promised, abs=0.05) and promised > 0.1
     assert own.expert_of("t_ms") == expert
 
 
@@ -172,6 +176,41 @@ def evidence_of(codec, values, log_probs, scores):
         truth=np.log(values),
         groups=np.arange(len(values)).astype(str),
     )
+
+
+def test_when_the_score_alone_speaks_then_its_crps_is_that_of_a_logistic_distribution(make_model):
+    codec, rng = make_model().codec, np.random.default_rng(0)
+    values = np.exp(rng.normal(0, 1, 40))
+    codes = codec.encode(values)
+    evidence = evidence_of(
+        codec, values, np.zeros((*codes.shape, codec.vocab_size)), np.log(values) + rng.normal(0, 1, 40)
+    )
+    for spread in (0.05, 0.3, 1.0):
+        found = evidence.crps(LexicalExpert(spread, 0.0, 1.0, floor=1e-9), Ruler(evidence, spread))
+        z = (evidence.truth - evidence.scores) / spread
+        # Gneiting and Raftery's formula, the error by far distances written without overflow.
+        known = spread * (np.abs(z) + 2 * np.log1p(np.exp(-np.abs(z))) - 1)
+        assert found == pytest.approx(known, rel=0.05, abs=0.02 * spread)
+
+
+def test_when_a_decoder_knows_last_digits_and_the_score_which_is_more_then_the_score_is_heard(make_model):
+    """Half the values are written often and known to the last digit if only their size is; likelihood hears that alone."""
+    codec, rng = make_model().codec, np.random.default_rng(1)
+    common = np.array([1.234567, 5.678901, 23.45678, 98.76543])
+    values = rng.choice(common, 60)
+    scores = np.log(values) + rng.normal(0, 0.05, 60)
+    codes = codec.encode(values)
+    log_probs = np.zeros((*codes.shape, codec.vocab_size))
+    np.put_along_axis(log_probs[:, 3:], codes[:, 3:, None], 12.0, 2)  # which of them it is, it does not know
+    evidence = evidence_of(codec, values, log_probs, scores)
+    found = best_expert(evidence)
+    assert found.gain > 0.5 and found.expert.power >= 0.75 and "of the CRPS" in str(found)
+    best = max(
+        (LexicalExpert(found.expert.spread, own, power) for own in OWN_POWERS for power in POWERS if own + power > 0),
+        key=lambda expert: evidence.log_likelihood(expert).mean(),
+    )
+    ruler = Ruler(evidence, found.expert.spread)
+    assert evidence.crps(found.expert, ruler).mean() <= evidence.crps(best, ruler).mean()
 
 
 def test_when_a_decoder_strays_into_another_unit_then_the_guard_makes_that_rare(make_model):

@@ -1,14 +1,16 @@
 """Fits the experts of a checkpoint (`expert_rlm.py`) on rows held out from training.
 
 For each metric with a lexical channel the spread of the scores' errors and the two powers of the pool are chosen from a small
-grid by the mean log-probability of the held-out values, each group weighing the same. An expert stays where that gain over the
-decoder alone is larger than its standard error over groups; with many groups any gain will do. Where none stays there is a
-guard, an expert too wide to say which of two likely answers is right. It makes answers that are wrong by orders of magnitude,
-in another metric's unit for one, some twenty times less likely; they are too rare for a sample to show.
+grid by the mean continuous ranked probability score (CRPS, Gneiting and Raftery 2007, JASA 102) on the channel's scale, each
+group weighing the same. A number's log-probability would mind its last digit as much as its first: of programs measured to the
+byte it prefers a decoder that knows common byte counts by heart to scores that know which program takes more. An expert stays
+where its gain over the decoder alone is larger than its standard error over groups; with many groups any gain will do. Where
+none stays there is a guard, an expert too wide to say which of two likely answers is right. It makes answers that are wrong by
+orders of magnitude, in another metric's unit for one, some twenty times less likely; they are too rare for a sample to show.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -20,6 +22,8 @@ from code_rlm.training.lexical import usable_rows
 OWN_POWERS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 POWERS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25)
 SPREADS = (0.4, 0.6, 0.8, 1.0, 1.3)  # of the logistic distribution that fits the scores' errors
+# At which distances from the truth and from the score a distribution is looked at, in spreads; they go on doubling.
+REACHES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, *(4.5 * 2.0**k for k in range(1, 11)))
 GUARD = {"own_power": 1.0, "power": 0.25}
 GUARD_SPREAD = 3.0
 MOST_COST = 0.02  # nats that a guard may cost
@@ -51,15 +55,76 @@ class Evidence:
     truth: np.ndarray
     groups: np.ndarray
 
+    def __getitem__(self, rows: np.ndarray) -> "Evidence":
+        return Evidence(*(getattr(self, each.name)[rows] for each in fields(self)))
+
     def log_likelihood(self, expert: LexicalExpert | None) -> np.ndarray:
         """Log-probability of each true number, float64 `(rows,)`."""
+        return np.take_along_axis(self._pooled(expert), self.codes[..., None], 2)[..., 0].sum(1)
+
+    def _pooled(self, expert: LexicalExpert | None) -> np.ndarray:
+        """Log-probabilities at each place of the true number, `(rows, places, vocabulary)`."""
+        if expert is None:
+            return self.log_probs
         rows, places, vocabulary = self.log_probs.shape
-        log_probs = self.log_probs
-        if expert is not None:
-            masses = expert.masses(self.low, self.high, self.scores[:, None, None])
-            flat = [a.reshape(rows * places, vocabulary) for a in (log_probs, masses, self.finite)]
-            log_probs = expert.pool(*flat).reshape(log_probs.shape)
-        return np.take_along_axis(log_probs, self.codes[..., None], 2)[..., 0].sum(1)
+        masses = expert.masses(self.low, self.high, self.scores[:, None, None])
+        flat = [a.reshape(rows * places, vocabulary) for a in (self.log_probs, masses, self.finite)]
+        return expert.pool(*flat).reshape(self.log_probs.shape)
+
+    def crps(self, expert: LexicalExpert | None, ruler: "Ruler") -> np.ndarray:
+        """CRPS of each row's distribution on the channel's scale, float64 `(rows,)`; the less the better.
+
+        The tokens beside each token of the true number divide all other numbers into cells, whose masses are exact.
+        """
+        log_probs = self._pooled(expert)
+        true = np.take_along_axis(log_probs, self.codes[..., None], 2)
+        before = np.cumsum(true, 1) - true
+        masses = np.where(ruler.cells, np.exp(before + log_probs), 0.0).reshape(len(self.codes), -1)
+        reached = np.einsum("rc,rcp->rp", masses, ruler.share) / masses.sum(1, keepdims=True)
+        # Up to the truth all that is reached is wrong, beyond it all that is not.
+        wrong = np.where(ruler.beyond, 1 - reached, reached) ** 2
+        first = np.where(ruler.beyond[:, 1:], 1 - reached[:, :-1], reached[:, :-1]) ** 2  # a step lies on one side
+        return ((first + wrong[:, 1:]) / 2 * np.diff(ruler.points, axis=1)).sum(1)
+
+
+class Ruler:
+    """Points about the true values and the scores, and what share of each cell's numbers lies below each.
+
+    Inside a cell numbers are taken to lie as a logistic distribution about the score has them: of a cell of tens, the score
+    says which end.
+
+    Args:
+        evidence: The rows.
+        spread: Of that distribution.
+
+    Attributes:
+        points: `(rows, points)` on the channel's scale, rising; the truth is one of them.
+        beyond: Which lie beyond the truth, bool `(rows, points)`.
+        cells: Which tokens at which places are cells, bool `(rows, places, vocabulary)`: finite ones beside the true number's,
+            and its last.
+        share: `(rows, places * vocabulary, points)`.
+    """
+
+    def __init__(self, evidence: Evidence, spread: float):
+        offsets = spread * np.array([*(-reach for reach in REACHES), 0.0, *REACHES])
+        self.points = np.sort(
+            np.concatenate([evidence.truth[:, None] + offsets, evidence.scores[:, None] + offsets], 1), 1
+        )
+        self.beyond = self.points > evidence.truth[:, None]
+        true = np.zeros(evidence.finite.shape, dtype=bool)
+        np.put_along_axis(true, evidence.codes[..., None], True, 2)
+        true[:, -1] = False
+        self.cells = evidence.finite & ~true
+        expert = LexicalExpert(spread, 1.0, 0.0)
+        low, high = (
+            np.where(self.cells, ends, 0.0).reshape(len(true), -1, 1) for ends in (evidence.low, evidence.high)
+        )
+        scores, points = evidence.scores[:, None, None], self.points[:, None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            whole = expert.masses(low, high, scores)
+            part = expert.masses(low, np.clip(points, low, high), scores) / whole
+        # So far out that no mass is left all of it lies at the end that is nearer to the score.
+        self.share = np.where(whole > 1e-300, part, points >= np.where(low > scores, low, high))
 
 
 def fit_experts(
@@ -104,9 +169,8 @@ def fit_experts(
         if kept:
             experts[metric] = found.expert.to_dict()
         say(
-            f"expert: {metric}, {len(evidence.codes)} rows in {groups} groups, gains {found.gain:.3f} nats (+- "
-            f"{found.error:.3f}) with powers {found.expert.own_power:g} and {found.expert.power:g}{note}"
-            + ("" if kept else ": left out")
+            f"expert: {metric}, {len(evidence.codes)} rows in {groups} groups, {found} with powers "
+            f"{found.expert.own_power:g} and {found.expert.power:g}{note}" + ("" if kept else ": left out")
         )
     model.config.experts = experts
 
@@ -149,16 +213,29 @@ def gather(model: RLMForConditionalGeneration, sources: Sequence[Source], mixtur
 
 @dataclass
 class Judged:
-    """An expert, its gain over the decoder alone in nats, and that gain's standard error over groups."""
+    """An expert, its gain over the decoder alone, and that gain's standard error over groups.
+
+    Attributes:
+        expert: It.
+        gain: In nats of a number's log-probability, or of the CRPS as a share of the decoder's.
+        error: Likewise.
+        unit: Which of them.
+    """
 
     expert: LexicalExpert
     gain: float
     error: float
+    unit: str
+
+    def __str__(self) -> str:
+        return f"gains {self.gain:.3f} {self.unit} (+- {self.error:.3f})"
 
 
 def best_expert(evidence: Evidence) -> Judged:
-    """The expert of the highest mean log-likelihood."""
+    """The expert of the lowest mean CRPS."""
     middle = _spread(evidence)
+    known = evidence[np.isfinite(evidence.truth)]
+    ruler = Ruler(known, middle)
     tried = [
         LexicalExpert(middle * spread, own_power, power)
         for spread in SPREADS
@@ -166,25 +243,29 @@ def best_expert(evidence: Evidence) -> Judged:
         for power in POWERS
         if own_power + power > 0
     ]
-    return judge(evidence, max(tried, key=lambda expert: _by_group(evidence, expert).mean()))
+    alone = _by_group(known, known.crps(None, ruler))
+    found = [_by_group(known, known.crps(expert, ruler)) for expert in tried]
+    best = int(np.argmin([each.mean() for each in found]))
+    return _judged(evidence, tried[best], (alone - found[best]) / alone.mean(), "of the CRPS")
 
 
 def guard(evidence: Evidence) -> Judged:
     """An expert that speaks only where an answer is far off."""
-    return judge(evidence, LexicalExpert(GUARD_SPREAD * _spread(evidence), **GUARD))
+    expert = LexicalExpert(GUARD_SPREAD * _spread(evidence), **GUARD)
+    gains = evidence.log_likelihood(expert) - evidence.log_likelihood(None)
+    return _judged(evidence, expert, _by_group(evidence, gains), "nats")
 
 
-def judge(evidence: Evidence, expert: LexicalExpert) -> Judged:
-    """What an expert is worth."""
-    gains = _by_group(evidence, expert) - _by_group(evidence, None)
-    expert = replace(expert, rows=len(evidence.codes), groups=len(gains))
-    return Judged(expert, float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains))))
+def _judged(evidence: Evidence, expert: LexicalExpert, gains: np.ndarray, unit: str) -> Judged:
+    """What an expert is worth, by its gains `(groups,)`."""
+    expert = replace(expert, rows=len(evidence.codes), groups=len(np.unique(evidence.groups)))
+    return Judged(expert, float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(len(gains))), unit)
 
 
-def _by_group(evidence: Evidence, expert: LexicalExpert | None) -> np.ndarray:
-    """Mean log-likelihood of each group's values."""
+def _by_group(evidence: Evidence, values: np.ndarray) -> np.ndarray:
+    """The mean of each group's values."""
     _, group = np.unique(evidence.groups, return_inverse=True)
-    return np.bincount(group, evidence.log_likelihood(expert)) / np.bincount(group)
+    return np.bincount(group, values) / np.bincount(group)
 
 
 def _spread(evidence: Evidence) -> float:
@@ -196,4 +277,4 @@ def _spread(evidence: Evidence) -> float:
     return max(float(np.median(errors)) / np.log(3), 1e-4)  # the median of |x| of a standard logistic x is log 3
 
 
-__all__ = ["Evidence", "Judged", "best_expert", "fit_experts", "gather", "guard", "judge"]
+__all__ = ["Evidence", "Judged", "Ruler", "best_expert", "fit_experts", "gather", "guard"]
