@@ -219,12 +219,16 @@ class LexicalSettings:
                 raise CheckpointError(
                     f"lexical.{name} must be a whole number of at least {least}, got {getattr(self, name)!r}."
                 )
-        object.__setattr__(self, "perceptrons", tuple(map(tuple, self.perceptrons)))
+        try:
+            object.__setattr__(self, "perceptrons", tuple(map(tuple, self.perceptrons)))
+        except TypeError:
+            raise CheckpointError(f"lexical.perceptrons must be a list of pairs, got {self.perceptrons!r}.") from None
         strange = [each for each in self.perceptrons if each not in self.regressors]
-        if strange or (self.perceptrons and not (self.perceptron_columns and self.trees)):
+        twice = len(set(self.perceptrons)) < len(self.perceptrons)
+        if strange or twice or (self.perceptrons and not (self.perceptron_columns and self.trees)):
             raise CheckpointError(
-                f"lexical.perceptrons names regressors of {self.regressors} and needs perceptron_columns and trees, got "
-                f"{self.perceptrons}."
+                f"lexical.perceptrons names regressors of {self.regressors}, each once, and needs perceptron_columns and "
+                f"trees, got {self.perceptrons}."
             )
 
     @classmethod

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 WIDTH, LAYERS = 128, 3  # units of a hidden layer, hidden layers
-REACH = 8.0  # standard deviations from the mean at which a feature stops
+REACH = 8.0  # a feature's distance from its mean, scaled, goes no farther
 
 
 class Perceptrons(nn.Module):

@@ -221,7 +221,7 @@ def _levels_of_the_next_group(low: np.ndarray, high: np.ndarray, index: np.ndarr
         index: Number of each row's group, `(rows,)`.
 
     Returns:
-        These levels, and which of `LEVELS` they are for, bool: those that any level reaches.
+        These levels, and which of `LEVELS` they are for, bool: those that any level reaches in both tails.
     """
     fine = np.geomspace(1e-5, 0.01, 100)
     seen = np.unique(np.concatenate([[0, 1], fine, np.linspace(0.01, 0.99, 981), 1 - fine]))
@@ -230,9 +230,11 @@ def _levels_of_the_next_group(low: np.ndarray, high: np.ndarray, index: np.ndarr
         own = index == number
         others = _Spread(low[~own], high[~own], equal_weights(index[~own]))
         reached += _Spread(low[own], high[own], equal_weights(index[own])).cdf(others.quantile(seen)) / groups
-    reached = np.maximum.accumulate(reached)
-    known = (LEVELS > reached[0]) & (LEVELS < reached[-1])
-    return np.interp(LEVELS[known], reached, seen), known
+    # Where truths are few the share goes up in stairs: of the levels between two of them the middle one reaches it.
+    distinct, stair = np.unique(np.maximum.accumulate(reached).round(9), return_inverse=True)
+    known = (LEVELS > distinct[0] + 1e-9) & (LEVELS < distinct[-1] - 1e-9)
+    known &= known[::-1]
+    return np.interp(LEVELS[known], distinct, np.bincount(stair, seen) / np.bincount(stair)), known
 
 
 def covered(rows: HeldOut, calibration: Calibration | None, interval: float) -> np.ndarray:

@@ -267,7 +267,7 @@ def _head(known: Known) -> list[str]:
     size = sum(path.stat().st_size for path in files)
     adapter = (known.folder / ADAPTER_BASE).is_file()
     parts = f"{count / 1e6:.2f}M {'parameters of a LoRA adapter' if adapter else 'parameters'}"
-    parts += f" and {closed / 1e6:.2f}M coefficients fitted in closed form" if closed else ""
+    parts += f" and {closed / 1e6:.2f}M coefficients of its lexical path" if closed else ""
     return [
         f"# {known.name}",
         "",

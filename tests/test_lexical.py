@@ -627,6 +627,17 @@ def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints
     assert without.lexical.settings.perceptrons == () and not hasattr(without.lexical, "perceptrons")
 
 
+@pytest.mark.parametrize("groups", [1, 2, 5])
+def test_when_there_are_few_groups_then_the_fit_goes_through_and_something_speaks(make_model, tokenizer, groups):
+    train = smooth_source(tokenizer, np.random.default_rng(0), 60)
+    train.groups = [f"g{row % groups}" for row in range(60)]
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=8))
+    fit_lexical_path(model, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert np.isfinite(train.lexical_scores).all()
+    assert model.lexical.weight.any() or model.lexical.tree_left.any() or model.lexical.settings.perceptrons
+
+
 def test_when_a_checkpoint_is_kept_in_bfloat16_then_perceptrons_say_nearly_the_same(make_model, tokenizer):
     train = smooth_source(tokenizer, np.random.default_rng(0))
     mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
@@ -648,6 +659,8 @@ def test_when_a_checkpoint_is_kept_in_bfloat16_then_perceptrons_say_nearly_the_s
         ({"perceptrons": [["a_ms", "onnx"]]}, "perceptrons names regressors of"),
         ({"perceptrons": [["a_ms", None]], "perceptron_columns": 0}, "needs perceptron_columns and trees"),
         ({"perceptrons": [["a_ms", None]], "trees": 0}, "needs perceptron_columns and trees"),
+        ({"perceptrons": [["a_ms", None], ["a_ms", None]]}, "each once"),
+        ({"perceptrons": 3}, "must be a list of pairs"),
         ({"perceptron_columns": -1}, "perceptron_columns must be a whole number"),
     ],
 )

@@ -22,8 +22,9 @@ from code_rlm.training.lexical import usable_rows
 OWN_POWERS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 POWERS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25)
 SPREADS = (0.4, 0.6, 0.8, 1.0, 1.3)  # of the logistic distribution that fits the scores' errors
-# At which distances from the truth and from the score a distribution is looked at, in spreads; they go on doubling.
-REACHES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, *(4.5 * 2.0**k for k in range(1, 11)))
+# At which distances from the truth and from the score a distribution is looked at, in spreads; they go on doubling, to FAR.
+REACHES = (0.003, 0.01, 0.03, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.5, *(4.5 * 2.0**k for k in range(1, 11)))
+FAR = 8.0  # on the scale of normal scores; what lies farther out is counted as if it lay there
 GUARD = {"own_power": 1.0, "power": 0.25}
 GUARD_SPREAD = 3.0
 MOST_COST = 0.02  # nats that a guard may cost
@@ -74,12 +75,14 @@ class Evidence:
     def crps(self, expert: LexicalExpert | None, ruler: "Ruler") -> np.ndarray:
         """CRPS of each row's distribution on the channel's scale, float64 `(rows,)`; the less the better.
 
-        The tokens beside each token of the true number divide all other numbers into cells, whose masses are exact.
+        The tokens beside each token of the true number divide all other numbers into cells, whose masses are exact; where in
+        its cell a number lies is the ruler's guess.
         """
         log_probs = self._pooled(expert)
         true = np.take_along_axis(log_probs, self.codes[..., None], 2)
         before = np.cumsum(true, 1) - true
         masses = np.where(ruler.cells, np.exp(before + log_probs), 0.0).reshape(len(self.codes), -1)
+        masses = np.take_along_axis(masses, ruler.order, 1)
         reached = np.einsum("rc,rcp->rp", masses, ruler.share) / masses.sum(1, keepdims=True)
         # Up to the truth all that is reached is wrong, beyond it all that is not.
         wrong = np.where(ruler.beyond, 1 - reached, reached) ** 2
@@ -102,11 +105,12 @@ class Ruler:
         beyond: Which lie beyond the truth, bool `(rows, points)`.
         cells: Which tokens at which places are cells, bool `(rows, places, vocabulary)`: finite ones beside the true number's,
             and its last.
-        share: `(rows, places * vocabulary, points)`.
+        order: Their numbers among all `places * vocabulary`, some others behind them where a row has fewer, `(rows, cells)`.
+        share: `(rows, cells, points)`.
     """
 
     def __init__(self, evidence: Evidence, spread: float):
-        offsets = spread * np.array([*(-reach for reach in REACHES), 0.0, *REACHES])
+        offsets = np.clip(spread * np.array([*(-reach for reach in REACHES), 0.0, *REACHES]), -FAR, FAR)
         self.points = np.sort(
             np.concatenate([evidence.truth[:, None] + offsets, evidence.scores[:, None] + offsets], 1), 1
         )
@@ -116,15 +120,19 @@ class Ruler:
         true[:, -1] = False
         self.cells = evidence.finite & ~true
         expert = LexicalExpert(spread, 1.0, 0.0)
+        flat = self.cells.reshape(len(true), -1)
+        self.order = np.argsort(~flat, axis=1, kind="stable")[:, : flat.sum(1).max()]
         low, high = (
-            np.where(self.cells, ends, 0.0).reshape(len(true), -1, 1) for ends in (evidence.low, evidence.high)
+            np.take_along_axis(np.where(self.cells, ends, 0.0).reshape(len(true), -1), self.order, 1)[..., None]
+            for ends in (evidence.low, evidence.high)
         )
         scores, points = evidence.scores[:, None, None], self.points[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
             whole = expert.masses(low, high, scores)
             part = expert.masses(low, np.clip(points, low, high), scores) / whole
         # So far out that no mass is left all of it lies at the end that is nearer to the score.
-        self.share = np.where(whole > 1e-300, part, points >= np.where(low > scores, low, high))
+        share = np.where(whole > 1e-300, part, points >= np.where(low > scores, low, high))
+        self.share = share.astype(np.float32)
 
 
 def fit_experts(
@@ -160,8 +168,10 @@ def fit_experts(
         if groups < LEAST_GROUPS:
             say(f"expert: {metric} has {groups} groups to validate on, none fitted")
             continue
-        found = best_expert(evidence)
-        kept = found.expert.power > 0 and (found.gain > found.error or (groups >= MANY_GROUPS and found.gain > 0))
+        found, kept = None, False
+        if np.isfinite(evidence.truth).any():  # no score stands for a value of 0 where logarithms were fitted
+            found = best_expert(evidence)
+            kept = found.expert.power > 0 and (found.gain > found.error or (groups >= MANY_GROUPS and found.gain > 0))
         note = ""
         if not kept:
             found, note = guard(evidence), ", a guard"

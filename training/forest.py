@@ -11,6 +11,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from code_rlm.lexical_rlm import TREE_NODES, LexicalPath, LexicalSettings
 
+FOLDS = 5  # groups are left out in so many parts
 MOST_ROWS = 100_000  # beyond, trees are grown on a part of the rows
 
 
@@ -20,7 +21,7 @@ class Forest:
     Args:
         x: The path's raw features `(rows, size)`.
         y: The rows' scores `(rows,)`.
-        fold: Of each row `(rows,)`.
+        fold: Of each row, one of `FOLDS`, `(rows,)`.
         settings: The path's: the most trees, and how many n-grams and places of numbers they can look at.
 
     Attributes:
@@ -32,12 +33,11 @@ class Forest:
         self.columns = _choose_columns(x, settings)
         dense = self._dense(x)
         part = np.random.default_rng(0).permutation(len(y))[:MOST_ROWS]
-        folds = range(int(fold.max()) + 1)
         pilot = self._grow(dense, y, part[fold[part] != 0], settings.trees)
         self.trees = _best_count(pilot, dense[fold == 0], y[fold == 0])
-        self.by_fold = [self._grow(dense, y, part[fold[part] != number], self.trees) for number in folds]
+        self.by_fold = [self._grow(dense, y, part[fold[part] != number], self.trees) for number in range(FOLDS)]
         self.found = np.zeros(len(y))
-        for number in folds:
+        for number in range(FOLDS):
             if (fold == number).any():
                 self.found[fold == number] = _predict(self.by_fold[number], dense[fold == number])
         self.whole = self._grow(dense, y, part, self.trees)

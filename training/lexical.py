@@ -1,4 +1,4 @@
-"""Fits the lexical path (`lexical_rlm.py`) in closed form: ridge regression on n-grams, cross-fitted by group.
+"""Fits the lexical path (`lexical_rlm.py`) before the first step: ridge regression on n-grams, cross-fitted by group.
 
 Each metric's regressor is fitted on the training rows that have the metric, on normal scores of its values.
 Beside the ridge speak boosted trees (`forest.py`) and perceptrons (`perceptron.py`), if the path has them, weighted by what
@@ -25,10 +25,9 @@ from code_rlm.lexical_rlm import STRUCTURES, LexicalPath, LexicalSettings, Score
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.tokenization_rlm import RLMTokenizer
-from code_rlm.training.forest import Forest
+from code_rlm.training.forest import FOLDS, Forest
 from code_rlm.training.perceptron import Perceptron
 
-FOLDS = 5
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no channel
 _MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
@@ -124,6 +123,7 @@ def fit_lexical_path(
             # A group weighs the same whatever its rows: one large group that none can tell would decide alone.
             share = np.sqrt(equal_weights(np.concatenate([np.array(s.groups)[index] for s, index, _ in parts])))
             (own, *worth), _ = nnls(said * share[:, None], regressor.y * share)
+            own = own if own or any(worth) else 1.0  # a single group is never left out: nothing is known of any voice
             found = said @ [own, *worth]
             weighed = [f"{_described(voice)} {share:.2f}" for voice, share in zip(voices, worth, strict=True)]
             say(f"lexical path: {metric}, ridge weighs {own:.2f}, {', '.join(weighed)}")
@@ -189,7 +189,8 @@ def _voices(
     forest = Forest(counts, y, fold, settings)
     if not settings.perceptron_columns:
         return [forest]
-    return [forest, Perceptron(counts, y, fold, forest, settings.perceptron_columns)]
+    perceptron = Perceptron(counts, y, fold, forest, settings.perceptron_columns)
+    return [forest] if perceptron.whole is None else [forest, perceptron]
 
 
 def _described(voice: Forest | Perceptron) -> str:

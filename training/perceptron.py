@@ -9,9 +9,9 @@ from torch import nn
 
 from code_rlm.lexical_rlm import LexicalPath
 from code_rlm.perceptron_rlm import LAYERS, REACH, WIDTH
-from code_rlm.training.forest import Forest
+from code_rlm.training.forest import FOLDS, MOST_ROWS, Forest
 
-EPOCHS, BATCH, DROPOUT = 60, 256, 0.1
+EPOCHS, BATCH, LEAST_BATCH, DROPOUT = 60, 256, 16, 0.1
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 4e-3, 0.01, 0.15
 LEAST_SPREAD = 0.1  # a feature that hardly ever differs must not become huge where it does
 
@@ -22,25 +22,28 @@ class Perceptron:
     Args:
         x: The path's raw features `(rows, size)`.
         y: The rows' scores `(rows,)`.
-        fold: Of each row `(rows,)`.
+        fold: Of each row, one of `FOLDS`, `(rows,)`.
         forest: The trees grown on the same rows. What those ask for most is read, each fold's own for its perceptron.
         columns: How many features at most.
 
     Attributes:
         found: What the perceptron of each row's fold says of it `(rows,)`.
+        whole: The one fitted to all rows; None where the trees ask for nothing.
     """
 
     def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, forest: Forest, columns: int):
-        folds = range(int(fold.max()) + 1)
-        self.by_fold = [_Network.to(x, y, fold != number, forest.asked_for(number)[:columns]) for number in folds]
+        self.by_fold = [
+            _Network.to(x, y, fold != number, forest.asked_for(number)[:columns]) for number in range(FOLDS)
+        ]
         self.found = np.zeros(len(y))
-        for number in folds:
+        for number in range(FOLDS):
             self.found[fold == number] = self.left_out(number, x[fold == number])
         self.whole = _Network.to(x, y, np.ones(len(y), bool), forest.asked_for()[:columns])
 
     def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
         """What the perceptron that has not seen a fold says of rows `(rows,)`."""
-        return self.by_fold[number].predict(x)
+        network = self.by_fold[number]
+        return np.zeros(x.shape[0]) if network is None else network.predict(x)
 
     def write(self, path: LexicalPath, regressor: int, weight: float) -> None:
         """Puts the perceptron, weighted, into a path's place for this regressor's."""
@@ -66,21 +69,23 @@ class _Network:
         self.net = nn.Sequential(*layers, nn.Linear(WIDTH, 1))
 
     @classmethod
-    def to(cls, x: sparse.csr_matrix, y: np.ndarray, keep: np.ndarray, columns: np.ndarray) -> "_Network":
-        """Fits one to the rows to keep."""
-        dense = x[:, columns].toarray().astype(np.float32)[keep]
-        spread = dense.std(0) if keep.any() else np.zeros(len(columns))
-        mean = dense.mean(0) if keep.any() else np.zeros(len(columns))
+    def to(cls, x: sparse.csr_matrix, y: np.ndarray, keep: np.ndarray, columns: np.ndarray) -> "_Network | None":
+        """Fits one to the rows to keep; None without any or without columns, as where trees have found nothing to ask for."""
+        rows = np.flatnonzero(keep)
+        if not len(rows) or not len(columns):
+            return None
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_ROWS])
+        dense = x[:, columns].toarray().astype(np.float32)[rows]
+        mean, spread = dense.mean(0), dense.std(0)
         # As a checkpoint in bfloat16 will hold them.
         center, scale = (
             torch.tensor(each, dtype=torch.bfloat16).float().numpy()
             for each in (mean, np.where(spread > 0, 1 / np.maximum(spread, LEAST_SPREAD), 0.0))
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            torch.random.default_generator.manual_seed(0)
             fitted = cls(columns, center, scale)
-            if keep.any():
-                fitted._train(torch.from_numpy(dense), torch.from_numpy(y[keep]).float())
+            fitted._train(torch.from_numpy(dense), torch.from_numpy(y[rows]).float())
         fitted.net.eval()
         return fitted
 
@@ -88,7 +93,7 @@ class _Network:
         return ((dense - torch.from_numpy(self.center)) * torch.from_numpy(self.scale)).clamp(-REACH, REACH)
 
     def _train(self, dense: torch.Tensor, y: torch.Tensor) -> None:
-        read, batch = self._read(dense), min(BATCH, len(y))
+        read, batch = self._read(dense), min(BATCH, max(LEAST_BATCH, len(y) // 4), len(y))
         steps = len(y) // batch
         optimizer = torch.optim.AdamW(self.net.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -105,7 +110,7 @@ class _Network:
     def predict(self, x: sparse.csr_matrix) -> np.ndarray:
         """What it says of rows, float64 `(rows,)`."""
         found = np.zeros(x.shape[0])
-        for start in range(0, x.shape[0], 4096) if len(self.columns) else ():
+        for start in range(0, x.shape[0], 4096):
             part = torch.from_numpy(x[start : start + 4096][:, self.columns].toarray().astype(np.float32))
             with torch.no_grad():
                 found[start : start + 4096] = self.net(self._read(part))[:, 0].numpy()
