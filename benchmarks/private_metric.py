@@ -4,9 +4,10 @@
     python benchmarks/private_metric.py --data measured/python/leetcode_memory.parquet --out runs/private
 
 The metric stands in for a private one: the peak memory of one call of a LeetCode solution, measured by `code-rlm measure`. The
-checkpoint that ships was trained on it; for figures of a metric never seen start from one that was not (`--model`). The
-program writes a plain table (code, problem, arguments, bytes), then does what a user would, one command each, and prints them:
-train, calibrate, evaluate before and after. Of `--out` the reports and the summary hold no text of any row.
+checkpoint that ships was trained on it; for figures of a metric never seen start from one that was not (`--model`), or take
+`--steps 0`, where the new regressor answers, which has seen none of it. The program writes a plain table (code, problem,
+arguments, bytes), then does what a user would, one command each, and prints them: train, calibrate, evaluate before and after.
+Of `--out` the reports and the summary hold no text of any row.
 
 Problems, not rows, are split: no problem of the test rows was trained on. The intervals are from resampled problems; `ahead` is
 how far the fine-tuned model's Spearman lies above a regressor's on the same resamples. "Before" is the checkpoint that ships,
@@ -86,7 +87,7 @@ def summary(out: Path, known: str | None, seconds: float) -> str:
     """Markdown: before, after, and the regressors."""
     after = entry_of(out / "after", METRIC)
     log = [json.loads(line) for line in (out / "run" / "log.jsonl").read_text().splitlines()]
-    steps = max(line["step"] for line in log)
+    steps = max((line["step"] for line in log), default=0)
 
     def scores(entry: dict[str, Any]) -> list[str]:
         covered = entry["coverage"].get("0.9")
@@ -131,7 +132,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=2500, help="rows of the table [2500]")
     parser.add_argument("--problems", type=float, default=1.0, help="share of the problems to draw from [1]")
-    parser.add_argument("--steps", type=int, default=300, help="[300]")
+    parser.add_argument("--steps", type=int, default=300, help="0 fits the lexical path and its expert alone [300]")
     parser.add_argument("--max-rows", type=int, default=2000, help="test rows [2000]")
     args = parser.parse_args()
     logging.disable_progress_bar()
@@ -157,6 +158,7 @@ def main() -> None:
         call(evaluate, "evaluate", ["--model", args.model, *asked, "--baselines", "--out", str(out / "before")])
     source = json.dumps([{"file": str(table), **SOURCE, "language": "python", "swap_text": 0.5}])
     start = ["--config", "configs/private_metric.yaml", "--init", args.model, "--steps", str(args.steps)]
+    start += [] if args.steps else ["--patience", "0"]  # the lexical path and its expert alone
     seconds = call(train, "train", [*start, "--data", source, "--out", str(out / "run")])
     mine = ["--data", str(table), *columns, "--target-columns", METRIC]
     if not (out / "calibrated").exists():
