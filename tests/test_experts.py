@@ -212,6 +212,17 @@ def test_when_a_decoder_knows_last_digits_and_not_the_first_then_the_score_is_he
     assert chosen < 0.95 * other and found.expert.own_power < likeliest.own_power and "of the CRPS" in str(found)
 
 
+def test_when_a_decoder_is_sure_of_no_number_at_all_then_every_crps_is_a_number(make_model):
+    codec, rng = make_model().codec, np.random.default_rng(0)
+    values = np.exp(rng.normal(0, 1, 20))
+    shape = (len(values), codec.length, codec.vocab_size)
+    log_probs = np.zeros(shape)
+    log_probs[:5, 0] = -400.0
+    log_probs[:5, 0, next(iter(codec.outcome_tokens.values()))] = 400.0
+    found = best_expert(evidence_of(codec, values, log_probs, np.log(values) + rng.logistic(0, 0.3, 20)))
+    assert np.isfinite([found.gain, found.error]).all() and found.expert.power > 0
+
+
 def test_when_no_truth_has_a_score_then_there_is_no_expert_to_choose(make_model, tokenizer):
     train, held_out = (source_of(tokenizer, np.random.default_rng(seed), 60) for seed in range(2))
     model, mixture, _ = fitted(make_model, tokenizer, train, [held_out])

@@ -83,7 +83,8 @@ class Evidence:
         before = np.cumsum(true, 1) - true
         masses = np.where(ruler.cells, np.exp(before + log_probs), 0.0).reshape(len(self.codes), -1)
         masses = np.take_along_axis(masses, ruler.order, 1)
-        reached = np.einsum("rc,rcp->rp", masses, ruler.share) / masses.sum(1, keepdims=True)
+        # A decoder may be sure that there is no number at all: then nothing is reached.
+        reached = np.einsum("rc,rcp->rp", masses, ruler.share) / np.maximum(masses.sum(1, keepdims=True), 1e-300)
         # Up to the truth all that is reached is wrong, beyond it all that is not.
         wrong = np.where(ruler.beyond, 1 - reached, reached) ** 2
         first = np.where(ruler.beyond[:, 1:], 1 - reached[:, :-1], reached[:, :-1]) ** 2  # a step lies on one side
