@@ -17,6 +17,7 @@ Features of one text, all computed from its token ids behind the first line (whi
 - length: logarithms of the number of tokens and of line breaks
 - structure, as log(1 + count): how the operators of an ONNX text follow one another (`onnx_wiring_rlm.py`), what an x86 block
   waits for (`x86_chains_rlm.py`)
+- places, likewise: where the operators of an ONNX text stand in its blocks
 
 A channel's score is a linear function of these features, on a scale of its own (`ScoreScale`). With `trees` it is that plus
 boosted regression trees on the counts of some n-grams, on numbers, lengths and structure (`training/forest.py`), and with
@@ -39,7 +40,7 @@ from torch import nn
 
 from .errors_rlm import CheckpointError
 from .magnitudes_rlm import NumberReader, read_numbers
-from .onnx_wiring_rlm import wiring
+from .onnx_wiring_rlm import places, wiring
 from .perceptron_rlm import Perceptrons
 from .x86_chains_rlm import chains
 
@@ -48,9 +49,10 @@ LONGEST_TOKEN = 32  # bytes of a token's text that are kept
 _KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
 _MODULUS = 2**31 - 1
 _HEADER_TOKENS = 64  # in which the line of the language stands
+_WORD = re.compile(r"(?<!\S)[a-z][a-z_-][\w-]*(?!\S)")  # of a program: neither numbers nor names such as v1
 _LANGUAGE = re.compile(r"^# language: (\S+)$", re.MULTILINE)
-# What is counted in texts of a language: a function of the text, header included, to counts by name.
-STRUCTURES = {"onnx": wiring, "x86asm": chains}
+# What is counted in texts of a language, by kind of feature: functions of the text, header included, to counts by name.
+STRUCTURES = {"onnx": {"structure": wiring, "places": places}, "x86asm": {"structure": chains}}
 
 
 @dataclass(frozen=True)
@@ -145,15 +147,18 @@ class LexicalSettings:
         name_numbers: Hash buckets of the numbers that names are bound to, by the tokens before each name; 0: none.
         number_context: How many tokens before a number count: by one there are so many buckets, by two as many again, and on.
         structure_buckets: Hash buckets of what `STRUCTURES` counts in texts of some languages; 0: nothing.
-        vocabulary: Tokens of the tokenizer, where the path reads them; 0 without `name_numbers` and `structure_buckets`.
+        place_buckets: Those of where operators stand in the blocks of an ONNX text; 0: nothing.
+        vocabulary: Tokens of the tokenizer, where the path reads them; 0 without `name_numbers` and buckets of `STRUCTURES`.
         trees: The most boosted trees of a channel, of at most `TREE_NODES` nodes each; 0: none.
         tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
         tree_numbers: How many places of the code's and its names' numbers they can look at, chosen likewise.
         scales: For each channel what its scores stand for; none for channels that nothing was fitted to yet.
-        perceptron_columns: The most features that a regressor's perceptron reads, those that its trees ask for most; 0: none.
-        structured: Channels that have a second regressor, for texts of one language of `STRUCTURES`, and that language. It came
-            later than the first, whose scores of all other texts the decoder knows.
-        perceptrons: Which of `regressors` have a perceptron.
+        perceptron_columns: The most features that a regressor's perceptrons read, those that its trees ask for most; 0: none.
+        perceptron_count: How many perceptrons of a regressor answer together, each begun at random.
+        structured: Channels that have further regressors, each for texts of one kind: a language of `STRUCTURES`, or that and
+            words that such a text has, with spaces between. The last that suits a text tells its score. They came later than
+            the first regressor, whose scores of all other texts the decoder knows.
+        perceptrons: Whose each perceptron is, of `regressors`.
     """
 
     channels: tuple[str, ...] = ()
@@ -168,25 +173,32 @@ class LexicalSettings:
     name_numbers: int = 0
     number_context: int = 1
     structure_buckets: int = 0
+    place_buckets: int = 0
     vocabulary: int = 0
     trees: int = 0
     tree_grams: int = 384
     tree_numbers: int = 1536
     perceptron_columns: int = 0
+    perceptron_count: int = 1
     scales: tuple[ScoreScale | None, ...] = ()
-    structured: Mapping[str, str] = field(default_factory=dict)
+    structured: Mapping[str, Sequence[str]] = field(default_factory=dict)
     perceptrons: tuple[tuple[str, str | None], ...] = ()
 
     def __post_init__(self):
-        object.__setattr__(
-            self, "structured", dict(sorted(self.structured.items()))
-        )  # configs are written in this order
-        strange = {
-            name: kind for name, kind in self.structured.items() if name not in self.channels or kind not in STRUCTURES
-        }
-        if strange or (self.structured and not self.structure_buckets):
+        # Configs are written in this order. A single kind may stand by itself.
+        structured = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in sorted(self.structured.items())}
+        object.__setattr__(self, "structured", structured)
+        strange = [
+            name
+            for name, kinds in structured.items()
+            if name not in self.channels
+            or len(set(kinds)) < max(len(kinds), 1)
+            or not {kind.partition(" ")[0] for kind in kinds} <= set(STRUCTURES)
+        ]
+        if strange or (structured and not self.reads_structure):
             raise CheckpointError(
-                f"lexical.structured names channels and languages of {sorted(STRUCTURES)} and needs structure_buckets, got "
+                f"lexical.structured names channels and kinds of texts, each once, that begin with a language of "
+                f"{sorted(STRUCTURES)}, and needs structure_buckets or place_buckets, got "
                 f"{dict(self.structured)}."
             )
         known = [None if scale is None else ScoreScale.from_dict(scale) for scale in self.scales]
@@ -208,11 +220,13 @@ class LexicalSettings:
             "name_numbers": 0,
             "number_context": 1,
             "structure_buckets": 0,
+            "place_buckets": 0,
             "vocabulary": 0,
             "trees": 0,
             "tree_grams": 1,
             "tree_numbers": 0,
             "perceptron_columns": 0,
+            "perceptron_count": 1,
         }
         for name, least in least_of.items():
             if not isinstance(getattr(self, name), int) or getattr(self, name) < least:
@@ -224,11 +238,10 @@ class LexicalSettings:
         except TypeError:
             raise CheckpointError(f"lexical.perceptrons must be a list of pairs, got {self.perceptrons!r}.") from None
         strange = [each for each in self.perceptrons if each not in self.regressors]
-        twice = len(set(self.perceptrons)) < len(self.perceptrons)
-        if strange or twice or (self.perceptrons and not (self.perceptron_columns and self.trees)):
+        if strange or (self.perceptrons and not (self.perceptron_columns and self.trees)):
             raise CheckpointError(
-                f"lexical.perceptrons names regressors of {self.regressors}, each once, and needs perceptron_columns and "
-                f"trees, got {self.perceptrons}."
+                f"lexical.perceptrons names regressors of {self.regressors} and needs perceptron_columns and trees, got "
+                f"{self.perceptrons}."
             )
 
     @classmethod
@@ -244,6 +257,7 @@ class LexicalSettings:
         return {
             **plain,
             "scales": [None if scale is None else scale.to_dict() for scale in self.scales],
+            "structured": {name: list(kinds) for name, kinds in self.structured.items()},
             "perceptrons": [list(each) for each in self.perceptrons],
         }
 
@@ -253,13 +267,19 @@ class LexicalSettings:
 
     @property
     def regressors(self) -> list[tuple[str, str | None]]:
-        """The channel of every regressor and the language that it is for, None for those of all others, in their order."""
-        return [*((name, None) for name in self.channels), *self.structured.items()]
+        """The channel of every regressor and the kind of text that it is for, None for those of all others, in their order."""
+        further = [(name, kind) for name, kinds in self.structured.items() for kind in kinds]
+        return [*((name, None) for name in self.channels), *further]
+
+    @property
+    def reads_structure(self) -> bool:
+        """Whether the path reads texts as programs."""
+        return bool(self.structure_buckets or self.place_buckets)
 
     @property
     def reads_vocabulary(self) -> bool:
         """Whether the path must know what its tokens say."""
-        return bool(self.name_numbers or self.structure_buckets)
+        return bool(self.name_numbers or self.reads_structure)
 
     @property
     def parts(self) -> dict[str, int]:
@@ -271,6 +291,7 @@ class LexicalSettings:
             "placed": self.number_context * (self.code_numbers + self.name_numbers),
             "lengths": 2,
             "structure": self.structure_buckets,
+            "places": self.place_buckets,
         }
 
     @property
@@ -313,7 +334,7 @@ class LexicalPath(nn.Module):
         bias: `(regressors,)`.
         idf: Inverse document frequency by bucket `(buckets,)`.
         reader: Finds names that are bound to numbers; there only with `name_numbers`, and to be told the vocabulary.
-        texts: What the tokens say; there only with `structure_buckets`, and to be told the vocabulary.
+        texts: What the tokens say; there only where texts are read as programs, and to be told the vocabulary.
         tree_feature, tree_left, tree_right: For each node the feature it asks for and the nodes that follow, itself for a
             leaf, int `(regressors, trees, TREE_NODES)`; these buffers are there only with `trees`.
         tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(regressors, trees, TREE_NODES)`.
@@ -329,7 +350,7 @@ class LexicalPath(nn.Module):
         self.register_buffer("idf", torch.ones(settings.buckets))
         if settings.name_numbers:
             self.reader = NumberReader(settings.vocabulary)
-        if settings.structure_buckets:
+        if settings.reads_structure:
             self.texts = TokenTexts(settings.vocabulary)
         if settings.trees:
             shape = (regressors, settings.trees, TREE_NODES)
@@ -350,7 +371,7 @@ class LexicalPath(nn.Module):
             self.settings = replace(self.settings, vocabulary=len(texts))
             if self.settings.name_numbers:
                 self.reader = NumberReader(len(texts)).to(device)
-            if self.settings.structure_buckets:
+            if self.settings.reads_structure:
                 self.texts = TokenTexts(len(texts)).to(device)
         for part in ("reader", "texts"):
             if hasattr(self, part):
@@ -359,7 +380,7 @@ class LexicalPath(nn.Module):
     def knows_vocabulary(self) -> bool:
         """Whether the path was told what its tokens say, or need not know."""
         told = [self.reader.kinds] if self.settings.name_numbers else []
-        told += [self.texts.characters] if self.settings.structure_buckets else []
+        told += [self.texts.characters] if self.settings.reads_structure else []
         return all(bool(table.any()) for table in told)
 
     def take_over(self, old: "LexicalPath") -> None:
@@ -409,15 +430,15 @@ class LexicalPath(nn.Module):
         return found[1] if found else ""
 
     def _structure(self, ids: torch.Tensor, body: torch.Tensor) -> torch.Tensor:
-        """Logarithms of 1 + what is counted in each text, by the hash of its name, `(batch, structure buckets)`."""
-        buckets = self.settings.structure_buckets
-        found = torch.zeros(len(ids), buckets)
-        for row in range(len(ids) if buckets else 0):
+        """Logarithms of 1 + what is counted in each text, by the hash of its name, `(batch, structure + place buckets)`."""
+        buckets = {"structure": self.settings.structure_buckets, "places": self.settings.place_buckets}
+        found = {kind: torch.zeros(len(ids), count) for kind, count in buckets.items()}
+        for row in range(len(ids) if self.settings.reads_structure else 0):
             tokens = ids[row][body[row]]
-            reader = STRUCTURES.get(self._language(tokens))
-            for name, count in reader(self.texts.text(tokens)).items() if reader else ():
-                found[row, zlib.crc32(name.encode()) % buckets] += math.log1p(count)
-        return found.to(ids.device)
+            for kind, reader in STRUCTURES.get(self._language(tokens), {}).items():
+                for name, count in reader(self.texts.text(tokens)).items() if buckets[kind] else ():
+                    found[kind][row, zlib.crc32(name.encode()) % buckets[kind]] += math.log1p(count)
+        return torch.cat(list(found.values()), 1).to(ids.device)
 
     def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
         """Sums of log10(1 + number) of the header and logarithms of their counts, by place; the largest of the code; those of
@@ -456,8 +477,8 @@ class LexicalPath(nn.Module):
             reach = int(header.sum(1).max()) + int((~body).sum(1).min()) + 1
             ids, header, begins_line = ids[:, :reach], header[:, :reach], begins_line[:, :reach]
             begins, number = read_numbers(self._digits(ids, header))
-            places = torch.arange(ids.shape[1], device=device).expand_as(ids)
-            starts = torch.where(begins_line, places, 0).cummax(1).values
+            position = torch.arange(ids.shape[1], device=device).expand_as(ids)
+            starts = torch.where(begins_line, position, 0).cummax(1).values
             word = ids.gather(1, (starts + 1).clamp_max(ids.shape[1] - 1))
             key = _mix(_mix(word) + F.pad(ids[:, :-1], (1, 0))) % s.number_buckets
             sums.scatter_add_(1, key, torch.where(begins, (number + 1).log10(), 0.0).float())
@@ -474,26 +495,33 @@ class LexicalPath(nn.Module):
     def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
         """Score of each channel `(batch, channels)`, on the channel's scale."""
         with torch.autocast(input_ids.device.type, enabled=False):
-            raw, languages = self.raw_features(input_ids, attention_mask), []
-            if self.settings.structured:
-                ids = input_ids.long()
-                _, body = self._body(ids, attention_mask)
-                languages = [self._language(row[keep]) for row, keep in zip(ids, body, strict=True)]
+            raw = self.raw_features(input_ids, attention_mask)
+            words = self.words(input_ids, attention_mask) if self.settings.structured else []
             scores = self._scaled(raw) @ self.weight.float() + self.bias.float()
             if self.settings.trees:
-                scores = scores + self.further(
-                    raw, [kind in (None, *languages) for _, kind in self.settings.regressors]
-                )
-            return self.chosen(scores, languages)
+                asked = [
+                    kind is None or any(of_kind(kind, each) for each in words) for _, kind in self.settings.regressors
+                ]
+                scores = scores + self.further(raw, asked)
+            return self.chosen(scores, words)
 
-    def chosen(self, scores: torch.Tensor, languages: Sequence[str]) -> torch.Tensor:
+    def words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> list[frozenset[str]]:
+        """The language and the words of each text that is read as a program, nothing of others: see `of_kind`."""
+        ids = input_ids.long()
+        found = []
+        for row, keep in zip(ids, self._body(ids, attention_mask)[1], strict=True):
+            tokens = row[keep]
+            language = self._language(tokens)
+            known = language in STRUCTURES
+            found.append(frozenset([language, *_WORD.findall(self.texts.text(tokens))] if known else ()))
+        return found
+
+    def chosen(self, scores: torch.Tensor, words: Sequence[frozenset[str]]) -> torch.Tensor:
         """The score of each channel `(batch, channels)` from those of all regressors `(batch, regressors)`."""
         s = self.settings
-        if not s.structured:
-            return scores
         result = scores[:, : len(s.channels)].clone()
-        for number, (name, language) in enumerate(s.structured.items(), start=len(s.channels)):
-            of_it = torch.tensor([each == language for each in languages], device=scores.device)
+        for number, (name, kind) in enumerate(s.regressors[len(s.channels) :], start=len(s.channels)):
+            of_it = torch.tensor([of_kind(kind, each) for each in words], device=scores.device)
             result[:, s.channels.index(name)] = torch.where(of_it, scores[:, number], result[:, s.channels.index(name)])
         return result
 
@@ -502,8 +530,8 @@ class LexicalPath(nn.Module):
         anything."""
         found = self._grown(raw, asked)
         if self.settings.perceptrons:
-            place = [self.settings.regressors.index(each) for each in self.settings.perceptrons]
-            found[:, place] += self.perceptrons(raw)
+            place = torch.tensor([self.settings.regressors.index(each) for each in self.settings.perceptrons])
+            found.index_add_(1, place.to(found.device), self.perceptrons(raw))
         return found
 
     def _grown(self, raw: torch.Tensor, asked: Sequence[bool] | None = None) -> torch.Tensor:
@@ -538,10 +566,15 @@ class LexicalPath(nn.Module):
         return self.score_proj(basis.to(self.score_proj.weight.dtype)) + self.channel_embedding
 
 
+def of_kind(kind: str, words: frozenset[str]) -> bool:
+    """Whether a text with these words, its language among them, is of a kind (`LexicalSettings.structured`)."""
+    return words.issuperset(kind.split())
+
+
 def _mix(x: torch.Tensor) -> torch.Tensor:
     """Scrambles non-negative int64 so that neighbours fall far apart (two rounds of a multiplicative hash)."""
     x = (x % _MODULUS) * 48271 % _MODULUS
     return (x ^ (x >> 13)) * 69621 % _MODULUS
 
 
-__all__ = ["STRUCTURES", "TREE_NODES", "LexicalPath", "LexicalSettings", "ScoreScale", "TokenTexts"]
+__all__ = ["STRUCTURES", "TREE_NODES", "LexicalPath", "LexicalSettings", "ScoreScale", "TokenTexts", "of_kind"]

@@ -52,10 +52,14 @@ def test_when_devices_of_a_task_are_asked_for_then_its_test_split_becomes_column
     rows = [Example("v0", "onnx", ["latency_ms@a", "latency_ms@b"], [1.5, None], group="g1")]
     rows += [Example("v1", "onnx", ["latency_ms@b"], [2.5], group="g2")]
     asked = []
-    monkeypatch.setattr(readers, "read_task", lambda *given: asked.append(given) or to_dataset(rows))
-    found = few_shot.test_rows("fbnet", "somewhere")
+    monkeypatch.setattr(
+        readers, "read_task", lambda *given, metrics: asked.append((*given, metrics)) or to_dataset(rows)
+    )
+    found = few_shot.task_rows("fbnet", "somewhere", "test")
     assert (
-        asked == [("fbnet", "somewhere", "test")] and found["text"] == ["v0", "v1"] and found["group"] == ["g1", "g2"]
+        asked == [("fbnet", "somewhere", "test", None)]
+        and found["text"] == ["v0", "v1"]
+        and found["group"] == ["g1", "g2"]
     )
     assert found["latency_ms@a"][0] == 1.5 and np.isnan(found["latency_ms@a"][1]) and np.isnan(found["latency_ms@b"][0])
 
@@ -71,6 +75,30 @@ def test_when_networks_are_wired_differently_then_ways_and_chains_tell_them_apar
     for table, same in zip(found, again, strict=True):
         assert np.array_equal(table, same) and table.shape[1] > 2 and len(np.unique(table, axis=0)) == 3
     assert few_shot.structure(["", ""])[0].shape == (2, 0)
+
+
+def test_when_the_place_of_an_operator_tells_the_accuracy_then_many_networks_teach_it(few_shot, monkeypatch):
+    random = np.random.default_rng(0)
+
+    def some(count):
+        """The second of two convolutions, the longer of two ways: what tells is where it stands."""
+        parts = random.permuted(np.tile([0, 0, 0, 1, 1, 1], (count, 1)), axis=1)
+        texts = [
+            "in 1 3 8 8\n" + "".join(("conv3x3 16\n", "conv1x1 16\n")[bit] for bit in row) + "gap" for row in parts
+        ]
+        score = parts @ np.arange(6) + random.normal(size=count) / 10
+        return {"text": texts, "group": [str(row) for row in parts], few_shot.TARGET: [np.nan, *score[1:]]}
+
+    asked = []
+    splits = {"train": some(120), "test": some(40)}
+    monkeypatch.setattr(few_shot, "task_rows", lambda *given: asked.append(given) or splits[given[2]])
+    monkeypatch.setattr(few_shot, "MANY", 100)
+    _, line = few_shot.trained_on_many("a_space", "somewhere")
+    assert [given[2] for given in asked] == ["train", "test"]
+    assert (
+        line.startswith("From 100 architectures of the training split of a_space") and "on the 39 architectures" in line
+    )
+    assert float(line.split("Kendall's tau ")[1].split(" ")[0]) > 0.75
 
 
 def test_when_scores_are_missing_then_they_stand_below_all_others(few_shot):

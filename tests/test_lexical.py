@@ -449,6 +449,7 @@ def test_when_the_vocabulary_was_not_told_then_the_fit_says_so(make_model, token
         ({"tree_numbers": 9}, "set trees"),
         ({"tree_grams": 9}, "set trees"),
         ({"perceptron_columns": 9}, "set trees, too, or perceptron_columns: 0"),
+        ({"trees": 3, "perceptron_count": 2}, "set perceptron_columns, too"),
     ],
 )
 def test_when_a_setting_would_come_to_nothing_then_the_error_says_so(make_model, tokenizer, tmp_path, lexical, message):
@@ -604,7 +605,7 @@ def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints
         fit_lexical_path(model, [train], [held_out], mixture, said.append)
         found[columns] = correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0])
     assert found[20] > 0.99 and 1 - found[20] < 0.5 * (1 - found[0])
-    assert model.lexical.settings.perceptrons == (("t_ms", None),) and ", perceptron 0." in said[0]
+    assert model.lexical.settings.perceptrons == (("t_ms", None),) and ", perceptrons 0." in said[0]
     # Scores of the training rows are by perceptrons that have not seen them, and as good as on new rows.
     assert 0.9 < correlation(train.lexical_scores[:, 0], train.values[:, 0]) < 0.9999
     batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
@@ -625,6 +626,37 @@ def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints
     without = build_model(options, tokenizer, [])
     fit_lexical_path(without, [train], [], mixture)
     assert without.lexical.settings.perceptrons == () and not hasattr(without.lexical, "perceptrons")
+
+
+def test_when_several_perceptrons_answer_together_then_the_path_says_their_mean(make_model, tokenizer, tmp_path):
+    rng = np.random.default_rng(0)
+    train, held_out = smooth_source(tokenizer, rng), smooth_source(tokenizer, rng, 100)
+    mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20, perceptron_count=3))
+    fit_lexical_path(model, [train], [held_out], mixture)
+    assert model.lexical.settings.perceptrons == (("t_ms", None),) * 3
+    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
+    raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
+    own, grown = model.lexical.perceptrons(raw), model.lexical.further(raw)[:, 0]
+    assert np.corrcoef(own.T.numpy()).min() > 0.9 and own.std(1).min() > 1e-4
+    model.lexical.perceptrons.last[1:] = 0
+    assert torch.allclose(model.lexical.further(raw)[:, 0], grown - own[:, 1] - own[:, 2], atol=1e-5)
+    model.lexical.perceptrons.last[0] *= 3  # one of them, instead of the mean of three
+    alone = correlation(model.lexical.further(raw)[:, 0].numpy(), held_out.values[:, 0])
+    together = correlation(grown.numpy(), held_out.values[:, 0])
+    assert together > 0.99 and together > alone - 1e-3
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    # A fit with fewer takes the others' places away and leaves those of other metrics alone.
+    options = TrainOptions(
+        data=[{}], max_objectives=1, init=str(tmp_path / "base"), lexical={"perceptron_count": 2}, steps=0
+    )
+    other, fewer = dataclasses.replace(train, metrics=["other_bytes"]), build_model(options, tokenizer, [])
+    fit_lexical_path(fewer, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert fewer.lexical.settings.perceptrons == (*[("t_ms", None)] * 3, *[("other_bytes", None)] * 2)
+    fit_lexical_path(fewer, [train], [], mixture)
+    assert fewer.lexical.settings.perceptrons == (*[("other_bytes", None)] * 2, *[("t_ms", None)] * 2)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 5])
@@ -659,9 +691,9 @@ def test_when_a_checkpoint_is_kept_in_bfloat16_then_perceptrons_say_nearly_the_s
         ({"perceptrons": [["a_ms", "onnx"]]}, "perceptrons names regressors of"),
         ({"perceptrons": [["a_ms", None]], "perceptron_columns": 0}, "needs perceptron_columns and trees"),
         ({"perceptrons": [["a_ms", None]], "trees": 0}, "needs perceptron_columns and trees"),
-        ({"perceptrons": [["a_ms", None], ["a_ms", None]]}, "each once"),
         ({"perceptrons": 3}, "must be a list of pairs"),
         ({"perceptron_columns": -1}, "perceptron_columns must be a whole number"),
+        ({"perceptron_count": 0}, "perceptron_count must be a whole number"),
     ],
 )
 def test_when_a_perceptron_has_no_regressor_or_no_columns_then_the_error_says_so(settings, changes, message):
@@ -679,9 +711,11 @@ def test_when_a_perceptron_has_no_regressor_or_no_columns_then_the_error_says_so
         ({"trees": 3, "tree_grams": 40}, {"trees": 9, "tree_grams": 20}),
         ({"trees": 3, "name_numbers": 16}, {"structure_buckets": 32}),
         ({"trees": 3}, {"perceptron_columns": 8}),
-        ({"trees": 3, "perceptron_columns": 4}, {"trees": 5, "perceptron_columns": 8}),
+        ({"trees": 3, "perceptron_columns": 4}, {"trees": 5, "perceptron_columns": 8, "perceptron_count": 2}),
+        ({"trees": 3, "structure_buckets": 32, "perceptron_columns": 4}, {"place_buckets": 16}),
+        ({"perceptron_columns": 4, "perceptron_count": 3, "trees": 3}, {"structure_buckets": 8, "place_buckets": 16}),
     ],
-    ids=["trees", "more trees", "wiring", "perceptrons", "wider perceptrons"],
+    ids=["trees", "more trees", "wiring", "perceptrons", "more perceptrons", "places", "wiring and places"],
 )
 def test_when_a_path_gets_room_for_more_then_what_was_fitted_stays(make_model, tokenizer, tmp_path, first, more):
     train = source_of(tokenizer, np.random.default_rng(0))
@@ -731,7 +765,7 @@ def test_when_structure_is_read_later_then_only_texts_of_its_language_get_other_
     )
     later = build_model(options, tokenizer, [])
     fit_lexical_path(later, [blocks], [held_out], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert later.config.lexical["structured"] == {"t_ms": "x86asm"} and later.lexical.weight.shape[1] == 2
+    assert later.config.lexical["structured"] == {"t_ms": ["x86asm add"]} and later.lexical.weight.shape[1] == 2
     assert correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0]) > max(0.9, before + 0.1)
     later.save_pretrained(tmp_path / "later")
     loaded = type(later).from_pretrained(tmp_path / "later").eval()
@@ -748,12 +782,72 @@ def test_when_structure_is_read_later_then_only_texts_of_its_language_get_other_
     assert later.config.lexical["structured"] == {} and later.lexical.weight.shape[1] == 1
 
 
+def dialect_source(tokenizer, rng, word, sign, rows=150):
+    """Graphs that all have a word; the target falls or rises with the number of their convolutions."""
+    examples = []
+    for row in range(rows):
+        count = int(rng.integers(0, 9))
+        text = f"in 1 3 8 8\n{word} 16\n" + "conv3x3 16\n" * count + f"fc {row + 3}"
+        examples.append(Example(text, "onnx", ["t_ms"], [10.0 + sign * count], group=f"{word}{row}", source=word))
+    return Source.from_dataset(word, to_dataset(examples), tokenizer)
+
+
+def test_when_sources_differ_in_their_words_then_each_gets_a_regressor_of_its_own(make_model, tokenizer, tmp_path):
+    rng = np.random.default_rng(0)
+    two = [dialect_source(tokenizer, rng, word, sign) for word, sign in (("relu", 1), ("gelu", -1))]
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64, place_buckets=32))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    words = source_of(tokenizer, rng)
+    fit_lexical_path(model, [words], [], Mixture([words], [1.0], tokenizer, 128, 2048, 1, 0))
+    mixture = Mixture(two, [0.5, 0.5], tokenizer, 128, 2048, 1, 0)
+    fit_lexical_path(model, two, [], mixture)
+    assert model.config.lexical["structured"] == {"t_ms": ["onnx fc in relu", "onnx fc gelu in"]}
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    loaded = code_rlm.load(tmp_path / "base")[0]
+    for source in two:
+        batch = mixture.collate([mixture.build(source, row, [0]) for row in range(len(source))])
+        scores = loaded.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0].numpy()
+        assert correlation(scores, np.exp(source.values[:, 0])) > 0.9
+        # In training each row has the score of the regressor that will tell it later, fitted without it.
+        assert correlation(source.lexical_scores[:, 0], np.exp(source.values[:, 0])) > 0.9
+        assert not np.allclose(scores, source.lexical_scores[:, 0], atol=1e-6)
+    # Of a text of neither source the decoder knows what the first regressor says.
+    other = tokenizer([format_header(["t_ms"], "onnx", []) + "in 1 3 8 8\nconv3x3 16\nfc 9"], return_tensors="pt")
+    first = loaded.lexical.features(other["input_ids"]) @ loaded.lexical.weight[:, 0] + loaded.lexical.bias[0]
+    assert torch.allclose(loaded.lexical.scores(other["input_ids"])[0, 0], first[0])
+    # Fitted anew to one of them, the other's stays.
+    before = loaded.lexical.weight[:, 2].clone()
+    fit_lexical_path(loaded, two[:1], [], Mixture(two[:1], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert loaded.lexical.settings.structured == {"t_ms": ("onnx fc gelu in", "onnx fc in relu")}
+    assert torch.equal(loaded.lexical.weight[:, 1], before)
+
+
+def test_when_texts_of_a_source_look_like_another_s_then_all_of_the_language_are_one_kind(make_model, tokenizer):
+    rng = np.random.default_rng(0)
+    plain, more = dialect_source(tokenizer, rng, "fc", 1), dialect_source(tokenizer, rng, "relu", -1)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    found = []
+    for sources in ([plain], [more], [plain, more]):
+        shares = [1 / len(sources)] * len(sources)
+        fit_lexical_path(model, sources, [], Mixture(sources, shares, tokenizer, 128, 2048, 1, 0))
+        found.append(model.lexical.settings.structured.get("t_ms"))
+    # All words of the first source's texts stand in the second's.
+    assert found == [None, ("onnx fc in relu",), ("onnx",)]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"structured": {"b_ms": "onnx"}},
         {"structured": {"a_ms": "latin"}},
         {"structured": {"a_ms": "onnx"}, "structure_buckets": 0},
+        {"structured": {"a_ms": ["onnx", "onnx"]}},
+        {"structured": {"a_ms": ["relu onnx"]}},
+        {"structured": {"a_ms": []}},
     ],
 )
 def test_when_a_second_regressor_fits_no_channel_or_language_then_the_error_says_so(settings, changes):
@@ -768,7 +862,7 @@ def test_when_a_second_regressor_fits_no_channel_or_language_then_the_error_says
     one = LexicalSettings.from_dict(two)
     again = LexicalSettings.from_dict(json.loads(json.dumps(one.to_dict(), sort_keys=True)))
     assert again.regressors == one.regressors == [("b_ms", None), ("a_ms", None), ("a_ms", "x86asm"), ("b_ms", "onnx")]
-    with pytest.raises(CheckpointError, match="structured names channels and languages of"):
+    with pytest.raises(CheckpointError, match="structured names channels and kinds of texts"):
         LexicalSettings.from_dict({**known, **changes})
 
 
@@ -786,7 +880,7 @@ def fitted_to_both(make_model, tokenizer):
 def test_when_a_path_is_begun_anew_then_second_regressors_and_lost_experts_go(make_model, tokenizer, tmp_path):
     model, words, blocks = fitted_to_both(make_model, tokenizer)
     fit_lexical_path(model, [blocks], [], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert model.lexical.settings.structured == {"t_ms": "x86asm"}
+    assert model.lexical.settings.structured == {"t_ms": ("x86asm add",)}
     expert = {"spread": 0.1, "own_power": 0.5, "power": 0.5}
     model.config.experts = {"t_ms": expert}
     for each in (model, tokenizer):
@@ -825,7 +919,7 @@ def test_when_a_source_holds_several_languages_then_each_row_trains_on_the_score
     mixed = Source.from_dataset("mixed", to_dataset(rows), tokenizer)
     mixture = Mixture([mixed], [1.0], tokenizer, 128, 2048, 1, 0)
     fit_lexical_path(model, [mixed], [], mixture)
-    assert model.lexical.settings.structured == {"t_ms": "x86asm"}
+    assert model.lexical.settings.structured == {"t_ms": ("x86asm add",)}
     python = [row for row, language in enumerate(mixed.languages) if language == "python"]
     batch = mixture.collate([mixture.build(mixed, r, np.flatnonzero(mixed.present[r])[:1]) for r in python])
     later = model.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0].numpy()

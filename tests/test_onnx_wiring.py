@@ -12,7 +12,7 @@ from test_onnx_text import random_graph, repeated
 from code_rlm.inputs_rlm import format_header
 from code_rlm.lexical_rlm import LexicalPath
 from code_rlm.onnx_text_rlm import onnx_to_text
-from code_rlm.onnx_wiring_rlm import wiring
+from code_rlm.onnx_wiring_rlm import places, wiring
 from code_rlm.training.lexical import settings_for, token_texts
 
 RESIDUAL = """total x4 total m9
@@ -44,6 +44,39 @@ def test_when_a_block_is_called_then_it_counts_where_it_is_called():
     assert wiring(called)["fc relu maxpool2x2"] == 1 and "relu conv3x3" not in wiring(called)
 
 
+def test_when_an_operator_stands_in_a_block_then_its_steps_are_those_of_the_block():
+    block = "def f a\nv1 = conv3x3 a v0\nconv1x1 a v1\nv0 + v1 + relu\n"
+    found = places(block + "in 1 3 8 8\nconv3x3 16\nf 16 x3\ngap")
+    of_calls = {
+        "in most 0 6", "in least 0 6", "conv3x3 most 1 5", "conv3x3 least 1 5", "call most 2 4", "call least 2 4",
+        "call most 3 3", "call least 3 3", "call most 4 2", "call least 4 2", "gap most 5 1", "gap least 5 1",
+        "out most 6 0", "out least 6 0",
+    }  # fmt: skip
+    of_the_block = {
+        "in most 0 4", "in least 0 1", "conv3x3 most 1 3", "conv3x3 least 1 1", "conv1x1 most 2 2", "conv1x1 least 2 2",
+        "relu most 3 1", "relu least 3 1", "out most 4 0", "out least 1 0",
+    }  # fmt: skip
+    neighbours = {
+        "in reads 0": 4, "in read by 1": 1, "in read by 2": 3, "conv3x3 reads 1": 4, "conv3x3 read by 1": 1,
+        "conv3x3 read by 2": 3, "conv1x1 reads 1": 3, "conv1x1 read by 1": 3, "relu reads 1": 3, "relu read by 1": 3,
+        "call reads 1": 3, "call read by 1": 3, "gap reads 1": 1, "gap read by 1": 1, "out reads 1": 1, "out reads 3": 3,
+        "out read by 0": 4,
+    }  # fmt: skip
+    assert found == {**dict.fromkeys(of_calls, 1), **dict.fromkeys(of_the_block, 3), **neighbours}
+
+
+def test_when_a_block_calls_another_then_its_operators_stand_where_they_are_called():
+    head, tail = "def g a\nconv3x3 a v0\n", "in 1 3 8 8\nf 16 x2\nout v0"
+    assert places(head + "def f a\ng a v0\nrelu\n" + tail) == places("def f a\nconv3x3 a v0\nrelu\n" + tail)
+    two = places("def f v0 v1\nfc 8 v0 + relu v1\nin 1 8\nv0 = fc 8\nv1 = fc 8 v0\nf v1 v0")
+    assert two["in read by 1"] == 3 and two["relu least 1 1"] == two["out reads 2"] == 1  # two inputs of f, one of all
+
+
+def test_when_a_chain_is_long_then_what_is_far_counts_as_far():
+    found = places("in 1 8\n" + "relu\n" * 30)
+    assert found["relu most 8 8"] == found["relu least 8 8"] == 16 and found["relu most 3 8"] == 1
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(repeated)
 def test_when_a_text_is_folded_then_its_wiring_stays(plan):
@@ -63,13 +96,14 @@ def test_when_a_text_is_folded_then_its_wiring_stays(plan):
     ],
 )
 def test_when_a_text_is_no_graph_then_it_has_no_wiring(text):
-    assert wiring(text) == {}
+    assert wiring(text) == places(text) == {}
 
 
 def test_when_a_text_is_cut_anywhere_then_it_is_read_as_far_as_it_goes():
     text = "def f a v0 v1\nconv3x3 a v0 + relu v1\n" + RESIDUAL.split("\n", 2)[2] + "\nf 16 v0 v7 x2\nout v0 v3 = + x9"
     for end in range(len(text)):
-        assert all(math.isfinite(count) and count > 0 for count in wiring(text[:end]).values())
+        for counts in (wiring(text[:end]), places(text[:end])):
+            assert all(math.isfinite(count) and count > 0 for count in counts.values())
 
 
 @pytest.mark.parametrize(
@@ -84,20 +118,21 @@ def test_when_a_text_is_cut_anywhere_then_it_is_read_as_far_as_it_goes():
     ],
 )  # fmt: skip
 def test_when_a_text_asks_for_too_much_then_it_is_read_in_part(text):
-    assert all(0 < count <= 1e36 for count in wiring(text).values())
+    assert all(0 < count <= 1e36 for count in (*wiring(text).values(), *places(text).values()))
 
 
 def test_when_a_path_reads_a_graph_then_its_features_are_the_logarithms_of_the_counts(tokenizer):
     plain = settings_for(tokenizer, buckets=64)
-    wired = dataclasses.replace(plain, structure_buckets=512, vocabulary=len(token_texts(tokenizer)))
+    wired = dataclasses.replace(plain, structure_buckets=512, place_buckets=256, vocabulary=len(token_texts(tokenizer)))
     path, other = LexicalPath(wired, 32), LexicalPath(plain, 32)
     assert not path.knows_vocabulary() and other.knows_vocabulary()
     path.read_vocabulary(token_texts(tokenizer))
     texts = [format_header(["a"], "onnx", []) + RESIDUAL, format_header(["a"], "python", []) + "print(1)\n" * 30]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
     found = path.raw_features(batch["input_ids"], batch["attention_mask"])
-    expected = torch.zeros(512)
-    for name, count in wiring(RESIDUAL).items():
-        expected[zlib.crc32(name.encode()) % 512] += math.log1p(count)
-    assert torch.allclose(found[0, -512:], expected) and not found[1, -512:].any()
-    assert torch.equal(found[:, :-512], other.raw_features(batch["input_ids"], batch["attention_mask"]))
+    expected = torch.zeros(512), torch.zeros(256)
+    for counts, into in zip((wiring(RESIDUAL), places(RESIDUAL)), expected, strict=True):
+        for name, count in counts.items():
+            into[zlib.crc32(name.encode()) % len(into)] += math.log1p(count)
+    assert torch.allclose(found[0, -768:], torch.cat(expected)) and not found[1, -768:].any()
+    assert torch.equal(found[:, :-768], other.raw_features(batch["input_ids"], batch["attention_mask"]))

@@ -9,7 +9,8 @@ teach it to trust them too far. Validation rows and everything after training ge
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,17 +22,18 @@ from scipy.stats import spearmanr
 
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.evaluation.calibration import equal_weights
-from code_rlm.lexical_rlm import STRUCTURES, LexicalPath, LexicalSettings, ScoreScale
+from code_rlm.lexical_rlm import STRUCTURES, LexicalPath, LexicalSettings, ScoreScale, of_kind
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.forest import FOLDS, Forest
-from code_rlm.training.perceptron import Perceptron
+from code_rlm.training.perceptron import Perceptrons
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no channel
 _MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
 _BATCH_TOKENS = 65_536
+_NEARLY_ALL = 0.999
 _FAR = 8.0  # no score lies farther out: on the scale of an earlier fit a value of 0 may have none
 
 
@@ -52,7 +54,7 @@ def token_texts(tokenizer: RLMTokenizer) -> list[str]:
 def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
     """Settings without channels for a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
     texts = token_texts(tokenizer)
-    if changes.get("name_numbers") or changes.get("structure_buckets"):
+    if any(changes.get(name) for name in ("name_numbers", "structure_buckets", "place_buckets")):
         changes["vocabulary"] = len(texts)
     lines = [i for i, text in enumerate(texts) if "\n" in text]
     comments = [i for i, text in enumerate(texts) if text.startswith("#")]
@@ -75,7 +77,8 @@ def fit_lexical_path(
 
     Channels that the model already has for other metrics stay as they are; the inverse document frequencies are computed
     with the first fit and kept. A channel that is there already and is fitted anew to texts of one language whose structure is
-    read gets a second regressor for these: of all other texts the decoder knows the scores of the first.
+    read gets a second regressor for these: of all other texts the decoder knows the scores of the first. Sources whose texts
+    can be told from those of all others by their words get a regressor each, for texts with these words.
 
     Args:
         model: Its config has `lexical`; the path is widened by channels for metrics that it does not know.
@@ -90,52 +93,48 @@ def fit_lexical_path(
         )
     # As much of the text as the model will read in use, even where training reads less.
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
-    rows = {id(source): _raw_features(model.lexical, source, whole) for source in (*train, *validation)}
+    rows, words = {}, {}
+    for source in (*train, *validation):
+        rows[id(source)], words[id(source)] = _raw_features(model.lexical, source, whole)
     if not any(model.lexical.settings.scales):
         model.lexical.idf.data = _inverse_document_frequency([rows[id(s)] for s in train], model.lexical.settings)
     buckets = model.lexical.settings.buckets
     idf = model.lexical.idf.double().numpy()
     features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
     folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
-    fitted: dict[str, _Fitted] = {}
+    fitted: dict[tuple[str, str | None], _Fitted] = {}
     scales: dict[str, ScoreScale] = {}
-    languages: dict[str, str | None] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
         parts = [(s, *_usable(s, metric)) for s in train if metric in s.metrics]
         target = np.concatenate([values for _, _, values in parts])
         if len(target) < LEAST_ROWS or np.ptp(target) == 0:
             say(f"lexical path: {metric} has {len(target)} usable rows, no channel")
             continue
-        x = sparse.vstack([features[id(s)][index] for s, index, _ in parts]).tocsr()
-        fold = np.concatenate([folds[id(s)][index] for s, index, _ in parts])
         # A metric's own template has no line that names the language.
         templated = metric in (model.config.templates or {})
-        languages[metric] = None if templated else _own_language(model.lexical.settings, metric, parts)
-        known = model.lexical.settings.scale_of(metric) if languages[metric] else None
-        regressor = _Ridge(x, target, buckets, known)
-        penalty, by_fold, found = regressor.cross_fit(fold)
-        weight, bias = regressor.fit(np.ones(len(target), bool), penalty)
-        voices, own, worth = [], 1.0, []
-        if model.lexical.settings.trees:
-            counts = sparse.vstack([rows[id(s)][index] for s, index, _ in parts]).tocsr()
-            voices = _voices(counts, regressor.y, fold, model.lexical.settings)
-            said = np.stack([found, *(voice.found for voice in voices)], 1)
-            # A group weighs the same whatever its rows: one large group that none can tell would decide alone.
-            share = np.sqrt(equal_weights(np.concatenate([np.array(s.groups)[index] for s, index, _ in parts])))
-            (own, *worth), _ = nnls(said * share[:, None], regressor.y * share)
-            own = own if own or any(worth) else 1.0  # a single group is never left out: nothing is known of any voice
-            found = said @ [own, *worth]
-            weighed = [f"{_described(voice)} {share:.2f}" for voice, share in zip(voices, worth, strict=True)]
-            say(f"lexical path: {metric}, ridge weighs {own:.2f}, {', '.join(weighed)}")
-        heard = [(voice, share) for voice, share in zip(voices, worth, strict=True) if share > 0]
-        fitted[metric] = _Fitted(own * weight, own * bias, [(own * w, own * b) for w, b in by_fold], heard)
-        scales[metric] = regressor.scale
-        rho = spearmanr(found, target).statistic
-        say(f"lexical path: {metric}, {len(target)} rows, penalty {penalty:g}, cross-fitted Spearman {rho:.3f}")
-    _widen(model, scales, languages, {metric for metric, one in fitted.items() if one.has_perceptron})
-    channels = model.lexical.settings.channels
-    for metric, one in fitted.items():
-        column = model.lexical.settings.regressors.index((metric, languages[metric]))
+        language = None if templated else _own_language(model.lexical.settings, metric, parts)
+        known = model.lexical.settings.scale_of(metric) if language else None
+        scales[metric] = known or ScoreScale.normal(target)
+        for kind, chosen in _kinds(language, parts, train, words).items():
+            values = np.concatenate([values for _, _, values in chosen])
+            found = _Fitted.to(
+                sparse.vstack([features[id(s)][index] for s, index, _ in chosen]).tocsr(),
+                sparse.vstack([rows[id(s)][index] for s, index, _ in chosen]).tocsr(),
+                scales[metric].score(values),
+                np.concatenate([folds[id(s)][index] for s, index, _ in chosen]),
+                np.concatenate([np.array(s.groups)[index] for s, index, _ in chosen]),
+                model.lexical.settings,
+            )
+            fitted[metric, kind] = found
+            rho = spearmanr(found.found, values).statistic
+            say(
+                f"lexical path: {metric}{f' ({kind})' if kind else ''}, {len(values)} rows, {found.described}, cross-fitted "
+                f"Spearman {rho:.3f}"
+            )
+    _widen(model, scales, {each: one.perceptrons for each, one in fitted.items()})
+    settings = model.lexical.settings
+    for each, one in fitted.items():
+        column = settings.regressors.index(each)
         model.lexical.weight.data[:, column] = torch.from_numpy(one.weight).float()
         model.lexical.bias.data[column] = one.bias
         for voice, worth in one.voices:
@@ -143,17 +142,17 @@ def fit_lexical_path(
     weight, bias = model.lexical.weight.double().numpy(), model.lexical.bias.double().numpy()
     for source in (*train, *validation):
         scores = (features[id(source)] @ weight + bias).astype(np.float32)
-        if model.lexical.settings.trees:
+        if settings.trees:
             scores += _further_scores(model.lexical, rows[id(source)])
-        source.lexical_scores = model.lexical.chosen(torch.from_numpy(scores), source.languages).numpy()
+        source.lexical_scores = model.lexical.chosen(torch.from_numpy(scores), words[id(source)]).numpy()
     for source in train:
         x = features[id(source)]
-        for metric in set(source.metrics) & set(fitted):
-            own = np.isin(source.languages, [languages[metric]] if languages[metric] else source.languages)
-            for number in range(FOLDS):
+        for (metric, kind), one in fitted.items():
+            own = np.array([kind is None or of_kind(kind, each) for each in words[id(source)]], bool)
+            for number in range(FOLDS if metric in source.metrics else 0):
                 index = np.flatnonzero(own & (folds[id(source)] == number))
-                scores = fitted[metric].left_out(number, x[index], rows[id(source)][index])
-                source.lexical_scores[index, channels.index(metric)] = scores
+                scores = one.left_out(number, x[index], rows[id(source)][index])
+                source.lexical_scores[index, settings.channels.index(metric)] = scores
 
 
 @dataclass
@@ -163,18 +162,56 @@ class _Fitted:
     Attributes:
         weight, bias: Of the ridge regression on all rows, as the path holds them.
         by_fold: Those of the regressions that have not seen a fold.
+        found: Scores of the rows by all that have not seen their fold `(rows,)`.
+        described: The penalty, and what each voice is worth.
         voices: What has a say beside it, and what that is worth.
     """
 
     weight: np.ndarray
     bias: float
     by_fold: list[tuple[np.ndarray, float]]
-    voices: list[tuple[Forest | Perceptron, float]] = field(default_factory=list)
+    found: np.ndarray
+    described: str
+    voices: list[tuple[Forest | Perceptrons, float]] = field(default_factory=list)
+
+    @classmethod
+    def to(
+        cls,
+        x: sparse.csr_matrix,
+        counts: sparse.csr_matrix,
+        y: np.ndarray,
+        fold: np.ndarray,
+        groups: np.ndarray,
+        settings: LexicalSettings,
+    ) -> "_Fitted":
+        """Fits all voices to features `(rows, size)`, as they are and raw, and scores `(rows,)`, and weighs them."""
+        y = np.clip(y, -_FAR, _FAR)
+        ridge = _Ridge(x, y, settings.buckets)
+        penalty, by_fold, found = ridge.cross_fit(fold)
+        weight, bias = ridge.fit(np.ones(len(y), bool), penalty)
+        described = f"penalty {penalty:g}"
+        if not settings.trees:
+            return cls(weight, bias, by_fold, found, described)
+        voices = _voices(counts, y, fold, settings)
+        said = np.stack([found, *(voice.found for voice in voices)], 1)
+        # A group weighs the same whatever its rows: one large group that none can tell would decide alone.
+        share = np.sqrt(equal_weights(groups))
+        (own, *worth), _ = nnls(said * share[:, None], y * share)
+        own = own if own or any(worth) else 1.0  # a single group is never left out: nothing is known of any voice
+        weighed = [f"{_described(voice)} {share:.2f}" for voice, share in zip(voices, worth, strict=True)]
+        return cls(
+            own * weight,
+            own * bias,
+            [(own * w, own * b) for w, b in by_fold],
+            said @ [own, *worth],
+            f"{described}, ridge weighs {own:.2f}, {', '.join(weighed)}",
+            [(voice, share) for voice, share in zip(voices, worth, strict=True) if share > 0],
+        )
 
     @property
-    def has_perceptron(self) -> bool:
-        """Whether a perceptron has a say."""
-        return any(isinstance(voice, Perceptron) for voice, _ in self.voices)
+    def perceptrons(self) -> int:
+        """How many perceptrons have a say."""
+        return sum(len(voice.whole) for voice, _ in self.voices if isinstance(voice, Perceptrons))
 
     def left_out(self, number: int, x: sparse.csr_matrix, counts: sparse.csr_matrix) -> np.ndarray:
         """Scores by all that have not seen a fold, of features `x` and raw ones `counts`, `(rows,)`."""
@@ -184,24 +221,26 @@ class _Fitted:
 
 def _voices(
     counts: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, settings: LexicalSettings
-) -> list[Forest | Perceptron]:
+) -> list[Forest | Perceptrons]:
     """What speaks beside the ridge, fitted to raw features `(rows, size)` and scores `(rows,)`."""
     forest = Forest(counts, y, fold, settings)
     if not settings.perceptron_columns:
         return [forest]
-    perceptron = Perceptron(counts, y, fold, forest, settings.perceptron_columns)
-    return [forest] if perceptron.whole is None else [forest, perceptron]
+    perceptrons = Perceptrons(counts, y, fold, forest, settings.perceptron_columns, settings.perceptron_count)
+    return [forest, perceptrons] if perceptrons.whole else [forest]
 
 
-def _described(voice: Forest | Perceptron) -> str:
-    return f"{voice.trees} trees" if isinstance(voice, Forest) else "perceptron"
+def _described(voice: Forest | Perceptrons) -> str:
+    return f"{voice.trees} trees" if isinstance(voice, Forest) else "perceptrons"
 
 
-def _raw_features(path: LexicalPath, source: Source, mixture: Mixture) -> sparse.csr_matrix:
-    """The path's features of every row, its n-grams not yet weighted and scaled."""
+def _raw_features(
+    path: LexicalPath, source: Source, mixture: Mixture
+) -> tuple[sparse.csr_matrix, list[frozenset[str]]]:
+    """The path's features of every row, its n-grams not yet weighted and scaled, and what `LexicalPath.words` says of it."""
     items = [mixture.build(source, row, np.flatnonzero(source.present[row])[:1]).ids for row in range(len(source))]
     order = sorted(range(len(items)), key=lambda row: len(items[row]))
-    blocks, start = [], 0
+    blocks, words, start = [], [], 0
     while start < len(order):
         end = start + 1
         while end < len(order) and len(items[order[end]]) * (end + 1 - start) <= _BATCH_TOKENS and end - start < 512:
@@ -212,10 +251,11 @@ def _raw_features(path: LexicalPath, source: Source, mixture: Mixture) -> sparse
         for row, tokens in enumerate(group):
             ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.as_tensor(tokens), 1
         blocks.append(sparse.csr_matrix(path.raw_features(ids, mask).numpy()))
+        words += path.words(ids, mask) if path.settings.reads_structure else [frozenset()] * len(group)
         start = end
     back = np.empty(len(order), dtype=np.int64)
     back[order] = np.arange(len(order))
-    return sparse.vstack(blocks).tocsr()[back]
+    return sparse.vstack(blocks).tocsr()[back], [words[row] for row in back]
 
 
 def _inverse_document_frequency(rows: Sequence[sparse.csr_matrix], settings: LexicalSettings) -> torch.Tensor:
@@ -259,35 +299,75 @@ def _own_language(settings: LexicalSettings, metric: str, parts: Sequence[tuple]
     """The language of all rows of a metric, if its structure is read and the metric has a regressor already; else None."""
     found = {source.languages[row] for source, index, _ in parts for row in index}
     earlier = metric in settings.channels and settings.scale_of(metric) is not None
-    own = earlier and settings.structure_buckets and len(found) == 1 and found <= set(STRUCTURES)
+    own = earlier and settings.reads_structure and len(found) == 1 and found <= set(STRUCTURES)
     return found.pop() if own else None
+
+
+def _kinds(
+    language: str | None, parts: Sequence[tuple], train: Sequence[Source], words: Mapping[int, Sequence[frozenset[str]]]
+) -> dict[str | None, Sequence[tuple]]:
+    """The kinds of texts that a metric gets regressors for, and the rows that each is fitted to.
+
+    A source is a kind of its own if its texts can be told from those of all others: they have some words all in common, and no
+    text of another source has all of these. Where one cannot, all of a language are one kind.
+
+    Args:
+        language: Of all texts of the metric, None if it is to have a single regressor.
+        parts: Sources of the metric, the rows that have it, and its values.
+        train: All sources.
+        words: Of every source's texts, by its id.
+    """
+    found: dict[str | None, Sequence[tuple]] = {}
+    for part in parts if language else ():
+        own = [words[id(part[0])][row] for row in part[1]]
+        others = [each for source in train if source is not part[0] for each in words[id(source)]]
+        counts = Counter(word for each in own for word in each)
+        common = sorted(word for word, count in counts.items() if count >= _NEARLY_ALL * len(own))
+        kind = " ".join([language, *(word for word in common if word != language)])
+        if (
+            len(own) >= LEAST_ROWS
+            and np.ptp(part[2]) > 0
+            and sum(of_kind(kind, each) for each in others) <= (1 - _NEARLY_ALL) * len(others)
+        ):
+            found[kind] = [part]
+    return found if len(found) == len(parts) else {language: parts}
 
 
 def _widen(
     model: RLMForConditionalGeneration,
     scales: Mapping[str, ScoreScale],
-    languages: Mapping[str, str | None],
-    with_perceptron: Collection[str] = (),
+    perceptrons: Mapping[tuple[str, str | None], int],
 ) -> None:
-    """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for."""
+    """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for.
+
+    Args:
+        scales: Of the channels that are fitted now.
+        perceptrons: How many each regressor has that is fitted now, by channel and kind of text.
+    """
     old = model.lexical
     # Channels of a path that was begun anew have no scale, and go if nothing fits them again.
     kept = [i for i, name in enumerate(old.settings.channels) if name in scales or old.settings.scales[i] is not None]
     known = {old.settings.channels[i]: old.settings.scales[i] for i in kept} | dict(scales)
-    # A first regressor that is fitted now has seen all that a second one of its metric had.
-    structured = {n: kind for n, kind in old.settings.structured.items() if n in known and languages.get(n, kind)}
-    structured |= {name: kind for name, kind in languages.items() if kind and name in scales}
+    structured = {name: kinds for name, kinds in old.settings.structured.items() if name in known}
+    for name, kind in perceptrons:
+        # What is fitted now takes the place of all that were fitted to some of its texts, and speaks after the others.
+        stay = [each for each in structured.pop(name, ()) if kind and not of_kind(kind, frozenset(each.split()))]
+        if kind:
+            structured[name] = (*stay, kind)
     settings = replace(
         old.settings, channels=tuple(known), scales=tuple(known.values()), structured=structured, perceptrons=()
     )
     before = old.settings.regressors
-    fitted = {(name, languages.get(name)) for name in scales}
-    stay = [each for each in old.settings.perceptrons if each in settings.regressors and each not in fitted]
-    perceptrons = (*stay, *((name, languages.get(name)) for name in scales if name in with_perceptron))
-    settings = replace(settings, perceptrons=perceptrons)
+    stay = [
+        number
+        for number, each in enumerate(old.settings.perceptrons)
+        if each in settings.regressors and each not in perceptrons
+    ]
+    further = [each for each, count in perceptrons.items() for _ in range(count)]
+    settings = replace(settings, perceptrons=(*(old.settings.perceptrons[number] for number in stay), *further))
     model.add_lexical_path(settings)
     model.config.experts = {name: e for name, e in (model.config.experts or {}).items() if name in known}
-    there = [number for number, each in enumerate(before) if each in settings.regressors and each not in fitted]
+    there = [number for number, each in enumerate(before) if each in settings.regressors and each not in perceptrons]
     here = [settings.regressors.index(before[number]) for number in there]
     model.lexical.weight.data[:, here] = old.weight.data[:, there]
     model.lexical.bias.data[here] = old.bias.data[there]
@@ -298,9 +378,8 @@ def _widen(
         for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
             getattr(model.lexical, name)[here] = getattr(old, name)[there]
     if stay:
-        kept_there = [old.settings.perceptrons.index(each) for each in stay]
         for name, buffer in old.perceptrons.named_buffers():
-            getattr(model.lexical.perceptrons, name)[: len(stay)] = buffer[kept_there]
+            getattr(model.lexical.perceptrons, name)[: len(stay)] = buffer[stay]
     model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
 
 
@@ -309,14 +388,12 @@ class _Ridge:
 
     Args:
         x: `(rows, features)`.
-        values: In the metric's unit `(rows,)`. `scale` keeps what the scores stand for.
+        y: Scores `(rows,)`.
         buckets: How many features are n-grams; those behind them are standardised, without a dense copy.
-        scale: What the scores are to stand for; by default normal scores of the values.
     """
 
-    def __init__(self, x: sparse.csr_matrix, values: np.ndarray, buckets: int, scale: ScoreScale | None = None):
-        self.scale = scale or ScoreScale.normal(values)
-        self.y = np.clip(self.scale.score(values), -_FAR, _FAR)
+    def __init__(self, x: sparse.csr_matrix, y: np.ndarray, buckets: int):
+        self.y = y
         mean = np.asarray(x.mean(0)).ravel()
         variance = np.asarray(x.multiply(x).mean(0)).ravel() - mean**2
         own = np.arange(x.shape[1]) < buckets

@@ -65,17 +65,19 @@ def _check_lexical(settings: LexicalSettings, tokenizer: RLMTokenizer, changes: 
         raise TrainError(
             f"lexical's {', '.join(numbers)} need a tokenizer that reads digits one by one (data/train_tokenizer.py)."
         )
-    if changes.get("structure_buckets"):
+    if changes.get("structure_buckets") or changes.get("place_buckets"):
         texts, line = token_texts(tokenizer), "# language: x86asm\nadd rax, 1\n"
         if "".join(texts[i] for i in tokenizer(line, add_special_tokens=False)["input_ids"]) != line:
             raise TrainError(
-                "lexical's structure_buckets need a tokenizer whose tokens are the text, spaces included "
+                "lexical's structure_buckets and place_buckets need a tokenizer whose tokens are the text, spaces included "
                 "(data/train_tokenizer.py)."
             )
     if "number_context" in changes and not settings.code_numbers + settings.name_numbers:
         raise TrainError("lexical's number_context tells places of numbers: set code_numbers or name_numbers, too.")
     if {"tree_grams", "tree_numbers"} & set(changes) and not settings.trees:
         raise TrainError("lexical's tree_grams and tree_numbers are what trees look at: set trees, too.")
+    if changes.get("perceptron_count", 1) > 1 and not settings.perceptron_columns:
+        raise TrainError("lexical's perceptron_count says how many perceptrons there are: set perceptron_columns, too.")
     if settings.perceptron_columns and not settings.trees:
         raise TrainError(
             "lexical's perceptrons read what trees ask for most: set trees, too, or perceptron_columns: 0."
@@ -107,7 +109,8 @@ def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, 
 def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, options: TrainOptions) -> None:
     """Gives the path other settings; what was fitted goes, unless they only make room for more, and what was trained stays."""
     old = model.lexical
-    if not changes.get("structure_buckets", old.settings.structure_buckets):
+    kinds = ("structure_buckets", "place_buckets")
+    if not any(changes.get(name, getattr(old.settings, name)) for name in kinds):
         changes = {**changes, "structured": {}}
     settings = replace(old.settings, **changes, perceptrons=())
     if settings == replace(old.settings, perceptrons=()):
@@ -122,16 +125,22 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
         "trees",
         "tree_grams",
         "tree_numbers",
-        "structure_buckets",
+        *kinds,
         "structured",
         "vocabulary",
         "perceptron_columns",
+        "perceptron_count",
     )
     if (
         settings == replace(old.settings, **{name: getattr(settings, name) for name in beside}, perceptrons=())
         and old.settings.trees <= settings.trees
         and old.settings.perceptron_columns <= settings.perceptron_columns
-        and old.settings.structure_buckets in (0, settings.structure_buckets)
+        and old.settings.place_buckets in (0, settings.place_buckets)
+        # What is read last has room behind it.
+        and (
+            old.settings.structure_buckets == settings.structure_buckets
+            or not (old.settings.structure_buckets or old.settings.place_buckets)
+        )
     ):
         # There is room for more behind what is fitted.
         model.add_lexical_path(replace(settings, perceptrons=old.settings.perceptrons))

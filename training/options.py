@@ -115,11 +115,12 @@ class TrainOptions(Checked):
         "adds a lexical path, regressors on n-grams that the decoder reads; true, false (one that init has goes: training "
         "starts sooner, and a later run can begin one anew) or buckets:, longest_gram:, number_buckets:, largest_numbers:, "
         "code_numbers:, name_numbers: (what names are bound to; 4096 is good for either, with number_context: 2), "
-        "structure_buckets: (how an ONNX graph is wired, what an x86 block waits for; 4096 is good), trees: (boosted, beside "
-        "the ridge, the most of a metric; 500 is good), tree_grams:, tree_numbers:, perceptron_columns: (small networks beside "
-        "the trees, on so many features that those ask for most; 256 is good); by default one that init has is kept and fitted "
-        "to the data; trees, perceptrons and structure can be added, what trees look at can change, any other change begins it "
-        "anew",
+        "structure_buckets: (how an ONNX graph is wired, what an x86 block waits for; 4096 is good), place_buckets: (where the "
+        "operators of a graph stand in its blocks; 2048 is good), trees: (boosted, beside the ridge, the most of a metric; 500 "
+        "is good), tree_grams:, tree_numbers:, perceptron_columns: (small networks beside the trees, on so many features that "
+        "those ask for most; 256 is good), perceptron_count: (how many of them answer together; 3 is good); by default one "
+        "that init has is kept and fitted to the data; trees, perceptrons and structure can be added, what trees look at can "
+        "change, any other change begins it anew",
     )
     head: str = option(
         "auto",
@@ -235,7 +236,8 @@ class TrainOptions(Checked):
                 )
         known = (
             "buckets", "longest_gram", "number_buckets", "largest_numbers", "code_numbers", "name_numbers", "number_context",
-            "structure_buckets", "trees", "tree_grams", "tree_numbers", "perceptron_columns",
+            "structure_buckets", "place_buckets", "trees", "tree_grams", "tree_numbers", "perceptron_columns",
+            "perceptron_count",
         )  # fmt: skip
         if unknown := sorted(set(map(str, self.lexical if isinstance(self.lexical, dict) else ())) - set(known)):
             raise TrainError(f"lexical has unknown keys {unknown}. Known: {', '.join(known)}.")

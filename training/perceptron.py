@@ -1,4 +1,4 @@
-"""Trains the perceptrons of the lexical path (`perceptron_rlm.py`): one for a metric, and one for each fold left out."""
+"""Trains the perceptrons of the lexical path (`perceptron_rlm.py`): some for a metric, and as many for each fold left out."""
 
 from itertools import pairwise
 
@@ -7,6 +7,7 @@ import scipy.sparse as sparse
 import torch
 from torch import nn
 
+from code_rlm import perceptron_rlm
 from code_rlm.lexical_rlm import LexicalPath
 from code_rlm.perceptron_rlm import LAYERS, REACH, WIDTH
 from code_rlm.training.forest import FOLDS, MOST_ROWS, Forest
@@ -16,38 +17,46 @@ LEARNING_RATE, WEIGHT_DECAY, WARMUP = 4e-3, 0.01, 0.15
 LEAST_SPREAD = 0.1  # a feature that hardly ever differs must not become huge where it does
 
 
-class Perceptron:
-    """The perceptron of one metric, and those of each fold that have not seen its groups.
+class Perceptrons:
+    """The perceptrons of one metric, which answer together, and those of each fold that have not seen its groups.
 
     Args:
         x: The path's raw features `(rows, size)`.
         y: The rows' scores `(rows,)`.
         fold: Of each row, one of `FOLDS`, `(rows,)`.
-        forest: The trees grown on the same rows. What those ask for most is read, each fold's own for its perceptron.
+        forest: The trees grown on the same rows. What those ask for most is read, each fold's own for its perceptrons.
         columns: How many features at most.
+        count: How many perceptrons; they differ in how they begin and in the order of the rows.
 
     Attributes:
-        found: What the perceptron of each row's fold says of it `(rows,)`.
-        whole: The one fitted to all rows; None where the trees ask for nothing.
+        found: What the perceptrons of each row's fold say of it, on average `(rows,)`.
+        whole: Those fitted to all rows; none where the trees ask for nothing.
     """
 
-    def __init__(self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, forest: Forest, columns: int):
-        self.by_fold = [
-            _Network.to(x, y, fold != number, forest.asked_for(number)[:columns]) for number in range(FOLDS)
-        ]
+    def __init__(
+        self, x: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, forest: Forest, columns: int, count: int = 1
+    ):
+        def fitted(keep: np.ndarray, asked_for: np.ndarray) -> list[_Network]:
+            found = [_Network.to(x, y, keep, asked_for[:columns], seed) for seed in range(count)]
+            return [network for network in found if network is not None]
+
+        self.by_fold = [fitted(fold != number, forest.asked_for(number)) for number in range(FOLDS)]
         self.found = np.zeros(len(y))
         for number in range(FOLDS):
             self.found[fold == number] = self.left_out(number, x[fold == number])
-        self.whole = _Network.to(x, y, np.ones(len(y), bool), forest.asked_for()[:columns])
+        self.whole = fitted(np.ones(len(y), bool), forest.asked_for())
 
     def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
-        """What the perceptron that has not seen a fold says of rows `(rows,)`."""
-        network = self.by_fold[number]
-        return np.zeros(x.shape[0]) if network is None else network.predict(x)
+        """What the perceptrons that have not seen a fold say of rows, on average `(rows,)`."""
+        networks = self.by_fold[number]
+        return np.mean([network.predict(x) for network in networks], 0) if networks else np.zeros(x.shape[0])
 
     def write(self, path: LexicalPath, regressor: int, weight: float) -> None:
-        """Puts the perceptron, weighted, into a path's place for this regressor's."""
-        self.whole.write(path, regressor, weight)
+        """Puts the perceptrons, weighted, into a path's places for this regressor's."""
+        settings = path.settings
+        own = [n for n, each in enumerate(settings.perceptrons) if each == settings.regressors[regressor]]
+        for number, network in zip(own, self.whole, strict=True):
+            path.bias[regressor] += network.write(path.perceptrons, number, weight / len(own))
 
 
 class _Network:
@@ -69,7 +78,9 @@ class _Network:
         self.net = nn.Sequential(*layers, nn.Linear(WIDTH, 1))
 
     @classmethod
-    def to(cls, x: sparse.csr_matrix, y: np.ndarray, keep: np.ndarray, columns: np.ndarray) -> "_Network | None":
+    def to(
+        cls, x: sparse.csr_matrix, y: np.ndarray, keep: np.ndarray, columns: np.ndarray, seed: int
+    ) -> "_Network | None":
         """Fits one to the rows to keep; None without any or without columns, as where trees have found nothing to ask for."""
         rows = np.flatnonzero(keep)
         if not len(rows) or not len(columns):
@@ -83,7 +94,7 @@ class _Network:
             for each in (mean, np.where(spread > 0, 1 / np.maximum(spread, LEAST_SPREAD), 0.0))
         )
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
-            torch.random.default_generator.manual_seed(0)
+            torch.random.default_generator.manual_seed(seed)
             fitted = cls(columns, center, scale)
             fitted._train(torch.from_numpy(dense), torch.from_numpy(y[rows]).float())
         fitted.net.eval()
@@ -116,10 +127,8 @@ class _Network:
                 found[start : start + 4096] = self.net(self._read(part))[:, 0].numpy()
         return found
 
-    def write(self, path: LexicalPath, regressor: int, weight: float) -> None:
-        """See `Perceptron.write`."""
-        settings, into = path.settings, path.perceptrons
-        number = settings.perceptrons.index(settings.regressors[regressor])
+    def write(self, into: perceptron_rlm.Perceptrons, number: int, weight: float) -> float:
+        """Puts it, weighted, into the place of a path's perceptron; returns what it adds to the regressor's bias."""
         linear = [layer for layer in self.net if isinstance(layer, nn.Linear)]
         first, *others, last = [layer.weight.detach().T for layer in linear]
         count = len(self.columns)
@@ -132,7 +141,7 @@ class _Network:
         into.hidden[number] = torch.stack(others).to(into.hidden)
         into.bias[number] = torch.stack([layer.bias.detach() for layer in linear[:-1]]).to(into.bias)
         into.last[number] = (last[:, 0] * weight).to(into.last)
-        path.bias[regressor] += weight * linear[-1].bias.item()
+        return weight * linear[-1].bias.item()
 
 
-__all__ = ["Perceptron"]
+__all__ = ["Perceptrons"]
