@@ -24,7 +24,8 @@ class LexicalExpert:
     """A metric's distribution about its score, and the weights of the pool.
 
     Attributes:
-        spread: Scale of the logistic distribution about the score, in units of the score.
+        spread: Scale of the logistic distribution about the score, in units of the error of the regressor that tells it, where
+            that is known (`LexicalSettings.errors`), and of the score where not.
         own_power: Power of the decoder's probabilities.
         power: Power of the expert's.
         floor: Share of the decoder's probabilities in the expert's before the power, so that it never rules out what the
@@ -62,9 +63,14 @@ class LexicalExpert:
         """Plain JSON-ready fields."""
         return asdict(self)
 
-    def masses(self, low: np.ndarray, high: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """P(low < y < high) about the scores, float64; ends on the channel's scale, all of one shape or broadcast to it."""
-        ends = [(end - scores) / self.spread for end in (low, high)]
+    def masses(
+        self, low: np.ndarray, high: np.ndarray, scores: np.ndarray, errors: np.ndarray | float = 1.0
+    ) -> np.ndarray:
+        """P(low < y < high) about the scores, float64; ends, scores and the spread's unit on the channel's scale.
+
+        Arrays of one shape or broadcast to it.
+        """
+        ends = [(end - scores) / (self.spread * errors) for end in (low, high)]
         # On the side where both tails are small, so that their difference keeps its digits.
         flip = ends[0] + ends[1] > 0
         first, second = np.where(flip, -ends[1], ends[0]), np.where(flip, -ends[0], ends[1])

@@ -151,12 +151,14 @@ class EncodedInputs:
         fingerprints: One integer per input, of its token ids; they seed sampling, so that an input gets the same samples
             alone and in any batch.
         scores: The lexical path's scores float64 `(batch, channels)`, None without one.
+        errors: How far each may be from the truth (`LexicalPath.errors`), likewise.
     """
 
     memory: list[tuple[torch.Tensor, torch.Tensor]]
     mask: torch.Tensor | None
     fingerprints: list[int]
     scores: np.ndarray | None = None
+    errors: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.fingerprints)
@@ -206,15 +208,18 @@ class _Pieces:
 
 @dataclass
 class _Opinion:
-    """An expert on the metric that is being decoded, the scale of its scores, and each input's score `(batch,)`."""
+    """An expert on the metric that is being decoded, the scale of its scores, each input's score, and how far that may be from
+    the truth, `(batch,)`."""
 
     expert: LexicalExpert
     scale: ScoreScale
     scores: np.ndarray
+    errors: np.ndarray
 
     def masses(self, low: np.ndarray, high: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """P(low < y < high) of inputs `(nodes,)`, for ranges of values `(nodes, vocabulary)`."""
-        return self.expert.masses(self.scale.score(low), self.scale.score(high), self.scores[rows, None])
+        ends = self.scale.score(low), self.scale.score(high)
+        return self.expert.masses(*ends, self.scores[rows, None], self.errors[rows, None])
 
 
 @dataclass
@@ -484,13 +489,16 @@ class ExactGenerationMixin:
             )
         with self._answering():
             padded = not bool(mask.all())
-            scores = None if self.lexical is None else self.lexical.scores(ids, mask if padded else None)
+            scores = errors = None
+            if self.lexical is not None:
+                words = self.lexical.words(ids, mask if padded else None)
+                scores, errors = self.lexical.scores(ids, mask if padded else None, words), self.lexical.errors(words)
             memory = self.encode_memory(ids, mask if padded else None, scores)
             memory = self.decoder.project_memory(self.memory_norm(memory))
             seen = self.memory_mask(mask.bool()) if padded else None
         rows = [row[keep.bool()].cpu().numpy() for row, keep in zip(ids, mask, strict=True)]
         known = None if scores is None else scores.double().cpu().numpy()
-        return EncodedInputs(memory, seen, [zlib.crc32(r.tobytes()) for r in rows], known)
+        return EncodedInputs(memory, seen, [zlib.crc32(r.tobytes()) for r in rows], known, errors)
 
     def _opinion(self, encoded: EncodedInputs, metric: str) -> _Opinion | None:
         """The expert's opinion on a metric, None where the decoder answers alone."""
@@ -498,7 +506,8 @@ class ExactGenerationMixin:
         if expert is None or encoded.scores is None:
             return None
         settings = self.lexical.settings
-        return _Opinion(expert, settings.scale_of(metric), encoded.scores[:, settings.channels.index(metric)])
+        channel = settings.channels.index(metric)
+        return _Opinion(expert, settings.scale_of(metric), encoded.scores[:, channel], encoded.errors[:, channel])
 
     def _begin(self, inputs, metrics, given) -> tuple[_Walk, _Nodes, tuple[str, ...]]:
         """The walk, its nodes behind the given values, and the metrics that are still asked for."""

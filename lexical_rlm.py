@@ -159,6 +159,8 @@ class LexicalSettings:
             words that such a text has, with spaces between. The last that suits a text tells its score. They came later than
             the first regressor, whose scores of all other texts the decoder knows.
         perceptrons: Whose each perceptron is, of `regressors`.
+        errors: Of each of `regressors`, how far its scores were from those of rows left out: the scale of the logistic
+            distribution that has their median distance; 0 where nobody knows.
     """
 
     channels: tuple[str, ...] = ()
@@ -183,17 +185,22 @@ class LexicalSettings:
     scales: tuple[ScoreScale | None, ...] = ()
     structured: Mapping[str, Sequence[str]] = field(default_factory=dict)
     perceptrons: tuple[tuple[str, str | None], ...] = ()
+    errors: tuple[float, ...] = ()
 
     def __post_init__(self):
         # Configs are written in this order. A single kind may stand by itself.
-        structured = {k: (v,) if isinstance(v, str) else tuple(v) for k, v in sorted(self.structured.items())}
+        structured = {
+            name: (kinds,) if isinstance(kinds, str) else tuple(kinds) if isinstance(kinds, (list, tuple)) else (kinds,)
+            for name, kinds in sorted(dict(self.structured).items())
+        }
         object.__setattr__(self, "structured", structured)
         strange = [
             name
             for name, kinds in structured.items()
             if name not in self.channels
-            or len(set(kinds)) < max(len(kinds), 1)
-            or not {kind.partition(" ")[0] for kind in kinds} <= set(STRUCTURES)
+            or not kinds
+            or not all(isinstance(kind, str) and kind.partition(" ")[0] in STRUCTURES for kind in kinds)
+            or len(set(kinds)) < len(kinds)
         ]
         if strange or (structured and not self.reads_structure):
             raise CheckpointError(
@@ -242,6 +249,16 @@ class LexicalSettings:
             raise CheckpointError(
                 f"lexical.perceptrons names regressors of {self.regressors} and needs perceptron_columns and trees, got "
                 f"{self.perceptrons}."
+            )
+
+        errors = tuple(self.errors) or (0.0,) * len(self.regressors)
+        object.__setattr__(self, "errors", errors)
+        if len(errors) != len(self.regressors) or not all(
+            isinstance(e, (int, float)) and 0 <= e < math.inf for e in errors
+        ):
+            raise CheckpointError(
+                f"lexical.errors must be a number of at least 0 for each of {len(self.regressors)} regressors, got "
+                f"{errors!r:.200}."
             )
 
     @classmethod
@@ -492,11 +509,20 @@ class LexicalPath(nn.Module):
         values[torch.tensor(digit_tokens, device=device)] = torch.arange(10, device=device)
         return torch.where(where, values[ids], -1)
 
-    def scores(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Score of each channel `(batch, channels)`, on the channel's scale."""
+    def scores(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        words: Sequence[frozenset[str]] | None = None,
+    ) -> torch.Tensor:
+        """Score of each channel `(batch, channels)`, on the channel's scale.
+
+        Args:
+            words: What `words` says of these texts, if that is known.
+        """
         with torch.autocast(input_ids.device.type, enabled=False):
             raw = self.raw_features(input_ids, attention_mask)
-            words = self.words(input_ids, attention_mask) if self.settings.structured else []
+            words = self.words(input_ids, attention_mask) if words is None else words
             scores = self._scaled(raw) @ self.weight.float() + self.bias.float()
             if self.settings.trees:
                 asked = [
@@ -507,8 +533,9 @@ class LexicalPath(nn.Module):
 
     def words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> list[frozenset[str]]:
         """The language and the words of each text that is read as a program, nothing of others: see `of_kind`."""
-        ids = input_ids.long()
-        found = []
+        if not self.settings.reads_structure:
+            return [frozenset()] * len(input_ids)
+        ids, found = input_ids.long(), []
         for row, keep in zip(ids, self._body(ids, attention_mask)[1], strict=True):
             tokens = row[keep]
             language = self._language(tokens)
@@ -518,16 +545,34 @@ class LexicalPath(nn.Module):
 
     def chosen(self, scores: torch.Tensor, words: Sequence[frozenset[str]]) -> torch.Tensor:
         """The score of each channel `(batch, channels)` from those of all regressors `(batch, regressors)`."""
+        return scores.gather(1, torch.from_numpy(self._tellers(words)).to(scores.device))
+
+    def errors(self, words: Sequence[frozenset[str]]) -> np.ndarray:
+        """How far each channel's score may be from the truth, on the channel's scale, float64 `(texts, channels)`.
+
+        Where nobody knows how well the regressor does that tells it, as far as that of the channel's worst; 1 where nothing is
+        known of any.
+        """
         s = self.settings
-        result = scores[:, : len(s.channels)].clone()
+        known = np.array(s.errors)
+        widest = np.zeros(len(s.channels))
+        for (name, _), error in zip(s.regressors, s.errors, strict=True):
+            widest[s.channels.index(name)] = max(widest[s.channels.index(name)], error)
+        found = known[self._tellers(words)]
+        return np.where(found > 0, found, np.where(widest > 0, widest, 1.0))
+
+    def _tellers(self, words: Sequence[frozenset[str]]) -> np.ndarray:
+        """Which regressor tells the score of each channel, int64 `(texts, channels)`."""
+        s = self.settings
+        found = np.tile(np.arange(len(s.channels)), (len(words), 1))
         for number, (name, kind) in enumerate(s.regressors[len(s.channels) :], start=len(s.channels)):
-            of_it = torch.tensor([of_kind(kind, each) for each in words], device=scores.device)
-            result[:, s.channels.index(name)] = torch.where(of_it, scores[:, number], result[:, s.channels.index(name)])
-        return result
+            of_it = np.array([of_kind(kind, each) for each in words], dtype=bool)
+            found[of_it, s.channels.index(name)] = number
+        return found
 
     def further(self, raw: torch.Tensor, asked: Sequence[bool] | None = None) -> torch.Tensor:
-        """What trees and perceptrons add to the score of each regressor `(batch, regressors)`; of those that are not asked
-        anything."""
+        """What trees and perceptrons add to the score of each regressor `(batch, regressors)`; of those that are not asked it
+        means nothing."""
         found = self._grown(raw, asked)
         if self.settings.perceptrons:
             place = torch.tensor([self.settings.regressors.index(each) for each in self.settings.perceptrons])
@@ -543,8 +588,9 @@ class LexicalPath(nn.Module):
         reached = value[:, :, 0].float().repeat(len(raw), 1, 1)
         grown = left[:, :, 0] > 0
         if asked is not None:
-            grown &= torch.tensor(asked, device=raw.device)[:, None]
-            reached *= torch.tensor(asked, device=raw.device)[:, None]
+            asked = torch.tensor(asked, dtype=torch.bool, device=raw.device)[:, None]
+            grown &= asked
+            reached *= asked
         roots = grown.flatten().nonzero()[:, 0] * TREE_NODES
         feature, left, right, threshold, value = (t.flatten() for t in (feature, left, right, threshold, value))
         at = roots.expand(len(raw), len(roots))

@@ -66,11 +66,12 @@ class _Chains:
     """Counts operators, pairs and chains of three of the whole network; a value is a `_Value`.
 
     Attributes:
+        start: What an input reads.
         found: What was counted so far.
     """
 
     def __init__(self):
-        self.found = Counter()
+        self.start, self.found = _Value(), Counter()
 
     def joined(self, values):
         """The sum of some values, or what an operator of several arguments reads."""
@@ -79,14 +80,19 @@ class _Chains:
         return _Value(
             _added(v.ones for v in values),
             _added(v.twos for v in values),
-            {kind: max(v.most.get(kind, 0) for v in values) for v in values for kind in v.most},
-            {kind: min(v.least.get(kind, 0) for v in values) for v in values for kind in v.least},
+            {
+                kind: max(v.most.get(kind, 0) for v in values)
+                for kind in dict.fromkeys(k for v in values for k in v.most)
+            },
+            {
+                kind: min(v.least.get(kind, 0) for v in values)
+                for kind in dict.fromkeys(k for v in values for k in v.least)
+            },
             min(sum(v.ways for v in values), _MOST),
         )
 
     def applied(self, kind, read):
         """Counts an operator and returns the value that it makes."""
-        read = _Value() if kind == "in" else read
         twos = {f"{one} {kind}": count for one, count in read.ones.items()}
         self.found.update({kind: 1})
         self.found.update(twos)
@@ -116,9 +122,12 @@ class _Places:
     """Where the operators of one block stand; a value is the set of those that it is the sum of.
 
     Attributes:
+        start: What an input reads.
         kinds: Of every operator, in an order in which each comes behind those that it reads.
         reads: The operators that each reads, sets of their numbers.
     """
+
+    start = frozenset()
 
     def __init__(self):
         self.kinds, self.reads = [], []
@@ -130,25 +139,28 @@ class _Places:
     def applied(self, kind, read):
         """Keeps an operator and returns its value."""
         self.kinds.append(kind)
-        self.reads.append(frozenset() if kind == "in" else read)
+        self.reads.append(read)
         return frozenset([len(self.kinds) - 1])
 
     def counts(self, end):
-        """Operators by kind and place: steps from an input and to the end, the most and the least, and neighbours."""
+        """Operators by kind and place: steps from an input and to the end, the most and the least, and neighbours.
+
+        An operator that does not lead to the end is no step to it, and itself as good as there.
+        """
         self.applied("out", end)
         count = len(self.kinds)
-        to_end = [(0, 0)] * count
+        to_end = [None] * (count - 1) + [(0, 0)]
         read_by = [[] for _ in range(count)]
         for number, reads in enumerate(self.reads):
             for each in reads:
                 read_by[each].append(number)
         for number in reversed(range(count - 1)):
-            to_end[number] = _steps([to_end[each] for each in read_by[number]])
+            to_end[number] = _steps([to_end[each] for each in read_by[number] if to_end[each]])
         from_start, found = [], Counter()
         for kind, reads, after, readers in zip(self.kinds, self.reads, to_end, read_by, strict=True):
-            before = _steps([from_start[each] for each in reads])
+            before = _steps([from_start[each] for each in reads]) or (0, 0)
             from_start.append(before)
-            for name, a, b in zip(("most", "least"), before, after, strict=True):
+            for name, a, b in zip(("most", "least"), before, after or (0, 0), strict=True):
                 found[f"{kind} {name} {min(a, _FARTHEST)} {min(b, _FARTHEST)}"] += 1
             found[f"{kind} reads {len(reads)}"] += 1
             found[f"{kind} read by {len(readers)}"] += 1
@@ -156,9 +168,9 @@ class _Places:
 
 
 def _steps(neighbours):
-    """The most and the least steps to where neighbours' steps are counted from."""
+    """The most and the least steps to where neighbours' steps are counted from, None without neighbours."""
     if not neighbours:
-        return 0, 0
+        return None
     return 1 + max(most for most, _ in neighbours), 1 + min(least for _, least in neighbours)
 
 
@@ -176,18 +188,20 @@ class _Run:
 
     def statements(self, lines, values, depth=0):
         """Reads lines over named values; returns the value of the last line, or what the line `out` names."""
-        joined = self.algebra.joined
-        last = next(iter(values.values()), joined([]))
+        last = next(iter(values.values()), self.algebra.start)
         for words in lines:
             if self.work >= _MOST_WORK:
                 break
             if words[0] == "out":
-                return joined([values[word] for word in words[1:] if word in values] or [last])
+                return self._joined([values[word] for word in words[1:] if word in values] or [last])
             names, terms = _parts(words)
-            last = joined([self._term(term, values, last, depth) for term in terms] or [last])
+            last = self._joined([self._term(term, values, last, depth) for term in terms] or [last])
             values.update(dict.fromkeys(names, last))
-            self.work += 1 + len(last)
         return last
+
+    def _joined(self, values):
+        self.work += 1 + sum(map(len, values))
+        return self.algebra.joined(values)
 
     def _term(self, words, values, last, depth):
         """The value of one term of a sum."""
@@ -199,8 +213,7 @@ class _Run:
             if self.work >= _MOST_WORK:
                 break
             if block is None:
-                read = [self.algebra.applied(kind, self.algebra.joined(read))]
-                self.work += 1 + sum(map(len, read))
+                read = [self.algebra.applied(kind, self._joined([self.algebra.start] if kind == "in" else read))]
             else:
                 self.work += 1
                 if depth == _MOST_DEPTH:
@@ -249,14 +262,16 @@ def places(text):
     calls, inputs, caller = Counter(), Counter(), []
     for words in lines:
         for term in _parts(words)[1]:
-            if term and term[0] in blocks:
+            if term[0] in blocks and _times(term):
                 calls[term[0]] += _times(term)
                 inputs[term[0]] = max(inputs[term[0]], len([word for word in term if _VALUE.fullmatch(word)]), 1)
         caller.append([_CALL if word in blocks else word for word in words])
     found, work = Counter(), 0
     for block, times, count in [(caller, 1, 0), *((blocks[name], calls[name], inputs[name]) for name in calls)]:
+        if work >= _MOST_WORK:
+            break
         run = _Run(blocks, _Places(), work)
-        values = {f"v{k}": run.algebra.applied("in", frozenset()) for k in range(count)}
+        values = {f"v{k}": run.algebra.applied("in", run.algebra.start) for k in range(count)}
         end = run.statements(block, values)
         for name, number in run.algebra.counts(end).items():
             found[name] += number * times

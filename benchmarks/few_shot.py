@@ -173,7 +173,7 @@ def trained_on_many(task: str, data_root: str | None) -> list[str]:
     (tau, rho), spread = np.mean(found, 0), np.std(found, 0)[0]
     return [
         "",
-        f"From {len(drawn)} architectures of the training split of {task}, extremely randomised trees and four perceptrons that "
+        f"From {len(drawn)} architectures of the training split of {task} extremely randomised trees and four perceptrons that "
         f"read how operators follow one another and where they stand in the cell: on the {len(tested)} architectures "
         f"({len(set(groups[tested]))} groups) of its test split Kendall's tau {tau:.3f} ± {spread:.3f}, Spearman {rho:.3f}, "
         f"mean and standard deviation of {DRAWS} draws.",

@@ -13,10 +13,12 @@ from toy import options_of
 from code_rlm import CheckpointError, load
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.expert_rlm import LexicalExpert, token_cells
+from code_rlm.inputs_rlm import format_header
 from code_rlm.lexical_rlm import LexicalSettings, ScoreScale
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
 from code_rlm.train import train
 from code_rlm.training.experts import MOST_COST, OWN_POWERS, POWERS, Evidence, Ruler, best_expert, fit_experts, guard
+from code_rlm.training.lexical import settings_for, token_texts
 from code_rlm.training.models import build_model
 from code_rlm.training.options import TrainError, TrainOptions
 
@@ -162,7 +164,7 @@ def test_when_the_score_is_noise_then_the_expert_is_as_wide(make_model, tokenize
     assert kept.spread > 10 and kept.own_power == 0
 
 
-def evidence_of(codec, values, log_probs, scores):
+def evidence_of(codec, values, log_probs, scores, errors=1.0):
     """Held-out rows of a metric whose scores are its logarithms."""
     codes = codec.encode(values)
     states = codec.states(codes)[:, :-1]
@@ -173,6 +175,7 @@ def evidence_of(codec, values, log_probs, scores):
     return Evidence(
         *(log_probs, codes, LOGARITHM.score(low), LOGARITHM.score(high), finite),
         scores=scores,
+        errors=np.broadcast_to(errors, len(values)),
         truth=np.log(values),
         groups=np.arange(len(values)).astype(str),
     )
@@ -191,6 +194,45 @@ def test_when_the_score_alone_speaks_then_its_crps_is_that_of_a_logistic_distrib
         # Gneiting and Raftery's formula, the error by far distances written without overflow.
         known = spread * (np.abs(z) + 2 * np.log1p(np.exp(-np.abs(z))) - 1)
         assert found == pytest.approx(known, rel=0.05, abs=0.02 * spread)
+
+
+def test_when_some_scores_err_farther_than_others_then_an_expert_is_as_wide_as_each(make_model):
+    codec, rng = make_model().codec, np.random.default_rng(2)
+    values, errors = np.exp(rng.normal(0, 1, 200)), np.tile([0.02, 0.4], 100)
+    flat, scores = np.zeros((*codec.encode(values).shape, codec.vocab_size)), np.log(values) + rng.logistic(0, errors)
+    known, unknown = (evidence_of(codec, values, flat, scores, each) for each in (errors, 1.0))
+    found = best_expert(known)
+    assert 0.4 < found.expert.spread < 1.5  # in units of the errors
+    # Rows that err little are told with less doubt, and none of the others with more than before.
+    ruler = Ruler(known, found.expert.spread)
+    narrow, wide = known.crps(found.expert, ruler), unknown.crps(best_expert(unknown).expert, ruler)
+    assert narrow[::2].mean() < 0.6 * wide[::2].mean() and narrow[1::2].mean() < 1.02 * wide[1::2].mean()
+    spread = LexicalExpert(0.3, 0.0, 1.0, floor=1e-9)
+    together = known.crps(spread, Ruler(known, 0.3))
+    z = (known.truth - known.scores) / (0.3 * errors)
+    assert together == pytest.approx(
+        0.3 * errors * (np.abs(z) + 2 * np.log1p(np.exp(-np.abs(z))) - 1), rel=0.05, abs=0.01
+    )
+
+
+def test_when_scores_err_farther_on_one_kind_of_text_then_its_intervals_are_wider(make_model, tokenizer):
+    model = make_model(max_input_tokens=128)
+    settings = dataclasses.replace(
+        settings_for(tokenizer, buckets=64, structure_buckets=8), channels=("a_ms",), scales=(LOGARITHM,),
+        structured={"a_ms": ("onnx", "onnx gelu", "onnx relu")}, errors=(0.0, 0.5, 0.1, 0.2),
+    )  # fmt: skip
+    model.add_lexical_path(settings)
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    model.config.experts = {"a_ms": LexicalExpert(1.0, 0.0, 1.0).to_dict()}
+    texts = ["in 1 8\ngelu", "in 1 8\nrelu", "in 1 8\nfc 8", "print(1)", "in 1 8\nrelu\ngelu"]
+    headers = [format_header(["a_ms"], language, []) for language in ("onnx", "onnx", "onnx", "python", "onnx")]
+    batch = tokenizer([a + b for a, b in zip(headers, texts, strict=True)], padding=True, return_tensors="pt")
+    found = model.lexical.errors(model.lexical.words(batch["input_ids"], batch["attention_mask"]))
+    # Of two kinds that suit the last; of what nobody knows the channel's widest.
+    assert found[:, 0].tolist() == [0.1, 0.2, 0.5, 0.5, 0.2]
+    low, high = np.log(model.predict(batch, (0.05, 0.95), metrics=["a_ms"]).quantiles[:, 0]).T
+    expected = 2 * np.log(19)  # between the quantiles of a standard logistic distribution
+    assert high - low == pytest.approx(expected * found[:, 0], rel=0.05)
 
 
 def test_when_a_decoder_knows_last_digits_and_not_the_first_then_the_score_is_heard(make_model):

@@ -19,6 +19,7 @@ from code_rlm.data.schema import Example, to_dataset
 from code_rlm.inputs_rlm import format_header, tokenize
 from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
 from code_rlm.loading import DEFAULT_CHECKPOINT
+from code_rlm.training import lexical
 from code_rlm.training.forest import Forest
 from code_rlm.training.lexical import fit_lexical_path, settings_for, token_texts
 from code_rlm.training.models import build_model
@@ -646,6 +647,8 @@ def test_when_several_perceptrons_answer_together_then_the_path_says_their_mean(
     alone = correlation(model.lexical.further(raw)[:, 0].numpy(), held_out.values[:, 0])
     together = correlation(grown.numpy(), held_out.values[:, 0])
     assert together > 0.99 and together > alone - 1e-3
+    truth = model.lexical.settings.scale_of("t_ms").score(held_out.values[:, 0])
+    assert np.abs(held_out.lexical_scores[:, 0] - truth).mean() < 0.2  # three times as far off were they summed
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
     # A fit with fewer takes the others' places away and leaves those of other metrics alone.
@@ -765,7 +768,7 @@ def test_when_structure_is_read_later_then_only_texts_of_its_language_get_other_
     )
     later = build_model(options, tokenizer, [])
     fit_lexical_path(later, [blocks], [held_out], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert later.config.lexical["structured"] == {"t_ms": ["x86asm add"]} and later.lexical.weight.shape[1] == 2
+    assert later.config.lexical["structured"] == {"t_ms": ["x86asm"]} and later.lexical.weight.shape[1] == 2
     assert correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0]) > max(0.9, before + 0.1)
     later.save_pretrained(tmp_path / "later")
     loaded = type(later).from_pretrained(tmp_path / "later").eval()
@@ -792,7 +795,10 @@ def dialect_source(tokenizer, rng, word, sign, rows=150):
     return Source.from_dataset(word, to_dataset(examples), tokenizer)
 
 
-def test_when_sources_differ_in_their_words_then_each_gets_a_regressor_of_its_own(make_model, tokenizer, tmp_path):
+def test_when_sources_differ_in_their_words_then_each_gets_a_regressor_of_its_own(
+    make_model, tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(lexical, "KIND_ROWS", 150)
     rng = np.random.default_rng(0)
     two = [dialect_source(tokenizer, rng, word, sign) for word, sign in (("relu", 1), ("gelu", -1))]
     model = make_model(max_input_tokens=128)
@@ -803,6 +809,11 @@ def test_when_sources_differ_in_their_words_then_each_gets_a_regressor_of_its_ow
     mixture = Mixture(two, [0.5, 0.5], tokenizer, 128, 2048, 1, 0)
     fit_lexical_path(model, two, [], mixture)
     assert model.config.lexical["structured"] == {"t_ms": ["onnx fc in relu", "onnx fc gelu in"]}
+    errors = model.lexical.settings.errors
+    assert len(errors) == 3 and min(errors) > 0
+    for source, error in zip(two, errors[1:], strict=True):
+        apart = np.abs(source.lexical_scores[:, 0] - model.lexical.settings.scale_of("t_ms").score(source.values[:, 0]))
+        assert np.median(apart) == pytest.approx(error * np.log(3), rel=0.1)
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
     loaded = code_rlm.load(tmp_path / "base")[0]
@@ -824,7 +835,42 @@ def test_when_sources_differ_in_their_words_then_each_gets_a_regressor_of_its_ow
     assert torch.equal(loaded.lexical.weight[:, 1], before)
 
 
-def test_when_texts_of_a_source_look_like_another_s_then_all_of_the_language_are_one_kind(make_model, tokenizer):
+def test_when_a_small_source_looks_like_another_then_the_fit_keeps_both_apart_or_neither(
+    make_model, tokenizer, monkeypatch
+):
+    """All texts of one are of the other's kind; among tens of thousands of programs they are few."""
+    monkeypatch.setattr(lexical, "KIND_ROWS", 60)
+    rng = np.random.default_rng(0)
+    small, large = dialect_source(tokenizer, rng, "relu", 1, 60), dialect_source(tokenizer, rng, "fc", -1)
+    programs = source_of(tokenizer, rng)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    fit_lexical_path(model, [programs], [], Mixture([programs], [1.0], tokenizer, 128, 2048, 1, 0))
+    monkeypatch.setattr(lexical, "_NEARLY_ALL", 0.75)  # a quarter of 360 texts, were they one
+    sources = [small, large, dataclasses.replace(programs, metrics=["other_ms"])]
+    fit_lexical_path(model, sources, [], Mixture(sources, [0.4, 0.4, 0.2], tokenizer, 128, 2048, 1, 0))
+    assert model.lexical.settings.structured == {"t_ms": ("onnx",)}
+
+
+def test_when_a_source_has_no_value_of_a_metric_then_the_others_keep_their_kinds(make_model, tokenizer, monkeypatch):
+    monkeypatch.setattr(lexical, "KIND_ROWS", 150)
+    rng = np.random.default_rng(0)
+    sources = [dialect_source(tokenizer, rng, word, sign) for word, sign in (("relu", 1), ("gelu", -1), ("tanh", 1))]
+    sources[2].values[:] = np.nan
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    for some in (sources[:1], sources):
+        mixture = Mixture(some, [1 / len(some)] * len(some), tokenizer, 128, 2048, 1, 0)
+        fit_lexical_path(model, some, [], mixture)
+    assert model.lexical.settings.structured == {"t_ms": ("onnx fc in relu", "onnx fc gelu in")}
+
+
+def test_when_texts_of_a_source_look_like_another_s_then_all_of_the_language_are_one_kind(
+    make_model, tokenizer, monkeypatch
+):
+    monkeypatch.setattr(lexical, "KIND_ROWS", 150)
     rng = np.random.default_rng(0)
     plain, more = dialect_source(tokenizer, rng, "fc", 1), dialect_source(tokenizer, rng, "relu", -1)
     model = make_model(max_input_tokens=128)
@@ -848,6 +894,8 @@ def test_when_texts_of_a_source_look_like_another_s_then_all_of_the_language_are
         {"structured": {"a_ms": ["onnx", "onnx"]}},
         {"structured": {"a_ms": ["relu onnx"]}},
         {"structured": {"a_ms": []}},
+        {"structured": {"a_ms": 3}},
+        {"structured": {"a_ms": [None]}},
     ],
 )
 def test_when_a_second_regressor_fits_no_channel_or_language_then_the_error_says_so(settings, changes):
@@ -880,7 +928,7 @@ def fitted_to_both(make_model, tokenizer):
 def test_when_a_path_is_begun_anew_then_second_regressors_and_lost_experts_go(make_model, tokenizer, tmp_path):
     model, words, blocks = fitted_to_both(make_model, tokenizer)
     fit_lexical_path(model, [blocks], [], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert model.lexical.settings.structured == {"t_ms": ("x86asm add",)}
+    assert model.lexical.settings.structured == {"t_ms": ("x86asm",)}
     expert = {"spread": 0.1, "own_power": 0.5, "power": 0.5}
     model.config.experts = {"t_ms": expert}
     for each in (model, tokenizer):
@@ -919,7 +967,7 @@ def test_when_a_source_holds_several_languages_then_each_row_trains_on_the_score
     mixed = Source.from_dataset("mixed", to_dataset(rows), tokenizer)
     mixture = Mixture([mixed], [1.0], tokenizer, 128, 2048, 1, 0)
     fit_lexical_path(model, [mixed], [], mixture)
-    assert model.lexical.settings.structured == {"t_ms": ("x86asm add",)}
+    assert model.lexical.settings.structured == {"t_ms": ("x86asm",)}
     python = [row for row, language in enumerate(mixed.languages) if language == "python"]
     batch = mixture.collate([mixture.build(mixed, r, np.flatnonzero(mixed.present[r])[:1]) for r in python])
     later = model.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0].numpy()

@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from test_onnx_text import random_graph, repeated
 
+from code_rlm import onnx_wiring_rlm
 from code_rlm.inputs_rlm import format_header
 from code_rlm.lexical_rlm import LexicalPath
 from code_rlm.onnx_text_rlm import onnx_to_text
@@ -113,11 +114,28 @@ def test_when_a_text_is_cut_anywhere_then_it_is_read_as_far_as_it_goes():
         "in 1\nv0 = relu\n" + "v0 = v0 + v0\n" * 4000 + "gap v0",
         "def f\n" + " + ".join(f"o{k}o v0" for k in range(400)) + "\nin 1\nf x3",
         "def f\n" + " + ".join(f"o{k}o v0" for k in range(150)) + "\nv0 = v0 + v0" * 130 + "\nin 1\nf x4000",
+        # A sum of ten thousand operators, read again and again.
+        "def w0\n" + " + ".join(["relu v0"] * 10) + "\n"
+        + "".join(f"def w{k}\n" + " + ".join([f"w{k - 1} v0"] * 10) + "\n" for k in (1, 2, 3))
+        + "def c0\n" + "relu v0\n" * 9 + "".join(f"def c{k}\n" + f"c{k - 1} v0 x9\n" for k in (1, 2, 3))
+        + "def f\nv1 = w3 v0\nc3 v1\nin 1\nf",
         *("".join(f"def f{k}\n{inner} x9999\n" for k, inner in enumerate(calls)) + "in 1\nf0 x9999"
           for calls in (["f1", "f2", "v0"], ["f0"], [f"f{k + 1}" for k in range(40)])),
     ],
 )  # fmt: skip
-def test_when_a_text_asks_for_too_much_then_it_is_read_in_part(text):
+def test_when_a_text_asks_for_too_much_then_it_is_read_in_part(text, monkeypatch):
+    charged = []
+    for algebra in (onnx_wiring_rlm._Chains, onnx_wiring_rlm._Places):
+        inner = algebra.joined
+        monkeypatch.setattr(
+            algebra,
+            "joined",
+            lambda self, values, inner=inner: charged.append(sum(map(len, values))) or inner(self, values),
+        )
+    wiring(text)
+    places(text)
+    assert sum(charged) < 4 * onnx_wiring_rlm._MOST_WORK
+    monkeypatch.undo()
     assert all(0 < count <= 1e36 for count in (*wiring(text).values(), *places(text).values()))
 
 

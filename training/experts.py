@@ -17,7 +17,7 @@ import numpy as np
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.expert_rlm import LexicalExpert, token_cells
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
-from code_rlm.training.lexical import usable_rows
+from code_rlm.training.lexical import logistic_scale, usable_rows
 
 OWN_POWERS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 POWERS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25)
@@ -43,6 +43,7 @@ class Evidence:
         codes: The true number, int `(rows, places)`.
         low, high, finite: See `expert_rlm.token_cells`, `(rows, places, vocabulary)`; the ends on the channel's scale.
         scores: The path's, `(rows,)`.
+        errors: How far these may be from the truth, as the path knows it, `(rows,)`.
         truth: The true values on the channel's scale, `(rows,)`.
         groups: Name of each row's group `(rows,)`.
     """
@@ -53,6 +54,7 @@ class Evidence:
     high: np.ndarray
     finite: np.ndarray
     scores: np.ndarray
+    errors: np.ndarray
     truth: np.ndarray
     groups: np.ndarray
 
@@ -68,7 +70,7 @@ class Evidence:
         if expert is None:
             return self.log_probs
         rows, places, vocabulary = self.log_probs.shape
-        masses = expert.masses(self.low, self.high, self.scores[:, None, None])
+        masses = expert.masses(self.low, self.high, self.scores[:, None, None], self.errors[:, None, None])
         flat = [a.reshape(rows * places, vocabulary) for a in (self.log_probs, masses, self.finite)]
         return expert.pool(*flat).reshape(self.log_probs.shape)
 
@@ -99,7 +101,7 @@ class Ruler:
 
     Args:
         evidence: The rows.
-        spread: Of that distribution.
+        spread: Of that distribution, in units of the errors.
 
     Attributes:
         points: `(rows, points)` on the channel's scale, rising; the truth is one of them.
@@ -111,7 +113,8 @@ class Ruler:
     """
 
     def __init__(self, evidence: Evidence, spread: float):
-        offsets = np.clip(spread * np.array([*(-reach for reach in REACHES), 0.0, *REACHES]), -FAR, FAR)
+        reaches = np.array([*(-reach for reach in REACHES), 0.0, *REACHES])
+        offsets = np.clip(spread * evidence.errors[:, None] * reaches, -FAR, FAR)
         self.points = np.sort(
             np.concatenate([evidence.truth[:, None] + offsets, evidence.scores[:, None] + offsets], 1), 1
         )
@@ -127,10 +130,10 @@ class Ruler:
             np.take_along_axis(np.where(self.cells, ends, 0.0).reshape(len(true), -1), self.order, 1)[..., None]
             for ends in (evidence.low, evidence.high)
         )
-        scores, points = evidence.scores[:, None, None], self.points[:, None]
+        scores, errors, points = evidence.scores[:, None, None], evidence.errors[:, None, None], self.points[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
-            whole = expert.masses(low, high, scores)
-            part = expert.masses(low, np.clip(points, low, high), scores) / whole
+            whole = expert.masses(low, high, scores, errors)
+            part = expert.masses(low, np.clip(points, low, high), scores, errors) / whole
         # So far out that no mass is left all of it lies at the end that is nearer to the score.
         share = np.where(whole > 1e-300, part, points >= np.where(low > scores, low, high))
         self.share = share.astype(np.float32)
@@ -198,11 +201,15 @@ def gather(model: RLMForConditionalGeneration, sources: Sequence[Source], mixtur
         chosen = [chosen[i] for i in np.random.default_rng(0).permutation(len(chosen))[:MOST_ROWS]]
     items = [whole.build(source, row, [column]) for source, row, column in chosen]
     codes = np.stack([source.codes[row, column] for source, row, column in chosen])
-    logits = np.empty((*codes.shape, model.codec.vocab_size))
+    logits, errors = np.empty((*codes.shape, model.codec.vocab_size)), np.empty(len(items))
     order = np.argsort([len(item.ids) for item in items], kind="stable")
     for start in range(0, len(order), _BATCH):
         part = order[start : start + _BATCH]
-        logits[part] = model.place_logits(whole.collate([items[i] for i in part]), codes[part])
+        batch = whole.collate([items[i] for i in part])
+        logits[part] = model.place_logits(batch, codes[part])
+        errors[part] = model.lexical.errors(model.lexical.words(batch["input_ids"], batch["attention_mask"]))[
+            :, channel
+        ]
     states = model.codec.states(codes)[:, :-1]
     scores = np.where(model.codec.allowed[states], logits, -np.inf)
     scores -= scores.max(-1, keepdims=True)
@@ -217,6 +224,7 @@ def gather(model: RLMForConditionalGeneration, sources: Sequence[Source], mixtur
         scale.score(high),
         finite,
         scores=np.array([source.lexical_scores[row, channel] for source, row, _ in chosen], dtype=np.float64),
+        errors=errors,
         truth=scale.score(np.array([source.values[row, column] for source, row, column in chosen])),
         groups=np.array([source.groups[row] for source, row, _ in chosen]),
     )
@@ -280,12 +288,10 @@ def _by_group(evidence: Evidence, values: np.ndarray) -> np.ndarray:
 
 
 def _spread(evidence: Evidence) -> float:
-    """Scale of the logistic distribution that has the scores' median error."""
-    errors = np.abs(evidence.truth - evidence.scores)
+    """Scale of the logistic distribution that has the scores' median error, in units of what the path knows of it."""
+    errors = np.abs(evidence.truth - evidence.scores) / evidence.errors
     errors = errors[np.isfinite(errors)]  # no score stands for a value of 0 where logarithms were fitted
-    if not len(errors):
-        return 1.0
-    return max(float(np.median(errors)) / np.log(3), 1e-4)  # the median of |x| of a standard logistic x is log 3
+    return max(logistic_scale(errors), 1e-4) if len(errors) else 1.0
 
 
 __all__ = ["Evidence", "Judged", "Ruler", "best_expert", "fit_experts", "gather", "guard"]

@@ -21,7 +21,7 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import spearmanr
 
 from code_rlm.data.mixture import Mixture, Source
-from code_rlm.evaluation.calibration import equal_weights
+from code_rlm.evaluation.calibration import equal_weights, weighted_quantiles
 from code_rlm.lexical_rlm import STRUCTURES, LexicalPath, LexicalSettings, ScoreScale, of_kind
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
@@ -33,6 +33,7 @@ PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no channel
 _MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
 _BATCH_TOKENS = 65_536
+KIND_ROWS = 1000  # of a source, to be a kind of texts by itself
 _NEARLY_ALL = 0.999
 _FAR = 8.0  # no score lies farther out: on the scale of an earlier fit a value of 0 may have none
 
@@ -107,6 +108,7 @@ def fit_lexical_path(
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
         parts = [(s, *_usable(s, metric)) for s in train if metric in s.metrics]
         target = np.concatenate([values for _, _, values in parts])
+        parts = [part for part in parts if len(part[1])]
         if len(target) < LEAST_ROWS or np.ptp(target) == 0:
             say(f"lexical path: {metric} has {len(target)} usable rows, no channel")
             continue
@@ -131,7 +133,7 @@ def fit_lexical_path(
                 f"lexical path: {metric}{f' ({kind})' if kind else ''}, {len(values)} rows, {found.described}, cross-fitted "
                 f"Spearman {rho:.3f}"
             )
-    _widen(model, scales, {each: one.perceptrons for each, one in fitted.items()})
+    _widen(model, scales, fitted)
     settings = model.lexical.settings
     for each, one in fitted.items():
         column = settings.regressors.index(each)
@@ -163,6 +165,7 @@ class _Fitted:
         weight, bias: Of the ridge regression on all rows, as the path holds them.
         by_fold: Those of the regressions that have not seen a fold.
         found: Scores of the rows by all that have not seen their fold `(rows,)`.
+        error: How far these are from the rows' own, see `LexicalSettings.errors`.
         described: The penalty, and what each voice is worth.
         voices: What has a say beside it, and what that is worth.
     """
@@ -171,6 +174,7 @@ class _Fitted:
     bias: float
     by_fold: list[tuple[np.ndarray, float]]
     found: np.ndarray
+    error: float
     described: str
     voices: list[tuple[Forest | Perceptrons, float]] = field(default_factory=list)
 
@@ -191,7 +195,7 @@ class _Fitted:
         weight, bias = ridge.fit(np.ones(len(y), bool), penalty)
         described = f"penalty {penalty:g}"
         if not settings.trees:
-            return cls(weight, bias, by_fold, found, described)
+            return cls(weight, bias, by_fold, found, _typical(found - y, groups), described)
         voices = _voices(counts, y, fold, settings)
         said = np.stack([found, *(voice.found for voice in voices)], 1)
         # A group weighs the same whatever its rows: one large group that none can tell would decide alone.
@@ -204,6 +208,7 @@ class _Fitted:
             own * bias,
             [(own * w, own * b) for w, b in by_fold],
             said @ [own, *worth],
+            _typical(said @ [own, *worth] - y, groups),
             f"{described}, ridge weighs {own:.2f}, {', '.join(weighed)}",
             [(voice, share) for voice, share in zip(voices, worth, strict=True) if share > 0],
         )
@@ -230,6 +235,17 @@ def _voices(
     return [forest, perceptrons] if perceptrons.whole else [forest]
 
 
+def logistic_scale(distances: np.ndarray, weights: np.ndarray | None = None) -> float:
+    """Scale of the logistic distribution about 0 that has the median of these distances `(rows,)`."""
+    middle = np.median(distances) if weights is None else weighted_quantiles(distances, weights, 0.5)
+    return float(middle) / np.log(3)  # the median of |x| of a standard logistic x is log 3
+
+
+def _typical(errors: np.ndarray, groups: np.ndarray) -> float:
+    """Their scale, every group weighing the same."""
+    return max(logistic_scale(np.abs(errors), equal_weights(groups)), 1e-4)
+
+
 def _described(voice: Forest | Perceptrons) -> str:
     return f"{voice.trees} trees" if isinstance(voice, Forest) else "perceptrons"
 
@@ -238,7 +254,11 @@ def _raw_features(
     path: LexicalPath, source: Source, mixture: Mixture
 ) -> tuple[sparse.csr_matrix, list[frozenset[str]]]:
     """The path's features of every row, its n-grams not yet weighted and scaled, and what `LexicalPath.words` says of it."""
-    items = [mixture.build(source, row, np.flatnonzero(source.present[row])[:1]).ids for row in range(len(source))]
+    # A metric's own template has no line that names the language.
+    plain = np.array([metric not in (mixture.templates or {}) for metric in source.metrics], dtype=bool)
+    asked = np.argsort(~(source.present & plain), axis=1, kind="stable")[:, :1]
+    asked = np.where((source.present & plain).any(1)[:, None], asked, source.present.argmax(1)[:, None])
+    items = [mixture.build(source, row, asked[row]).ids for row in range(len(source))]
     order = sorted(range(len(items)), key=lambda row: len(items[row]))
     blocks, words, start = [], [], 0
     while start < len(order):
@@ -308,8 +328,9 @@ def _kinds(
 ) -> dict[str | None, Sequence[tuple]]:
     """The kinds of texts that a metric gets regressors for, and the rows that each is fitted to.
 
-    A source is a kind of its own if its texts can be told from those of all others: they have some words all in common, and no
-    text of another source has all of these. Where one cannot, all of a language are one kind.
+    A source of many rows is a kind of its own if its texts can be told from those of all others: they have some words all in
+    common, and hardly any text of another source has all of these. Where one cannot, all of a language are one kind. Of few
+    rows nobody knows which words all such texts have.
 
     Args:
         language: Of all texts of the metric, None if it is to have a single regressor.
@@ -320,15 +341,11 @@ def _kinds(
     found: dict[str | None, Sequence[tuple]] = {}
     for part in parts if language else ():
         own = [words[id(part[0])][row] for row in part[1]]
-        others = [each for source in train if source is not part[0] for each in words[id(source)]]
         counts = Counter(word for each in own for word in each)
         common = sorted(word for word, count in counts.items() if count >= _NEARLY_ALL * len(own))
         kind = " ".join([language, *(word for word in common if word != language)])
-        if (
-            len(own) >= LEAST_ROWS
-            and np.ptp(part[2]) > 0
-            and sum(of_kind(kind, each) for each in others) <= (1 - _NEARLY_ALL) * len(others)
-        ):
+        others = [[of_kind(kind, each) for each in words[id(s)] if language in each] for s in train if s is not part[0]]
+        if len(own) >= KIND_ROWS and np.ptp(part[2]) > 0 and all(sum(o) <= (1 - _NEARLY_ALL) * len(o) for o in others):
             found[kind] = [part]
     return found if len(found) == len(parts) else {language: parts}
 
@@ -336,38 +353,55 @@ def _kinds(
 def _widen(
     model: RLMForConditionalGeneration,
     scales: Mapping[str, ScoreScale],
-    perceptrons: Mapping[tuple[str, str | None], int],
+    fitted: Mapping[tuple[str, str | None], _Fitted],
 ) -> None:
     """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for.
 
     Args:
         scales: Of the channels that are fitted now.
-        perceptrons: How many each regressor has that is fitted now, by channel and kind of text.
+        fitted: What is fitted now, by channel and kind of text.
     """
     old = model.lexical
     # Channels of a path that was begun anew have no scale, and go if nothing fits them again.
     kept = [i for i, name in enumerate(old.settings.channels) if name in scales or old.settings.scales[i] is not None]
     known = {old.settings.channels[i]: old.settings.scales[i] for i in kept} | dict(scales)
     structured = {name: kinds for name, kinds in old.settings.structured.items() if name in known}
-    for name, kind in perceptrons:
+    for name, kind in fitted:
         # What is fitted now takes the place of all that were fitted to some of its texts, and speaks after the others.
-        stay = [each for each in structured.pop(name, ()) if kind and not of_kind(kind, frozenset(each.split()))]
+        stay = [
+            each
+            for each in structured.pop(name, ())
+            if kind and each != kind and ((name, each) in fitted or not of_kind(kind, frozenset(each.split())))
+        ]
         if kind:
             structured[name] = (*stay, kind)
     settings = replace(
-        old.settings, channels=tuple(known), scales=tuple(known.values()), structured=structured, perceptrons=()
+        old.settings,
+        channels=tuple(known),
+        scales=tuple(known.values()),
+        structured=structured,
+        perceptrons=(),
+        errors=(),
     )
     before = old.settings.regressors
     stay = [
         number
         for number, each in enumerate(old.settings.perceptrons)
-        if each in settings.regressors and each not in perceptrons
+        if each in settings.regressors and each not in fitted
     ]
-    further = [each for each, count in perceptrons.items() for _ in range(count)]
-    settings = replace(settings, perceptrons=(*(old.settings.perceptrons[number] for number in stay), *further))
+    further = [each for each, one in fitted.items() for _ in range(one.perceptrons)]
+    errors = dict(zip(before, old.settings.errors, strict=True)) | {each: one.error for each, one in fitted.items()}
+    settings = replace(
+        settings,
+        perceptrons=(*(old.settings.perceptrons[number] for number in stay), *further),
+        errors=tuple(errors[each] for each in settings.regressors),
+    )
     model.add_lexical_path(settings)
-    model.config.experts = {name: e for name, e in (model.config.experts or {}).items() if name in known}
-    there = [number for number, each in enumerate(before) if each in settings.regressors and each not in perceptrons]
+    # An expert is as wide as the scores err that it was fitted to.
+    model.config.experts = {
+        name: e for name, e in (model.config.experts or {}).items() if name in known and name not in scales
+    }
+    there = [number for number, each in enumerate(before) if each in settings.regressors and each not in fitted]
     here = [settings.regressors.index(before[number]) for number in there]
     model.lexical.weight.data[:, here] = old.weight.data[:, there]
     model.lexical.bias.data[here] = old.bias.data[there]

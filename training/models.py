@@ -112,8 +112,8 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
     kinds = ("structure_buckets", "place_buckets")
     if not any(changes.get(name, getattr(old.settings, name)) for name in kinds):
         changes = {**changes, "structured": {}}
-    settings = replace(old.settings, **changes, perceptrons=())
-    if settings == replace(old.settings, perceptrons=()):
+    settings = replace(old.settings, **changes, perceptrons=(), errors=())
+    if settings == replace(old.settings, perceptrons=(), errors=()):
         return
     if options.lora is not None:
         differing = ", ".join(f"{k} {getattr(old.settings, k)}" for k in changes)
@@ -132,7 +132,8 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
         "perceptron_count",
     )
     if (
-        settings == replace(old.settings, **{name: getattr(settings, name) for name in beside}, perceptrons=())
+        settings
+        == replace(old.settings, **{name: getattr(settings, name) for name in beside}, perceptrons=(), errors=())
         and old.settings.trees <= settings.trees
         and old.settings.perceptron_columns <= settings.perceptron_columns
         and old.settings.place_buckets in (0, settings.place_buckets)
@@ -143,10 +144,10 @@ def _change_lexical_path(model: RLMForConditionalGeneration, changes: dict, opti
         )
     ):
         # There is room for more behind what is fitted.
-        model.add_lexical_path(replace(settings, perceptrons=old.settings.perceptrons))
+        model.add_lexical_path(replace(settings, perceptrons=old.settings.perceptrons, errors=old.settings.errors))
         model.lexical.take_over(old)
         return
-    model.add_lexical_path(replace(settings, scales=(), structured={}))
+    model.add_lexical_path(replace(settings, scales=(), structured={}, errors=()))
     model.lexical.score_proj.load_state_dict(old.score_proj.state_dict())
     model.lexical.channel_embedding.data = old.channel_embedding.data
 

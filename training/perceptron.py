@@ -86,7 +86,7 @@ class _Network:
         if not len(rows) or not len(columns):
             return None
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:MOST_ROWS])
-        dense = x[:, columns].toarray().astype(np.float32)[rows]
+        dense = x[rows][:, columns].toarray().astype(np.float32)
         mean, spread = dense.mean(0), dense.std(0)
         # As a checkpoint in bfloat16 will hold them.
         center, scale = (
