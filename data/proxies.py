@@ -5,7 +5,7 @@
 
     proxies(build_graph("nasbench201", arch), seed=0)  # {"synflow_log": 71.3, "naswot": 262.1, ...}
 
-    python -m code_rlm.data.proxies --task nasbench201 --data-root DATA --rows 600 --out proxies.parquet
+    python -m code_rlm.data.proxies --task nasbench201 --data-root DATA --rows 600 --starts 3 --out proxies.parquet
 
     ================  =======================================================================================
     ``synflow_log``   log of the sum of |w dR/dw|, R the summed output for an input of ones under |w|, without batch
@@ -396,19 +396,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data-root", metavar="DIR", help="folder of the tasks' tables")
     parser.add_argument("--rows", type=int, metavar="N", help="so many rows, drawn by the seed; by default all")
     parser.add_argument("--seed", type=int, default=0, help="of the rows, the weights and the images [0]")
+    parser.add_argument(
+        "--starts",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the mean of so many initialisations, seeds from --seed on [1]",
+    )
     parser.add_argument("--batch", type=int, default=32, help="images [32]")
     parser.add_argument("--cache", metavar="FILE", help="where scores are kept; by default OUT with .jsonl")
     parser.add_argument("--out", required=True, metavar="FILE", help="parquet file to write")
     args = parser.parse_args(argv)
     try:
-        if args.batch < 2 or (args.rows is not None and args.rows < 1):
-            raise DataError("--batch must be at least 2 and --rows at least 1.")
+        if args.batch < 2 or (args.rows is not None and args.rows < 1) or args.starts < 1:
+            raise DataError("--batch must be at least 2, --rows and --starts at least 1.")
         cache = Cache(args.cache or Path(args.out).with_suffix(".jsonl"))
         found, started, told, new = [], time.process_time(), time.monotonic(), len(cache.found)
         every = list(architectures(args.task, args.data_root, args.rows, args.seed))
         for space, arch, group, numbers in tqdm(every, unit="network", disable=None):
             graph = build_graph(space, arch)
-            scores = cache.proxies(graph, seed=args.seed, batch=args.batch)
+            starts = [cache.proxies(graph, seed=args.seed + k, batch=args.batch) for k in range(args.starts)]
+            scores = {name: sum(start[name] for start in starts) / args.starts for name in NAMES}
             finite = {name: value if math.isfinite(value) else None for name, value in scores.items()}
             row = {"text": onnx_to_text(graph), "language": "onnx", "arch": json.dumps(arch), "group": group}
             found.append({**row, **numbers, **finite})
@@ -421,7 +429,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     computed, seconds = len(cache.found) - new, time.process_time() - started
     each = f", {seconds / computed:.2f} s of processor time each" if computed else ""
-    print(f"{args.out}: {len(found)} rows, {computed} networks computed{each}")
+    print(f"{args.out}: {len(found)} rows, {computed} initialisations computed{each}")
     return 0
 
 

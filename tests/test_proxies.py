@@ -209,15 +209,21 @@ def test_when_the_command_is_run_then_its_table_has_texts_numbers_and_proxies(tm
     out = tmp_path / "out.parquet"
     given = ["--task", "nasbench_macro", "--data-root", str(tmp_path), "--rows", "2", "--batch", "2", "--out", str(out)]
     assert main(given) == 0
-    assert "2 rows, 2 networks computed" in capsys.readouterr().out
+    assert "2 rows, 2 initialisations computed" in capsys.readouterr().out
     rows = pq.read_table(out).to_pylist()
     assert len(rows) == 2 and {*NAMES, "text", "language", "group", "params_count"} <= set(rows[0])
     for row in rows:
         at = archs.index(json.loads(row["arch"]))
         assert row["cifar10_test_accuracy_percent"] == numbers["mean_acc"][at] and "\nin 1 3 32 32\n" in row["text"]
         assert math.isfinite(row["synflow_log"])
-    assert main(given) == 0 and "0 networks computed" in capsys.readouterr().out
+    assert main(given) == 0 and "0 initialisations computed" in capsys.readouterr().out
     assert pq.read_table(out).to_pylist() == rows
+    # Of several initialisations the mean, those that are known not computed anew.
+    assert main([*given, "--starts", "2"]) == 0 and "2 initialisations computed" in capsys.readouterr().out
+    for row, one in zip(pq.read_table(out).to_pylist(), rows, strict=True):
+        other = proxies(build_graph("nasbench_macro", json.loads(row["arch"])), seed=1, batch=2)
+        assert row["jacov"] == pytest.approx((one["jacov"] + other["jacov"]) / 2, rel=1e-6)
+    assert main([*given, "--starts", "0"]) == 2
     assert main(["--task", "bhive_zen4", "--data-root", str(tmp_path), "--out", str(out)]) == 2
     assert main(["--task", "nowhere", "--data-root", str(tmp_path), "--out", str(out)]) == 2
     assert "unknown task 'nowhere'" in capsys.readouterr().err
