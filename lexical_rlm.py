@@ -27,6 +27,7 @@ rows left out.
 
 import math
 import re
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -540,7 +541,8 @@ class LexicalPath(nn.Module):
             tokens = row[keep]
             language = self._language(tokens)
             known = language in STRUCTURES
-            found.append(frozenset([language, *_WORD.findall(self.texts.text(tokens))] if known else ()))
+            spoken = [language, *_WORD.findall(self.texts.text(tokens))] if known else []
+            found.append(frozenset(map(sys.intern, spoken)))  # many texts, few words
         return found
 
     def chosen(self, scores: torch.Tensor, words: Sequence[frozenset[str]]) -> torch.Tensor:

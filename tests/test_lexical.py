@@ -867,6 +867,26 @@ def test_when_a_source_has_no_value_of_a_metric_then_the_others_keep_their_kinds
     assert model.lexical.settings.structured == {"t_ms": ("onnx fc in relu", "onnx fc gelu in")}
 
 
+def test_when_a_metric_has_a_template_then_the_others_rows_still_have_a_language(make_model, tokenizer, monkeypatch):
+    source = dialect_source(tokenizer, np.random.default_rng(0), "relu", -1)
+    two = dataclasses.replace(
+        source,
+        metrics=["a_ms", "t_ms"],
+        values=np.repeat(source.values, 2, 1),
+        codes=np.repeat(source.codes, 2, 1),
+        present=np.repeat(source.present, 2, 1),
+    )
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64))
+    model.lexical.read_vocabulary(token_texts(tokenizer))
+    model.config.metrics = [{"name": "a_ms", "template": "Time of: {text}"}, {"name": "t_ms"}]
+    mixture = Mixture([two], [1.0], tokenizer, 128, 2048, 2, 0, templates=model.config.templates)
+    for _ in range(2):  # once more for the second regressor
+        fit_lexical_path(model, [two], [], mixture)
+    assert model.lexical.settings.structured == {"t_ms": ("onnx",)}
+    assert correlation(two.lexical_scores[:, 1], two.values[:, 1]) > 0.9
+
+
 def test_when_texts_of_a_source_look_like_another_s_then_all_of_the_language_are_one_kind(
     make_model, tokenizer, monkeypatch
 ):

@@ -256,8 +256,7 @@ def _raw_features(
     """The path's features of every row, its n-grams not yet weighted and scaled, and what `LexicalPath.words` says of it."""
     # A metric's own template has no line that names the language.
     plain = np.array([metric not in (mixture.templates or {}) for metric in source.metrics], dtype=bool)
-    asked = np.argsort(~(source.present & plain), axis=1, kind="stable")[:, :1]
-    asked = np.where((source.present & plain).any(1)[:, None], asked, source.present.argmax(1)[:, None])
+    asked = (source.present * (1 + plain)).argmax(1)[:, None]
     items = [mixture.build(source, row, asked[row]).ids for row in range(len(source))]
     order = sorted(range(len(items)), key=lambda row: len(items[row]))
     blocks, words, start = [], [], 0
