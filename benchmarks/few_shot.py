@@ -1,6 +1,6 @@
 """Few-shot on NAS-Bench-201: accuracy from 39, 78, 256 and 1,000 trained architectures, latency on unseen devices from 20.
 
-    python -m code_rlm.data.proxies --task nasbench201 --data-root DATA --rows 600 --out proxies.parquet
+    python -m code_rlm.data.proxies --task nasbench201 --data-root DATA --rows 600 --starts 3 --out proxies.parquet
     python benchmarks/few_shot.py proxies.parquet --model checkpoints/default --devices fbnet --many nasbench201 \\
         --data-root DATA  # writes benchmarks/results/few_shot.md
 

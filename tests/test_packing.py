@@ -184,7 +184,8 @@ def test_when_a_path_has_learned_other_channels_then_they_are_not_lost(toy, tmp_
     )
     fitted.give(model)
     assert torch.equal(model.lexical.channel_embedding, one.lexical.channel_embedding.flip(0))
-    fewer = replace(fitted.settings, channels=fitted.settings.channels[:1], scales=fitted.settings.scales[:1])
+    settings = fitted.settings
+    fewer = replace(settings, channels=settings.channels[:1], scales=settings.scales[:1], errors=())
     with pytest.raises(TrainError, match="which the pack lacks"):
         FittedPath(fewer, {}).give(one)
 
