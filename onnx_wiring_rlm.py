@@ -259,6 +259,8 @@ def places(text):
         dict[str, float]: counts by name, see the module.
     """
     blocks, lines = _read(text)
+    if not lines:
+        return {}
     calls, inputs, caller = Counter(), Counter(), []
     for words in lines:
         for term in _parts(words)[1]:
@@ -276,7 +278,7 @@ def places(text):
         for name, number in run.algebra.counts(end).items():
             found[name] += number * times
         work = run.work
-    return dict(found) if lines else {}
+    return dict(found)
 
 
 def _read(text):

@@ -867,7 +867,7 @@ def test_when_a_source_has_no_value_of_a_metric_then_the_others_keep_their_kinds
     assert model.lexical.settings.structured == {"t_ms": ("onnx fc in relu", "onnx fc gelu in")}
 
 
-def test_when_a_metric_has_a_template_then_the_others_rows_still_have_a_language(make_model, tokenizer, monkeypatch):
+def test_when_a_metric_has_a_template_then_the_others_rows_still_have_a_language(make_model, tokenizer):
     source = dialect_source(tokenizer, np.random.default_rng(0), "relu", -1)
     two = dataclasses.replace(
         source,
@@ -962,6 +962,22 @@ def test_when_a_path_is_begun_anew_then_second_regressors_and_lost_experts_go(ma
         fit_lexical_path(changed, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
         assert changed.config.lexical["channels"] == ["other_bytes"] and changed.config.lexical["structured"] == {}
         assert changed.config.experts == {}
+
+
+def test_when_scores_change_and_no_rows_validate_them_then_the_expert_goes_and_that_is_said(make_model, tokenizer):
+    model, words, _ = fitted_to_both(make_model, tokenizer)
+    other = dataclasses.replace(words, metrics=["other_bytes"])
+    expert = {"spread": 0.1, "own_power": 0.5, "power": 0.5}
+    said = []
+    for source, left in ((other, ["t_ms"]), (words, [])):
+        model.config.experts = {"t_ms": expert}
+        fit_lexical_path(model, [source], [], Mixture([source], [1.0], tokenizer, 128, 2048, 1, 0), said.append)
+        assert list(model.config.experts) == left
+    assert [line for line in said if "the experts of t_ms go" in line] and "the experts" not in "".join(said[:1])
+    before = len(said)
+    model.config.experts = {"t_ms": expert}
+    fit_lexical_path(model, [words], [words], Mixture([words], [1.0], tokenizer, 128, 2048, 1, 0), said.append)
+    assert not any("the experts of" in line for line in said[before:])
 
 
 def test_when_a_value_has_no_score_on_the_earlier_scale_then_the_fit_stays_finite(make_model, tokenizer):

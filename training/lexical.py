@@ -133,6 +133,11 @@ def fit_lexical_path(
                 f"lexical path: {metric}{f' ({kind})' if kind else ''}, {len(values)} rows, {found.described}, cross-fitted "
                 f"Spearman {rho:.3f}"
             )
+    held = {metric for source in validation for metric in source.metrics}
+    if lost := sorted(set(model.config.experts or {}) & (set(scales) - held)):
+        say(
+            f"lexical path: the experts of {', '.join(lost)} go, which were fitted to other scores; no rows to fit new ones to"
+        )
     _widen(model, scales, fitted)
     settings = model.lexical.settings
     for each, one in fitted.items():
