@@ -189,10 +189,13 @@ class LexicalSettings:
     errors: tuple[float, ...] = ()
 
     def __post_init__(self):
+        for name, form, known in (("structured", "mapping", Mapping), ("errors", "list", (list, tuple))):
+            if not isinstance(getattr(self, name), known):
+                raise CheckpointError(f"lexical.{name} must be a {form}, got {getattr(self, name)!r:.200}.")
         # Configs are written in this order. A single kind may stand by itself.
         structured = {
             name: (kinds,) if isinstance(kinds, str) else tuple(kinds) if isinstance(kinds, (list, tuple)) else (kinds,)
-            for name, kinds in sorted(dict(self.structured).items())
+            for name, kinds in sorted(self.structured.items())
         }
         object.__setattr__(self, "structured", structured)
         strange = [

@@ -964,6 +964,24 @@ def test_when_a_path_is_begun_anew_then_second_regressors_and_lost_experts_go(ma
         assert changed.config.experts == {}
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"structured": ["onnx"]}, "structured must be a mapping"),
+        ({"errors": 0.5}, "errors must be a list"),
+        ({"errors": [0.5]}, "errors must be a number of at least 0 for each of 2 regressors"),
+        ({"errors": [0.5, -1.0]}, "errors must be a number of at least 0"),
+        ({"errors": [0.5, "much"]}, "errors must be a number of at least 0"),
+    ],
+)
+def test_when_kinds_or_errors_are_malformed_then_the_error_says_so(settings, changes, message):
+    known = {**settings.to_dict(), "channels": ["a_ms"], "scales": [None], "structure_buckets": 8, "vocabulary": 9}
+    one = LexicalSettings.from_dict({**known, "structured": {"a_ms": "onnx"}, "errors": [0.0, 0.5]})
+    assert LexicalSettings.from_dict(json.loads(json.dumps(one.to_dict()))) == one and one.errors == (0.0, 0.5)
+    with pytest.raises(CheckpointError, match=message):
+        LexicalSettings.from_dict({**known, "structured": {"a_ms": "onnx"}, **changes})
+
+
 def test_when_scores_change_and_no_rows_validate_them_then_the_expert_goes_and_that_is_said(make_model, tokenizer):
     model, words, _ = fitted_to_both(make_model, tokenizer)
     other = dataclasses.replace(words, metrics=["other_bytes"])

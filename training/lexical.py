@@ -372,13 +372,13 @@ def _widen(
     structured = {name: kinds for name, kinds in old.settings.structured.items() if name in known}
     for name, kind in fitted:
         # What is fitted now takes the place of all that were fitted to some of its texts, and speaks after the others.
-        stay = [
+        others = [
             each
             for each in structured.pop(name, ())
             if kind and each != kind and ((name, each) in fitted or not of_kind(kind, frozenset(each.split())))
         ]
         if kind:
-            structured[name] = (*stay, kind)
+            structured[name] = (*others, kind)
     settings = replace(
         old.settings,
         channels=tuple(known),
