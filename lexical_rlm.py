@@ -21,8 +21,8 @@ Features of one text, all computed from its token ids behind the first line (whi
 
 A channel's score is a linear function of these features, on a scale of its own (`ScoreScale`). With `trees` it is that plus
 boosted regression trees on the counts of some n-grams, on numbers, lengths and structure (`training/forest.py`), and with
-`perceptron_columns` a small network on what the trees ask for most (`perceptron_rlm.py`), each weighted by what it is worth on
-rows left out.
+`perceptron_columns` small networks on what the trees ask for most (`perceptron_rlm.py`), which several channels may share, each
+weighted by what it is worth on rows left out.
 """
 
 import math
@@ -154,12 +154,12 @@ class LexicalSettings:
         tree_grams: How many n-gram buckets a channel's trees can look at, those whose counts differ most among its texts.
         tree_numbers: How many places of the code's and its names' numbers they can look at, chosen likewise.
         scales: For each channel what its scores stand for; none for channels that nothing was fitted to yet.
-        perceptron_columns: The most features that a regressor's perceptrons read, those that its trees ask for most; 0: none.
-        perceptron_count: How many perceptrons of a regressor answer together, each begun at random.
+        perceptron_columns: The most features that perceptrons read, those that their regressors' trees ask for most; 0: none.
+        perceptron_count: How many perceptrons answer together, each begun at random.
         structured: Channels that have further regressors, each for texts of one kind: a language of `STRUCTURES`, or that and
             words that such a text has, with spaces between. The last that suits a text tells its score. They came later than
             the first regressor, whose scores of all other texts the decoder knows.
-        perceptrons: Whose each perceptron is, of `regressors`.
+        perceptrons: Which of `regressors` each perceptron answers, in the order of its outputs.
         errors: Of each of `regressors`, how far its scores were from those of rows left out: the scale of the logistic
             distribution that has their median distance; 0 where nobody knows.
     """
@@ -185,7 +185,7 @@ class LexicalSettings:
     perceptron_count: int = 1
     scales: tuple[ScoreScale | None, ...] = ()
     structured: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    perceptrons: tuple[tuple[str, str | None], ...] = ()
+    perceptrons: tuple[tuple[tuple[str, str | None], ...], ...] = ()
     errors: tuple[float, ...] = ()
 
     def __post_init__(self):
@@ -245,16 +245,21 @@ class LexicalSettings:
                     f"lexical.{name} must be a whole number of at least {least}, got {getattr(self, name)!r}."
                 )
         try:
-            object.__setattr__(self, "perceptrons", tuple(map(tuple, self.perceptrons)))
-        except TypeError:
-            raise CheckpointError(f"lexical.perceptrons must be a list of pairs, got {self.perceptrons!r}.") from None
-        strange = [each for each in self.perceptrons if each not in self.regressors]
+            object.__setattr__(self, "perceptrons", tuple(map(_answered, self.perceptrons)))
+        except (TypeError, ValueError):
+            raise CheckpointError(
+                f"lexical.perceptrons must be a list of lists of regressors, got {self.perceptrons!r:.200}."
+            ) from None
+        strange = [
+            each
+            for each in self.perceptrons
+            if not set(each) <= set(self.regressors) or len(set(each)) < max(len(each), 1)
+        ]
         if strange or (self.perceptrons and not (self.perceptron_columns and self.trees)):
             raise CheckpointError(
-                f"lexical.perceptrons names regressors of {self.regressors} and needs perceptron_columns and trees, got "
-                f"{self.perceptrons}."
+                f"Each of lexical.perceptrons names some of the regressors {self.regressors}, each once, and needs "
+                f"perceptron_columns and trees, got {self.perceptrons!r:.200}."
             )
-
         errors = tuple(self.errors) or (0.0,) * len(self.regressors)
         object.__setattr__(self, "errors", errors)
         if len(errors) != len(self.regressors) or not all(
@@ -279,7 +284,7 @@ class LexicalSettings:
             **plain,
             "scales": [None if scale is None else scale.to_dict() for scale in self.scales],
             "structured": {name: list(kinds) for name, kinds in self.structured.items()},
-            "perceptrons": [list(each) for each in self.perceptrons],
+            "perceptrons": [[list(regressor) for regressor in each] for each in self.perceptrons],
         }
 
     def scale_of(self, channel: str) -> ScoreScale | None:
@@ -319,6 +324,15 @@ class LexicalSettings:
     def size(self) -> int:
         """Number of features."""
         return sum(self.parts.values())
+
+
+def _answered(perceptron: Sequence) -> tuple[tuple[str, str | None], ...]:
+    """The regressors that a perceptron answers. One that answers a single one may stand as that."""
+    single = isinstance(perceptron, (list, tuple)) and len(perceptron) > 0 and isinstance(perceptron[0], str)
+    found = tuple((name, kind) for name, kind in ([perceptron] if single else perceptron))
+    if not all(isinstance(name, str) and isinstance(kind, (str, type(None))) for name, kind in found):
+        raise TypeError("names and kinds are strings")
+    return found
 
 
 class TokenTexts(nn.Module):
@@ -381,7 +395,7 @@ class LexicalPath(nn.Module):
             for name in ("tree_threshold", "tree_value"):
                 self.register_buffer(name, torch.zeros(shape))
         if settings.perceptron_columns:
-            self.perceptrons = Perceptrons(len(settings.perceptrons), settings.perceptron_columns)
+            self.perceptrons = Perceptrons([len(each) for each in settings.perceptrons], settings.perceptron_columns)
         self.channel_embedding = nn.Parameter(torch.zeros(channels, memory_size))
         self.score_proj = nn.Linear(_KNOTS + 1, memory_size, bias=False)
 
@@ -580,7 +594,8 @@ class LexicalPath(nn.Module):
         means nothing."""
         found = self._grown(raw, asked)
         if self.settings.perceptrons:
-            place = torch.tensor([self.settings.regressors.index(each) for each in self.settings.perceptrons])
+            numbers = {regressor: number for number, regressor in enumerate(self.settings.regressors)}
+            place = torch.tensor([numbers[regressor] for each in self.settings.perceptrons for regressor in each])
             found.index_add_(1, place.to(found.device), self.perceptrons(raw))
         return found
 

@@ -24,6 +24,7 @@ from code_rlm.training.forest import Forest
 from code_rlm.training.lexical import fit_lexical_path, settings_for, token_texts
 from code_rlm.training.models import build_model
 from code_rlm.training.options import TrainError, TrainOptions
+from code_rlm.training.perceptron import _Network
 from code_rlm.x86_chains_rlm import chains
 
 SMALL = {"buckets": 128, "number_buckets": 8}
@@ -606,7 +607,7 @@ def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints
         fit_lexical_path(model, [train], [held_out], mixture, said.append)
         found[columns] = correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0])
     assert found[20] > 0.99 and 1 - found[20] < 0.5 * (1 - found[0])
-    assert model.lexical.settings.perceptrons == (("t_ms", None),) and ", perceptrons 0." in said[0]
+    assert model.lexical.settings.perceptrons == ((("t_ms", None),),) and ", perceptrons 0." in said[0]
     # Scores of the training rows are by perceptrons that have not seen them, and as good as on new rows.
     assert 0.9 < correlation(train.lexical_scores[:, 0], train.values[:, 0]) < 0.9999
     batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
@@ -636,7 +637,7 @@ def test_when_several_perceptrons_answer_together_then_the_path_says_their_mean(
     model = make_model(max_input_tokens=128)
     model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20, perceptron_count=3))
     fit_lexical_path(model, [train], [held_out], mixture)
-    assert model.lexical.settings.perceptrons == (("t_ms", None),) * 3
+    assert model.lexical.settings.perceptrons == ((("t_ms", None),),) * 3
     batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
     raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
     own, grown = model.lexical.perceptrons(raw), model.lexical.further(raw)[:, 0]
@@ -657,9 +658,108 @@ def test_when_several_perceptrons_answer_together_then_the_path_says_their_mean(
     )
     other, fewer = dataclasses.replace(train, metrics=["other_bytes"]), build_model(options, tokenizer, [])
     fit_lexical_path(fewer, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert fewer.lexical.settings.perceptrons == (*[("t_ms", None)] * 3, *[("other_bytes", None)] * 2)
+    assert fewer.lexical.settings.perceptrons == (*[(("t_ms", None),)] * 3, *[(("other_bytes", None),)] * 2)
     fit_lexical_path(fewer, [train], [], mixture)
-    assert fewer.lexical.settings.perceptrons == (*[("other_bytes", None)] * 2, *[("t_ms", None)] * 2)
+    assert fewer.lexical.settings.perceptrons == (*[(("other_bytes", None),)] * 2, *[(("t_ms", None),)] * 2)
+
+
+def answered(source, rng, metrics, noise=0.05, missing=None):
+    """The rows of a smooth source with other metrics: noisy multiples of its own, or of its inverse where called `inverse`.
+
+    Args:
+        missing: Rows that lack a metric, by its name.
+    """
+    exact = np.log(source.values[:, 0])
+    columns = [
+        np.exp((-1 if "inverse" in name else 1) * exact + noise * rng.normal(size=len(exact))) for name in metrics
+    ]
+    values = np.stack(columns, 1)
+    for name, rows in (missing or {}).items():
+        values[rows, metrics.index(name)] = np.nan
+    own = {"codes": np.repeat(source.codes, len(metrics), 1), "values": values, "present": np.isfinite(values)}
+    return dataclasses.replace(source, metrics=list(metrics), **own)
+
+
+def off(model, source, metric):
+    """How far a source's scores are from those of its values, on average."""
+    column, channel = source.metrics.index(metric), model.lexical.settings.channels.index(metric)
+    rows = source.present[:, column]
+    truth = model.lexical.settings.scale_of(metric).score(source.values[rows, column])
+    return float(np.abs(source.lexical_scores[rows, channel] - truth).mean())
+
+
+def test_when_metrics_rank_texts_alike_then_they_share_perceptrons_and_learn_of_each_other(
+    make_model, tokenizer, tmp_path
+):
+    rng = np.random.default_rng(0)
+    few = {"a_ms": np.flatnonzero(np.arange(300) % 6 != 0)}  # of a few rows are known, of b all
+    train = answered(smooth_source(tokenizer, rng), rng, ["a_ms", "inverse_ms", "b_ms"], missing=few)
+    second = answered(
+        smooth_source(tokenizer, rng, 60), rng, ["b_ms", "a_ms", "inverse_ms"], missing={"a_ms": range(12, 60)}
+    )
+    second.groups = [f"second {group}" for group in second.groups]
+    held_out = answered(smooth_source(tokenizer, rng, 100), rng, ["inverse_ms", "b_ms", "a_ms"], noise=0.0)
+    mixture = Mixture([train, second], [0.5, 0.5], tokenizer, 128, 2048, 3, 0)
+    errors, cross_fitted = {}, {}
+    for alike in (2.0, None):  # nothing is alike; as it is
+        with pytest.MonkeyPatch.context() as patch:
+            if alike:
+                patch.setattr("code_rlm.training.lexical.ALIKE", alike)
+            model = make_model(max_input_tokens=128)
+            model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20, perceptron_count=2))
+            fit_lexical_path(model, [train, second], [held_out], mixture)
+        errors[alike] = {name: off(model, held_out, name) for name in train.metrics}
+        cross_fitted[alike] = {name: max(off(model, train, name), off(model, second, name)) for name in train.metrics}
+    assert model.lexical.settings.channels == ("a_ms", "inverse_ms", "b_ms")
+    pair, alone = (("a_ms", None), ("b_ms", None)), (("inverse_ms", None),)
+    assert model.lexical.settings.perceptrons == (pair, pair, alone, alone)
+    assert errors[None]["a_ms"] < 0.8 * errors[2.0]["a_ms"], (errors, cross_fitted)
+    assert cross_fitted[None]["a_ms"] < cross_fitted[2.0]["a_ms"]
+    assert all(error < 0.2 for found in (errors[None], cross_fitted[None]) for error in found.values())
+    # What speaks alone is as it was.
+    assert errors[None]["inverse_ms"] == pytest.approx(errors[2.0]["inverse_ms"], abs=1e-6)
+    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
+    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
+    # A checkpoint keeps them, and a new fit of one of the two leaves the other alone.
+    for each in (model, tokenizer):
+        each.save_pretrained(tmp_path / "base")
+    loaded = code_rlm.load(tmp_path / "base")[0]
+    assert torch.equal(loaded.lexical.scores(batch["input_ids"], batch["attention_mask"]), scores)
+    anew = answered(smooth_source(tokenizer, rng), rng, ["a_ms"])
+    fit_lexical_path(loaded, [anew], [], Mixture([anew], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert loaded.lexical.settings.perceptrons[:2] == ((("b_ms", None),),) * 2
+    again = loaded.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert torch.allclose(again[:, 1:], scores[:, 1:], atol=1e-6) and not torch.allclose(again[:, 0], scores[:, 0])
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_when_all_rows_of_a_metric_are_one_group_then_others_perceptrons_do_not_speak_for_it_unheard(
+    make_model, tokenizer, seed
+):
+    rng = np.random.default_rng(seed)
+    train = answered(smooth_source(tokenizer, rng), rng, ["a_ms", "b_ms"], missing={"b_ms": np.arange(80, 300)})
+    train.groups = ["family" if row < 80 else group for row, group in enumerate(train.groups)]
+    held_out = answered(smooth_source(tokenizer, rng, 100), rng, ["a_ms", "b_ms"], noise=0.0)
+    model = make_model(max_input_tokens=128)
+    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20))
+    fit_lexical_path(model, [train], [held_out], Mixture([train], [1.0], tokenizer, 128, 2048, 2, 0))
+    assert off(model, held_out, "b_ms") < 0.6 and off(model, held_out, "a_ms") < 0.2
+
+
+def test_when_there_are_more_rows_than_are_learned_from_then_a_rare_metric_keeps_its_own(monkeypatch):
+    monkeypatch.setattr("code_rlm.training.perceptron.MOST_ROWS", 40)
+    rng = np.random.default_rng(0)
+    x = sparse.csr_matrix(rng.normal(size=(2000, 6)))
+    y = np.stack([x.toarray()[:, 0]] * 2, 1)
+    y[50:, 1] = np.nan
+    seen = []
+    monkeypatch.setattr(
+        "code_rlm.training.perceptron._Network._train", lambda self, dense, y: seen.append(y.isfinite().sum(0).tolist())
+    )
+    network = _Network.to(x, y, np.ones(2000, bool), np.arange(6), 0)
+    assert network.told.tolist() == [True, True] and seen[0][1] >= 40 and seen[0][0] >= 79
+    assert _Network.to(x, y, np.arange(2000) >= 50, np.arange(6), 0).told.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("groups", [1, 2, 5])
@@ -690,18 +790,24 @@ def test_when_a_checkpoint_is_kept_in_bfloat16_then_perceptrons_say_nearly_the_s
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"perceptrons": [["b_ms", None]]}, "perceptrons names regressors of"),
-        ({"perceptrons": [["a_ms", "onnx"]]}, "perceptrons names regressors of"),
+        ({"perceptrons": [["b_ms", None]]}, "names some of the regressors"),
+        ({"perceptrons": [["a_ms", "onnx"]]}, "names some of the regressors"),
         ({"perceptrons": [["a_ms", None]], "perceptron_columns": 0}, "needs perceptron_columns and trees"),
         ({"perceptrons": [["a_ms", None]], "trees": 0}, "needs perceptron_columns and trees"),
-        ({"perceptrons": 3}, "must be a list of pairs"),
+        ({"perceptrons": [[["a_ms", None], ["a_ms", None]]]}, "each once"),
+        ({"perceptrons": [[]]}, "names some of the regressors"),
+        ({"perceptrons": 3}, "must be a list of lists of regressors"),
+        ({"perceptrons": ["a_ms"]}, "must be a list of lists of regressors"),
+        ({"perceptrons": [[["a_ms"]]]}, "must be a list of lists of regressors"),
+        ({"perceptrons": [[[["a_ms"], None]]]}, "must be a list of lists of regressors"),
         ({"perceptron_columns": -1}, "perceptron_columns must be a whole number"),
         ({"perceptron_count": 0}, "perceptron_count must be a whole number"),
     ],
 )
 def test_when_a_perceptron_has_no_regressor_or_no_columns_then_the_error_says_so(settings, changes, message):
     known = {**settings.to_dict(), "channels": ["a_ms"], "scales": [None], "trees": 3, "perceptron_columns": 4}
-    one = LexicalSettings.from_dict({**known, "perceptrons": [["a_ms", None]]})
+    one = LexicalSettings.from_dict({**known, "perceptrons": [[["a_ms", None]]]})
+    assert one == LexicalSettings.from_dict({**known, "perceptrons": [["a_ms", None]]})  # one may stand by itself
     assert LexicalSettings.from_dict(json.loads(json.dumps(one.to_dict()))) == one
     with pytest.raises(CheckpointError, match=message):
         LexicalSettings.from_dict({**known, **changes})

@@ -64,8 +64,8 @@ class Forest:
         """What the trees that have not seen a fold say of rows `(rows,)`."""
         return _predict(self.by_fold[number], self._dense(x))
 
-    def asked_for(self, left_out: int | None = None) -> np.ndarray:
-        """The features that the trees ask for, those first that their splits gain most by, int `(features,)`.
+    def asked_for(self, left_out: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The features that the trees ask for, those first that their splits gain most by, int `(features,)`, and the gains.
 
         Args:
             left_out: Of the trees that have not seen this fold.
@@ -77,7 +77,8 @@ class Forest:
             # The first trees gain most; the root lets the later ones, which tell close calls, have a say.
             np.add.at(gains, inner["feature_idx"], np.sqrt(np.maximum(inner["gain"], 0)))
         order = np.argsort(-gains, kind="stable")
-        return self.columns[order[gains[order] > 0]]
+        order = order[gains[order] > 0]
+        return self.columns[order], gains[order]
 
     def write(self, path: LexicalPath, regressor: int, weight: float) -> None:
         """Puts the trees, weighted, into a path's place for a regressor's; their common start goes into its bias."""

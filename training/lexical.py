@@ -11,7 +11,7 @@ teach it to trust them too far. Validation rows and everything after training ge
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sparse
@@ -27,14 +27,16 @@ from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.forest import FOLDS, Forest
-from code_rlm.training.perceptron import Perceptrons
+from code_rlm.training.perceptron import Answer, Perceptrons
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no channel
 _MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
 _BATCH_TOKENS = 65_536
+ALIKE = 0.9  # rank correlation from which on metrics share perceptrons
 KIND_ROWS = 1000  # of a source, to be a kind of texts by itself
 _NEARLY_ALL = 0.999
+Regressor = tuple[str, str | None]  # one of LexicalSettings.regressors
 _FAR = 8.0  # no score lies farther out: on the scale of an earlier fit a value of 0 may have none
 
 
@@ -79,7 +81,8 @@ def fit_lexical_path(
     Channels that the model already has for other metrics stay as they are; the inverse document frequencies are computed
     with the first fit and kept. A channel that is there already and is fitted anew to texts of one language whose structure is
     read gets a second regressor for these: of all other texts the decoder knows the scores of the first. Sources whose texts
-    can be told from those of all others by their words get a regressor each, for texts with these words.
+    can be told from those of all others by their words get a regressor each, for texts with these words. Metrics of the same
+    texts that rank these alike share perceptrons.
 
     Args:
         model: Its config has `lexical`; the path is widened by channels for metrics that it does not know.
@@ -103,12 +106,12 @@ def fit_lexical_path(
     idf = model.lexical.idf.double().numpy()
     features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
     folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
-    fitted: dict[tuple[str, str | None], _Fitted] = {}
+    asked: dict[Regressor, Sequence[_Part]] = {}
     scales: dict[str, ScoreScale] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
-        parts = [(s, *_usable(s, metric)) for s in train if metric in s.metrics]
-        target = np.concatenate([values for _, _, values in parts])
-        parts = [part for part in parts if len(part[1])]
+        parts = [_Part(s, *_usable(s, metric)) for s in train if metric in s.metrics]
+        target = np.concatenate([part.values for part in parts])
+        parts = [part for part in parts if len(part.rows)]
         if len(target) < LEAST_ROWS or np.ptp(target) == 0:
             say(f"lexical path: {metric} has {len(target)} usable rows, no channel")
             continue
@@ -117,22 +120,32 @@ def fit_lexical_path(
         language = None if templated else _own_language(model.lexical.settings, metric, parts)
         known = model.lexical.settings.scale_of(metric) if language else None
         scales[metric] = known or ScoreScale.normal(target)
-        for kind, chosen in _kinds(language, parts, train, words).items():
-            values = np.concatenate([values for _, _, values in chosen])
-            found = _Fitted.to(
-                sparse.vstack([features[id(s)][index] for s, index, _ in chosen]).tocsr(),
-                sparse.vstack([rows[id(s)][index] for s, index, _ in chosen]).tocsr(),
-                scales[metric].score(values),
-                np.concatenate([folds[id(s)][index] for s, index, _ in chosen]),
-                np.concatenate([np.array(s.groups)[index] for s, index, _ in chosen]),
-                model.lexical.settings,
+        asked |= {(metric, kind): chosen for kind, chosen in _kinds(language, parts, train, words).items()}
+    fitted: dict[Regressor, _Fitted] = {}
+    for sources, regressors in _of_the_same_texts(asked):
+        y = np.full((sum(map(len, sources)), len(regressors)), np.nan)
+        starts = np.cumsum([0, *map(len, sources[:-1])])
+        for number, (metric, kind) in enumerate(regressors):
+            for start, part in zip(starts, asked[metric, kind], strict=True):
+                y[start + part.rows, number] = np.clip(scales[metric].score(part.values), -_FAR, _FAR)
+        x, counts = (sparse.vstack([table[id(s)] for s in sources]).tocsr() for table in (features, rows))
+        fold = np.concatenate([folds[id(s)] for s in sources])
+        groups = np.concatenate([np.array(s.groups) for s in sources])
+        for alike in _alike(y) if model.lexical.settings.perceptron_columns else [[n] for n in range(y.shape[1])]:
+            keep = np.isfinite(y[:, alike]).any(1)
+            found = _fit_together(
+                x[keep], counts[keep], y[keep][:, alike], fold[keep], groups[keep], model.lexical.settings
             )
-            fitted[metric, kind] = found
-            rho = spearmanr(found.found, values).statistic
-            say(
-                f"lexical path: {metric}{f' ({kind})' if kind else ''}, {len(values)} rows, {found.described}, cross-fitted "
-                f"Spearman {rho:.3f}"
-            )
+            for number, one in zip(alike, found, strict=True):
+                metric, kind = regressors[number]
+                fitted[metric, kind] = one
+                values = np.concatenate([part.values for part in asked[metric, kind]])
+                rho = spearmanr(one.found, values).statistic
+                say(
+                    f"lexical path: {metric}{f' ({kind})' if kind else ''}, {len(values)} rows, {one.described}, "
+                    f"cross-fitted Spearman {rho:.3f}"
+                )
+    fitted = {each: fitted[each] for each in asked}
     held = {metric for source in validation for metric in source.metrics}
     if lost := sorted(set(model.config.experts or {}) & (set(scales) - held)):
         say(
@@ -145,7 +158,13 @@ def fit_lexical_path(
         model.lexical.weight.data[:, column] = torch.from_numpy(one.weight).float()
         model.lexical.bias.data[column] = one.bias
         for voice, worth in one.voices:
-            voice.write(model.lexical, column, worth)
+            if isinstance(voice, Forest):
+                voice.write(model.lexical, column, worth)
+    first = len(settings.perceptrons) - sum(len(perceptrons.whole) for perceptrons, _ in _sharing(fitted))
+    for perceptrons, answers in _sharing(fitted):
+        places = [(settings.regressors.index(each), metric, worth) for each, metric, worth in answers]
+        perceptrons.write(model.lexical, first, places)
+        first += len(perceptrons.whole)
     weight, bias = model.lexical.weight.double().numpy(), model.lexical.bias.double().numpy()
     for source in (*train, *validation):
         scores = (features[id(source)] @ weight + bias).astype(np.float32)
@@ -160,6 +179,21 @@ def fit_lexical_path(
                 index = np.flatnonzero(own & (folds[id(source)] == number))
                 scores = one.left_out(number, x[index], rows[id(source)][index])
                 source.lexical_scores[index, settings.channels.index(metric)] = scores
+
+
+@dataclass
+class _Part:
+    """Rows of a source that have a metric.
+
+    Attributes:
+        source: The source.
+        rows: Which, int `(rows,)`.
+        values: The metric's `(rows,)`.
+    """
+
+    source: Source
+    rows: np.ndarray
+    values: np.ndarray
 
 
 @dataclass
@@ -181,27 +215,25 @@ class _Fitted:
     found: np.ndarray
     error: float
     described: str
-    voices: list[tuple[Forest | Perceptrons, float]] = field(default_factory=list)
+    voices: list[tuple[Forest | Answer, float]]
 
     @classmethod
     def to(
         cls,
         x: sparse.csr_matrix,
-        counts: sparse.csr_matrix,
         y: np.ndarray,
         fold: np.ndarray,
         groups: np.ndarray,
-        settings: LexicalSettings,
+        buckets: int,
+        voices: Sequence[Forest | Answer],
     ) -> "_Fitted":
-        """Fits all voices to features `(rows, size)`, as they are and raw, and scores `(rows,)`, and weighs them."""
-        y = np.clip(y, -_FAR, _FAR)
-        ridge = _Ridge(x, y, settings.buckets)
+        """Fits the ridge to features `(rows, size)` and scores `(rows,)`, and weighs it and all others."""
+        ridge = _Ridge(x, y, buckets)
         penalty, by_fold, found = ridge.cross_fit(fold)
         weight, bias = ridge.fit(np.ones(len(y), bool), penalty)
         described = f"penalty {penalty:g}"
-        if not settings.trees:
-            return cls(weight, bias, by_fold, found, _typical(found - y, groups), described)
-        voices = _voices(counts, y, fold, settings)
+        if not voices:
+            return cls(weight, bias, by_fold, found, _typical(found - y, groups), described, [])
         said = np.stack([found, *(voice.found for voice in voices)], 1)
         # A group weighs the same whatever its rows: one large group that none can tell would decide alone.
         share = np.sqrt(equal_weights(groups))
@@ -218,26 +250,83 @@ class _Fitted:
             [(voice, share) for voice, share in zip(voices, worth, strict=True) if share > 0],
         )
 
-    @property
-    def perceptrons(self) -> int:
-        """How many perceptrons have a say."""
-        return sum(len(voice.whole) for voice, _ in self.voices if isinstance(voice, Perceptrons))
-
     def left_out(self, number: int, x: sparse.csr_matrix, counts: sparse.csr_matrix) -> np.ndarray:
         """Scores by all that have not seen a fold, of features `x` and raw ones `counts`, `(rows,)`."""
         weight, bias = self.by_fold[number]
         return x @ weight + bias + sum(worth * voice.left_out(number, counts) for voice, worth in self.voices)
 
 
-def _voices(
-    counts: sparse.csr_matrix, y: np.ndarray, fold: np.ndarray, settings: LexicalSettings
-) -> list[Forest | Perceptrons]:
-    """What speaks beside the ridge, fitted to raw features `(rows, size)` and scores `(rows,)`."""
-    forest = Forest(counts, y, fold, settings)
-    if not settings.perceptron_columns:
-        return [forest]
-    perceptrons = Perceptrons(counts, y, fold, forest, settings.perceptron_columns, settings.perceptron_count)
-    return [forest, perceptrons] if perceptrons.whole else [forest]
+def _of_the_same_texts(asked: Mapping[Regressor, Sequence[_Part]]) -> list[tuple[list[Source], list[Regressor]]]:
+    """The regressors to fit, those together that are fitted to texts of the same sources, behind these."""
+    found: dict[tuple, tuple[list[Source], list[Regressor]]] = {}
+    for (metric, kind), parts in asked.items():
+        sources = [part.source for part in parts]
+        found.setdefault((kind, *map(id, sources)), (sources, []))[1].append((metric, kind))
+    return list(found.values())
+
+
+def _alike(y: np.ndarray) -> list[list[int]]:
+    """Metrics that rank texts alike, each with all others of its set, for scores `(rows, metrics)`, NaN where there is none."""
+    found: list[list[int]] = []
+    for metric in range(y.shape[1]):
+        for those in found:
+            if all(_ranked_alike(y[:, metric], y[:, other]) for other in those):
+                those.append(metric)
+                break
+        else:
+            found.append([metric])
+    return found
+
+
+def _ranked_alike(one: np.ndarray, other: np.ndarray) -> bool:
+    both = np.isfinite(one) & np.isfinite(other)
+    if both.sum() < LEAST_ROWS or not np.ptp(one[both]) or not np.ptp(other[both]):
+        return False
+    return spearmanr(one[both], other[both]).statistic >= ALIKE
+
+
+def _fit_together(
+    x: sparse.csr_matrix,
+    counts: sparse.csr_matrix,
+    y: np.ndarray,
+    fold: np.ndarray,
+    groups: np.ndarray,
+    settings: LexicalSettings,
+) -> list[_Fitted]:
+    """Fits all voices to metrics of the same texts that share perceptrons, and weighs them for each.
+
+    Args:
+        x, counts: Features of the texts, as they are and raw, `(rows, size)`.
+        y: Scores, NaN where a text has none, `(rows, metrics)`.
+        fold, groups: Of each text `(rows,)`.
+    """
+    having = [np.flatnonzero(np.isfinite(own)) for own in y.T]
+    voices: list[list[Forest | Answer]] = [[] for _ in having]
+    if settings.trees:
+        forests = [Forest(counts[rows], y[rows, m], fold[rows], settings) for m, rows in enumerate(having)]
+        voices = [[forest] for forest in forests]
+        if settings.perceptron_columns:
+            perceptrons = Perceptrons(counts, y, fold, forests, settings.perceptron_columns, settings.perceptron_count)
+            for metric, rows in enumerate(having):
+                answer = perceptrons.answer(metric, rows)
+                voices[metric] += [] if answer is None else [answer]
+    return [
+        _Fitted.to(x[rows], y[rows, metric], fold[rows], groups[rows], settings.buckets, voices[metric])
+        for metric, rows in enumerate(having)
+    ]
+
+
+def _sharing(
+    fitted: Mapping[Regressor, _Fitted],
+) -> list[tuple[Perceptrons, list[tuple[Regressor, int, float]]]]:
+    """The perceptrons that have a say, with the regressors they speak for, which of their metrics each is, its worth."""
+    found: dict[int, tuple[Perceptrons, list]] = {}
+    for each, one in fitted.items():
+        for voice, worth in one.voices:
+            if isinstance(voice, Answer):
+                answers = found.setdefault(id(voice.perceptrons), (voice.perceptrons, []))[1]
+                answers.append((each, voice.metric, worth))
+    return list(found.values())
 
 
 def logistic_scale(distances: np.ndarray, weights: np.ndarray | None = None) -> float:
@@ -251,7 +340,7 @@ def _typical(errors: np.ndarray, groups: np.ndarray) -> float:
     return max(logistic_scale(np.abs(errors), equal_weights(groups)), 1e-4)
 
 
-def _described(voice: Forest | Perceptrons) -> str:
+def _described(voice: Forest | Answer) -> str:
     return f"{voice.trees} trees" if isinstance(voice, Forest) else "perceptrons"
 
 
@@ -319,17 +408,17 @@ def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return index, source.values[index, source.metrics.index(metric)]
 
 
-def _own_language(settings: LexicalSettings, metric: str, parts: Sequence[tuple]) -> str | None:
+def _own_language(settings: LexicalSettings, metric: str, parts: Sequence[_Part]) -> str | None:
     """The language of all rows of a metric, if its structure is read and the metric has a regressor already; else None."""
-    found = {source.languages[row] for source, index, _ in parts for row in index}
+    found = {part.source.languages[row] for part in parts for row in part.rows}
     earlier = metric in settings.channels and settings.scale_of(metric) is not None
     own = earlier and settings.reads_structure and len(found) == 1 and found <= set(STRUCTURES)
     return found.pop() if own else None
 
 
 def _kinds(
-    language: str | None, parts: Sequence[tuple], train: Sequence[Source], words: Mapping[int, Sequence[frozenset[str]]]
-) -> dict[str | None, Sequence[tuple]]:
+    language: str | None, parts: Sequence[_Part], train: Sequence[Source], words: Mapping[int, Sequence[frozenset[str]]]
+) -> dict[str | None, Sequence[_Part]]:
     """The kinds of texts that a metric gets regressors for, and the rows that each is fitted to.
 
     A source of many rows is a kind of its own if its texts can be told from those of all others: they have some words all in
@@ -338,18 +427,24 @@ def _kinds(
 
     Args:
         language: Of all texts of the metric, None if it is to have a single regressor.
-        parts: Sources of the metric, the rows that have it, and its values.
+        parts: The rows that have the metric.
         train: All sources.
         words: Of every source's texts, by its id.
     """
-    found: dict[str | None, Sequence[tuple]] = {}
+    found: dict[str | None, Sequence[_Part]] = {}
     for part in parts if language else ():
-        own = [words[id(part[0])][row] for row in part[1]]
+        own = [words[id(part.source)][row] for row in part.rows]
         counts = Counter(word for each in own for word in each)
         common = sorted(word for word, count in counts.items() if count >= _NEARLY_ALL * len(own))
         kind = " ".join([language, *(word for word in common if word != language)])
-        others = [[of_kind(kind, each) for each in words[id(s)] if language in each] for s in train if s is not part[0]]
-        if len(own) >= KIND_ROWS and np.ptp(part[2]) > 0 and all(sum(o) <= (1 - _NEARLY_ALL) * len(o) for o in others):
+        others = [
+            [of_kind(kind, each) for each in words[id(s)] if language in each] for s in train if s is not part.source
+        ]
+        if (
+            len(own) >= KIND_ROWS
+            and np.ptp(part.values) > 0
+            and all(sum(o) <= (1 - _NEARLY_ALL) * len(o) for o in others)
+        ):
             found[kind] = [part]
     return found if len(found) == len(parts) else {language: parts}
 
@@ -357,7 +452,7 @@ def _kinds(
 def _widen(
     model: RLMForConditionalGeneration,
     scales: Mapping[str, ScoreScale],
-    fitted: Mapping[tuple[str, str | None], _Fitted],
+    fitted: Mapping[Regressor, _Fitted],
 ) -> None:
     """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for.
 
@@ -388,16 +483,16 @@ def _widen(
         errors=(),
     )
     before = old.settings.regressors
-    stay = [
-        number
-        for number, each in enumerate(old.settings.perceptrons)
-        if each in settings.regressors and each not in fitted
-    ]
-    further = [each for each, one in fitted.items() for _ in range(one.perceptrons)]
+    stay = {
+        number: [each for each in answered if each in settings.regressors and each not in fitted]
+        for number, answered in enumerate(old.settings.perceptrons)
+    }
+    stay = {number: answered for number, answered in stay.items() if answered}
+    further = [[each for each, _, _ in answers] for shared, answers in _sharing(fitted) for _ in shared.whole]
     errors = dict(zip(before, old.settings.errors, strict=True)) | {each: one.error for each, one in fitted.items()}
     settings = replace(
         settings,
-        perceptrons=(*(old.settings.perceptrons[number] for number in stay), *further),
+        perceptrons=(*stay.values(), *further),
         errors=tuple(errors[each] for each in settings.regressors),
     )
     model.add_lexical_path(settings)
@@ -416,8 +511,11 @@ def _widen(
         for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
             getattr(model.lexical, name)[here] = getattr(old, name)[there]
     if stay:
+        outputs = [(number, each) for number, answered in enumerate(old.settings.perceptrons) for each in answered]
+        answers = [place for place, (number, each) in enumerate(outputs) if each in stay.get(number, ())]
         for name, buffer in old.perceptrons.named_buffers():
-            getattr(model.lexical.perceptrons, name)[: len(stay)] = buffer[stay]
+            own = answers if name == "last" else list(stay)
+            getattr(model.lexical.perceptrons, name)[: len(own)] = buffer[own]
     model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
 
 

@@ -118,9 +118,9 @@ class TrainOptions(Checked):
         "structure_buckets: (how an ONNX graph is wired, what an x86 block waits for; 4096 is good), place_buckets: (where the "
         "operators of a graph stand in its blocks; 2048 is good), trees: (boosted, beside the ridge, the most of a metric; 500 "
         "is good), tree_grams:, tree_numbers:, perceptron_columns: (small networks beside the trees, on so many features that "
-        "those ask for most; 256 is good), perceptron_count: (how many of them answer together; 3 is good); by default one "
-        "that init has is kept and fitted to the data; trees, perceptrons and structure can be added, what trees look at can "
-        "change, any other change begins it anew",
+        "those ask for most; 256 is good; metrics that rank the same texts alike share them), perceptron_count: (how many of "
+        "them answer together; 3 is good); by default one that init has is kept and fitted to the data; trees, perceptrons "
+        "and structure can be added, what trees look at can change, any other change begins it anew",
     )
     head: str = option(
         "auto",
