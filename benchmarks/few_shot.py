@@ -47,6 +47,12 @@ SEEN_OF_A_DEVICE = 20
 SHARPNESS = 20.0  # of weights by correlation; chosen on validation networks of two spaces, where 10 to 60 do as well
 LATENCY = "latency_ms@"
 FEWEST_TESTED = 30
+AZ_NAS = (
+    "expressivity",
+    "progressivity",
+    "trainability",
+    "FLOPs",
+)  # ranked together (Lee and Ham 2024, arXiv 2403.19232)
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 ONE_HOT = 6 * len(OPERATORS)
 # Kendall's tau published for FLAN, with proxies (arXiv 2509.26476): other draws, 7,813 test cells, not split by group.
@@ -307,7 +313,10 @@ def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: S
         "| alone, nothing trained | Spearman | Kendall |",
         "|---|---|---|",
     ]
-    for name, column in zip([*NAMES, "FLOPs", "params"], np.hstack([proxies, sizes]).T, strict=True):
+    alone = dict(zip([*NAMES, "FLOPs", "params"], np.hstack([proxies, sizes]).T, strict=True))
+    together = np.stack([alone[name] for name in AZ_NAS], 1)
+    alone[f"{', '.join(AZ_NAS)}: logarithms of ranks"] = np.log(rankdata(together, axis=0)).sum(1)
+    for name, column in alone.items():
         found = [bootstrap_interval(score, target, column, groups=rows["group"]) for score in (spearman, kendall)]
         lines.append(f"| {name} | {' | '.join(f'{f.value:.3f} ({f.low:.3f} to {f.high:.3f})' for f in found)} |")
     networks = len(set(rows["group"]))

@@ -16,11 +16,18 @@
                       gradients, k = 1e-5 (the first version of the same paper)
     ``grad_norm``     sum over layers of the Euclidean norm of the gradient of the cross-entropy with random classes
                       (Abdelfattah et al. 2021)
+    ``swap``          sum over rectifiers of how many different sets of the first 16 images units let through (Peng et al. 2024,
+                      2403.04161)
+    ``expressivity``  mean over joints of the entropy of the shares of the channels' principal components in their variance
+                      (Lee and Ham 2024, 2403.19232)
+    ``progressivity`` least rise of that entropy from a joint to the next (the same paper)
+    ``trainability``  mean over joints of 2 - s - 1 / s, s the largest singular value of the mean Jacobian from one to the next,
+                      as random signs tell it (the same paper)
     ================  =======================================================================================
 
-All but synflow see images of normal noise, batch norm with the batch's own statistics. Weights of convolutions and linear
-layers are uniform within 1 / sqrt(fan-in), as PyTorch starts them; biases are zero. A network that connects nothing has no
-finite scores.
+Joints are the maps that everything behind them is computed from, such as the outputs of a network's cells. All but synflow
+see images of normal noise, batch norm with the batch's own statistics. Weights of convolutions and linear layers are uniform
+within 1 / sqrt(fan-in), as PyTorch starts them; biases are zero. A network that connects nothing has no finite scores.
 """
 
 from __future__ import annotations
@@ -34,6 +41,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +60,20 @@ from code_rlm.data.schema import DataError
 from code_rlm.errors_rlm import RLMError
 from code_rlm.onnx_text_rlm import onnx_to_text
 
-NAMES = ("synflow_log", "naswot", "jacov", "grad_norm")
+NAMES = (
+    "synflow_log",
+    "naswot",
+    "jacov",
+    "grad_norm",
+    "swap",
+    "expressivity",
+    "progressivity",
+    "trainability",
+)
 # Part of the key of stored scores: to be raised when the numbers change.
-_VERSION = 2
+_VERSION = 3
 _JACOV_K = 1e-5
+_PATTERN_IMAGES = 16
 
 
 class ProxyError(RLMError):
@@ -183,6 +201,17 @@ class Network:
                 raise ProxyError(f"{node.op_type} reads {lacking[0]!r}, which no node before it makes")
             made.add(node.output[0])
             self.nodes.append((node.op_type, attributes, list(node.input), node.output[0]))
+        self.joints = self._joints()
+
+    def _joints(self) -> set[str]:
+        """Names of the values that everything behind them is computed from."""
+        last = {name: number for number, (_, _, names, _) in enumerate(self.nodes) for name in names}
+        found, waiting = set(), {self.input}
+        for number, (_, _, _, out) in enumerate(self.nodes):
+            waiting = {name for name in (*waiting, out) if last.get(name, -1) > number}
+            if waiting == {out}:
+                found.add(out)
+        return found
 
     @staticmethod
     def _check(node: onnx.NodeProto, attributes: Mapping[str, Any]) -> None:
@@ -223,6 +252,7 @@ class Network:
         *,
         linear: bool = False,
         watch: Callable[[torch.Tensor], None] | None = None,
+        joint: Callable[[torch.Tensor], None] | None = None,
     ) -> torch.Tensor:
         """Runs the graph on `(batch, channels, height, width)`, whatever batch it was built for; returns its output.
 
@@ -231,6 +261,7 @@ class Network:
             weights: By name, as `draw` gives them.
             linear: Let batch norm and rectifiers pass everything on; otherwise batch norm takes the batch's statistics.
             watch: Called with what goes into each rectifier.
+            joint: Called with each of `joints`, in order.
         """
         values = {self.input: images, **self.constants, **weights}
         values |= {name: images.new_zeros(shape) for name, shape in self.biases.items()}
@@ -244,6 +275,8 @@ class Network:
                 values[out] = F.batch_norm(x, None, None, training=True, eps=attributes.get("epsilon", 1e-5))
             else:
                 values[out] = _OPERATORS[op][0](attributes, x, *(values[name] for name in names[1:]))
+            if joint is not None and out in self.joints:
+                joint(values[out])
         return values[self.output]
 
 
@@ -265,22 +298,35 @@ def proxies(model: onnx.ModelProto, *, seed: int = 0, batch: int = 32) -> dict[s
     generator = torch.Generator().manual_seed(seed)
     weights = {name: w.requires_grad_() for name, w in network.draw(generator).items()}
     images = torch.randn(batch, *network.image, generator=generator).requires_grad_()
-    kernel = torch.zeros(batch, batch, dtype=torch.float64)
+    kernel, patterns = torch.zeros(batch, batch, dtype=torch.float64), 0
+    joints: list[torch.Tensor] = []
 
     def count(x: torch.Tensor) -> None:
+        nonlocal patterns
         kernel.add_(alike(x.detach()))
+        patterns += different(x.detach()[:_PATTERN_IMAGES])
 
-    output = network.run(images, weights, watch=count)
+    def keep(x: torch.Tensor) -> None:
+        if x.ndim == 4 and x[0, 0].numel() > 1:
+            joints.append(x)
+
+    output = network.run(images, weights, watch=count, joint=keep)
     classes = torch.randint(output.shape[1], (batch,), generator=generator)
     (jacobian,) = torch.autograd.grad(output.sum(), images, retain_graph=True, materialize_grads=True)
+    passed_on = [trainability(one, other, generator) for one, other in pairwise(joints)]
     gradients = torch.autograd.grad(
         F.cross_entropy(output, classes), list(weights.values()), allow_unused=True, materialize_grads=True
     )
+    entropies = [expressivity(x.detach()) for x in joints]
     return {
         "synflow_log": _log(synflow(network, weights)),
         "naswot": float(torch.linalg.slogdet(kernel)[1]),
         "jacov": jacov(jacobian.flatten(1).double().numpy()),
         "grad_norm": sum(float(g.double().norm()) for g in gradients),
+        "swap": float(patterns),
+        "expressivity": float(np.mean(entropies)) if joints else math.nan,
+        "progressivity": min((after - before for before, after in pairwise(entropies)), default=math.nan),
+        "trainability": float(np.mean(passed_on)) if passed_on else math.nan,
     }
 
 
@@ -293,6 +339,39 @@ def alike(x: torch.Tensor) -> torch.Tensor:
     above = (x.flatten(1) > 0).float()
     ones = above.sum(1).double()
     return 2 * (above @ above.T).double() - ones[:, None] - ones[None, :] + above.shape[1]
+
+
+def different(x: torch.Tensor) -> int:
+    """How many different sets of images the units of a rectifier let through, from `(images, ...)`, 16 images at most."""
+    code = ((x.flatten(1) > 0) * 2 ** torch.arange(len(x))[:, None]).sum(0)
+    return int((torch.bincount(code, minlength=1) > 0).sum())
+
+
+def expressivity(x: torch.Tensor) -> float:
+    """Entropy in nats of the shares that principal components have in the variance of `(images, channels, height, width)`; 0
+    where nothing varies."""
+    rows = x.transpose(0, 1).flatten(1).double()
+    rows = rows - rows.mean(1, keepdim=True)
+    variances = torch.linalg.eigvalsh(rows @ rows.T).clamp_min(0)
+    shares = variances / variances.sum() if variances.sum() > 0 else variances
+    return float(-torch.xlogy(shares, shares).sum())
+
+
+def trainability(before: torch.Tensor, after: torch.Tensor, generator: torch.Generator) -> float:
+    """2 - s - 1 / s for the step between two maps of one run, `(images, channels, height, width)` each; s is the largest
+    singular value of the mean Jacobian of the channels at a place with respect to those it is computed from at the places that
+    it stands for. Minus infinity where nothing is passed on, NaN where the later map is the larger one."""
+    signs = torch.randint(2, after.shape, generator=generator) * 2.0 - 1
+    (gradient,) = torch.autograd.grad(after, before, signs, retain_graph=True, materialize_grads=True)
+    stride = min(one // other for one, other in zip(before.shape[2:], after.shape[2:], strict=True))
+    if not stride:
+        return math.nan
+    high, wide = after.shape[2:]
+    gradient = F.pixel_unshuffle(gradient[:, :, : high * stride, : wide * stride], stride)
+    places = len(after) * high * wide
+    mean = torch.einsum("bihw,bjhw->ij", gradient, signs) / places
+    largest = float(torch.linalg.matrix_norm(mean, 2))
+    return 2 - largest - 1 / largest if largest > 0 else -math.inf
 
 
 def jacov(jacobian: np.ndarray) -> float:
@@ -403,7 +482,7 @@ def main(argv: list[str] | None = None) -> int:
         metavar="N",
         help="the mean of so many initialisations, seeds from --seed on [1]",
     )
-    parser.add_argument("--batch", type=int, default=32, help="images [32]")
+    parser.add_argument("--batch", type=int, default=32, help="images; swap takes the first 16 [32]")
     parser.add_argument("--cache", metavar="FILE", help="where scores are kept; by default OUT with .jsonl")
     parser.add_argument("--out", required=True, metavar="FILE", help="parquet file to write")
     args = parser.parse_args(argv)

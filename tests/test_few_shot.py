@@ -11,6 +11,7 @@ import pytest
 
 from code_rlm.data import readers
 from code_rlm.data.nas_graphs import build_graph
+from code_rlm.data.proxies import NAMES
 from code_rlm.data.schema import Example, to_dataset
 from code_rlm.onnx_text_rlm import onnx_to_text
 
@@ -115,11 +116,16 @@ def test_when_proxies_tell_the_accuracy_then_recipes_with_it_win(few_shot):
     noise = lambda: random.uniform(1, 2, 80).tolist()  # noqa: E731
     rows = {"arch": [json.dumps(arch()) for _ in range(80)], "group": [f"g{i}" for i in range(80)], "text": [""] * 80}
     rows |= {few_shot.TARGET: accuracy.tolist(), "flops_count": noise(), "params_count": noise()}
+    rows |= {name: noise() for name in NAMES}
     rows |= {"synflow_log": accuracy.tolist(), "naswot": [None, *accuracy[1:].tolist()]}
     rows |= {"jacov": (-accuracy).tolist(), "grad_norm": (accuracy**2).tolist()}
     page = few_shot.results(rows)
     assert "| synflow_log | 1.000 (1.000 to 1.000) | 1.000 (1.000 to 1.000) |" in page
     assert "fewer than 30 networks would be tested: [256] trained" in page
+    assert all(
+        f"| {name} | " in page
+        for name in (*NAMES, "expressivity, progressivity, trainability, FLOPs: logarithms of ranks")
+    )
     scores = {
         line.split(" | ")[0].strip("| "): float(line.split(" | ")[2].split(" ")[0])
         for line in page.splitlines()

@@ -16,7 +16,20 @@ from onnx.reference import ReferenceEvaluator
 
 from code_rlm.data import proxies as module
 from code_rlm.data.nas_graphs import GraphBuilder, build_graph
-from code_rlm.data.proxies import NAMES, Cache, Network, ProxyError, alike, jacov, main, proxies, synflow
+from code_rlm.data.proxies import (
+    NAMES,
+    Cache,
+    Network,
+    ProxyError,
+    alike,
+    different,
+    expressivity,
+    jacov,
+    main,
+    proxies,
+    synflow,
+    trainability,
+)
 from code_rlm.onnx_text_rlm import onnx_to_text
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|none~2|"
@@ -111,6 +124,50 @@ def test_when_input_gradients_are_unrelated_or_equal_then_jacov_is_as_by_hand():
     assert math.isnan(jacov(np.array([[1.0, -1.0], [0.0, 0.0]])))
 
 
+def test_when_units_let_sets_of_images_through_then_the_different_ones_are_counted():
+    x = torch.tensor([[[1.0, 2.0], [-1.0, 0.0]], [[-1.0, 3.0], [-2.0, -1.0]], [[5.0, 1.0], [-3.0, -7.0]]])
+    sets = {tuple(bool(image.flatten()[unit] > 0) for image in x) for unit in range(4)}
+    assert different(x) == len(sets) == 3
+    many = torch.randn(16, 5000, generator=torch.Generator().manual_seed(0))
+    assert different(many) == len(torch.unique(many > 0, dim=1).T)
+
+
+def test_when_channels_vary_together_or_apart_then_expressivity_is_the_entropy_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    apart = torch.randn(200, 3, 8, 8, generator=generator)
+    scale = torch.tensor([1.0, 2.0, 3.0]).view(3, 1, 1)
+    shares = np.array([1, 4, 9]) / 14
+    assert expressivity(scale * apart + 5) == pytest.approx(-(shares * np.log(shares)).sum(), abs=0.01)
+    together = apart[:, :1] * scale
+    assert expressivity(together) == pytest.approx(0, abs=1e-6) and expressivity(torch.ones(2, 3, 2, 2)) == 0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_when_a_step_is_linear_then_trainability_is_that_of_its_largest_singular_value(stride):
+    # A convolution that looks at each place, or at each square of places, once: its Jacobian is the same everywhere.
+    generator = torch.Generator().manual_seed(1)
+    before = torch.randn(64, 3, 8, 8, generator=generator).requires_grad_()
+    weight = torch.randn(4, 3, stride, stride, generator=generator)
+    after = torch.nn.functional.conv2d(before, weight, stride=stride)
+    largest = np.linalg.svd(weight.flatten(1).numpy(), compute_uv=False)[0]
+    assert trainability(before, after, generator) == pytest.approx(2 - largest - 1 / largest, rel=0.1)
+    assert trainability(before, 0 * after, generator) == -math.inf
+    larger = torch.nn.functional.interpolate(before, scale_factor=2)
+    assert math.isnan(trainability(before, larger, generator))
+
+
+def test_when_a_network_is_run_then_joints_are_what_all_behind_them_is_computed_from():
+    g = GraphBuilder("joints", (1, 3, 6, 6))
+    stem = g.conv(g.input, 4, 3)
+    branch = g.relu(g.conv(stem, 4, 3))
+    cell = g.sum([branch, stem])
+    network = Network(g.build(g.classify(cell, 2)))
+    found = []
+    network.run(torch.randn(2, 3, 6, 6), network.draw(torch.Generator()), joint=lambda x: found.append(tuple(x.shape)))
+    assert {stem, cell} <= network.joints and branch not in network.joints
+    assert found[:2] == [(2, 4, 6, 6)] * 2 and len(found) == len(network.joints)
+
+
 def test_when_one_linear_layer_is_scored_then_all_scores_are_as_by_hand():
     model = chain(4, 3)
     found = proxies(model, seed=5, batch=6)
@@ -125,17 +182,18 @@ def test_when_one_linear_layer_is_scored_then_all_scores_are_as_by_hand():
     assert found["synflow_log"] == pytest.approx(math.log(np.abs(w).sum()), rel=1e-6)
     assert found["jacov"] == pytest.approx(jacov(np.tile(w.sum(0), (6, 1))), rel=1e-3)
     assert found["naswot"] == -math.inf  # no rectifier tells the images apart
+    assert found["swap"] == 0 and all(math.isnan(found[n]) for n in ("expressivity", "progressivity", "trainability"))
 
 
 def test_when_seeds_and_networks_differ_then_so_do_scores_and_otherwise_not():
     graph = build_graph("nasbench201", CELL)
-    first = proxies(graph, batch=4)
+    first = proxies(graph, batch=16)
     assert set(first) == set(NAMES) and all(map(math.isfinite, first.values()))
-    assert proxies(build_graph("nasbench201", CELL, batch=3), batch=4) == first  # whatever batch it was built for
-    other = proxies(graph, seed=1, batch=4)
+    assert proxies(build_graph("nasbench201", CELL, batch=3), batch=16) == first  # whatever batch it was built for
+    other = proxies(graph, seed=1, batch=16)
     assert all(other[name] != first[name] for name in NAMES)
     assert abs(other["synflow_log"] - first["synflow_log"]) < 2  # the network's, more than the draw's
-    nothing = proxies(build_graph("nasbench201", NOTHING), batch=4)
+    nothing = proxies(build_graph("nasbench201", NOTHING), batch=16)
     assert not math.isfinite(nothing["synflow_log"]) and not math.isfinite(nothing["jacov"])
 
 
