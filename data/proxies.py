@@ -147,6 +147,7 @@ _OPERATORS: dict[str, tuple[Callable[..., torch.Tensor], tuple[str, ...]]] = {
 _NORM = "BatchNormalization"
 # Where a network's pieces meet: the sign of what goes in says which piece an image is on.
 _RECTIFIERS = ("Relu", "Clip", "HardSwish")
+_LAYOUTS = ("Reshape", "Transpose", "Flatten")
 # Attributes that may be there as long as they change nothing.
 _IDLE = {
     **{"auto_pad": b"NOTSET", "ceil_mode": 0, "storage_order": 0, "allowzero": 0, "transA": 0, "training_mode": 0},
@@ -204,12 +205,12 @@ class Network:
         self.joints = self._joints()
 
     def _joints(self) -> set[str]:
-        """Names of the values that everything behind them is computed from."""
+        """Names of the values that everything behind them is computed from, but for those that only lie otherwise in memory."""
         last = {name: number for number, (_, _, names, _) in enumerate(self.nodes) for name in names}
         found, waiting = set(), {self.input}
-        for number, (_, _, _, out) in enumerate(self.nodes):
+        for number, (op, _, _, out) in enumerate(self.nodes):
             waiting = {name for name in (*waiting, out) if last.get(name, -1) > number}
-            if waiting == {out}:
+            if waiting == {out} and op not in _LAYOUTS:
                 found.add(out)
         return found
 

@@ -161,11 +161,12 @@ def test_when_a_network_is_run_then_joints_are_what_all_behind_them_is_computed_
     stem = g.conv(g.input, 4, 3)
     branch = g.relu(g.conv(stem, 4, 3))
     cell = g.sum([branch, stem])
-    network = Network(g.build(g.classify(cell, 2)))
+    shuffled = g.shuffle(cell, 2)
+    network = Network(g.build(g.classify(shuffled, 2)))
     found = []
     network.run(torch.randn(2, 3, 6, 6), network.draw(torch.Generator()), joint=lambda x: found.append(tuple(x.shape)))
-    assert {stem, cell} <= network.joints and branch not in network.joints
-    assert found[:2] == [(2, 4, 6, 6)] * 2 and len(found) == len(network.joints)
+    assert {stem, cell} <= network.joints and not {branch, shuffled} & network.joints
+    assert found[:2] == [(2, 4, 6, 6)] * 2 and len(found) == len(network.joints) == 3
 
 
 def test_when_one_linear_layer_is_scored_then_all_scores_are_as_by_hand():
