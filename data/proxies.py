@@ -27,7 +27,8 @@
 
 Joints are the maps that everything behind them is computed from, such as the outputs of a network's cells. All but synflow
 see images of normal noise, batch norm with the batch's own statistics. Weights of convolutions and linear layers are uniform
-within 1 / sqrt(fan-in), as PyTorch starts them; biases are zero. A network that connects nothing has no finite scores.
+within 1 / sqrt(fan-in), as PyTorch starts them; biases are zero. Of a network
+that connects nothing synflow, NASWOT, jacov and trainability are not finite.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ NAMES = (
     "trainability",
 )
 # Part of the key of stored scores: to be raised when the numbers change.
-_VERSION = 3
+_VERSION = 4
 _JACOV_K = 1e-5
 _PATTERN_IMAGES = 16
 
@@ -364,11 +365,11 @@ def trainability(before: torch.Tensor, after: torch.Tensor, generator: torch.Gen
     it stands for. Minus infinity where nothing is passed on, NaN where the later map is the larger one."""
     signs = torch.randint(2, after.shape, generator=generator) * 2.0 - 1
     (gradient,) = torch.autograd.grad(after, before, signs, retain_graph=True, materialize_grads=True)
-    stride = min(one // other for one, other in zip(before.shape[2:], after.shape[2:], strict=True))
-    if not stride:
+    (tall, broad), (high, wide) = before.shape[2:], after.shape[2:]
+    if high > tall or wide > broad:
         return math.nan
-    high, wide = after.shape[2:]
-    gradient = F.pixel_unshuffle(gradient[:, :, : high * stride, : wide * stride], stride)
+    stride = max(math.ceil(tall / high), math.ceil(broad / wide))  # of 9 places every second one is 5
+    gradient = F.pixel_unshuffle(F.pad(gradient, (0, wide * stride - broad, 0, high * stride - tall)), stride)
     places = len(after) * high * wide
     mean = torch.einsum("bihw,bjhw->ij", gradient, signs) / places
     largest = float(torch.linalg.matrix_norm(mean, 2))

@@ -142,6 +142,15 @@ def test_when_channels_vary_together_or_apart_then_expressivity_is_the_entropy_b
     assert expressivity(together) == pytest.approx(0, abs=1e-6) and expressivity(torch.ones(2, 3, 2, 2)) == 0
 
 
+def test_when_an_odd_map_is_halved_then_trainability_still_meets_the_places_that_are_read():
+    generator = torch.Generator().manual_seed(2)
+    before = torch.randn(128, 3, 15, 15, generator=generator).requires_grad_()
+    weight = torch.randn(4, 3, 1, 1, generator=generator)
+    after = torch.nn.functional.conv2d(before, weight, stride=2)
+    largest = np.linalg.svd(weight.flatten(1).numpy(), compute_uv=False)[0]
+    assert trainability(before, after, generator) == pytest.approx(2 - largest - 1 / largest, rel=0.1)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_when_a_step_is_linear_then_trainability_is_that_of_its_largest_singular_value(stride):
     # A convolution that looks at each place, or at each square of places, once: its Jacobian is the same everywhere.
