@@ -593,6 +593,18 @@ def smooth_source(tokenizer, rng, rows=300):
     return Source.from_dataset("rows", to_dataset(examples), tokenizer)
 
 
+def kept(model, tokenizer, mixture, held_out, folder):
+    """Inputs and scores of held-out rows, as the fit gave them, and the checkpoint that says the same."""
+    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
+    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
+    for each in (model, tokenizer):
+        each.save_pretrained(folder)
+    loaded = code_rlm.load(folder)[0]
+    assert torch.equal(loaded.lexical.scores(batch["input_ids"], batch["attention_mask"]), scores)
+    return batch, scores, loaded
+
+
 def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints_keep_them(
     make_model, tokenizer, tmp_path
 ):
@@ -610,13 +622,7 @@ def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints
     assert model.lexical.settings.perceptrons == ((("t_ms", None),),) and ", perceptrons 0." in said[0]
     # Scores of the training rows are by perceptrons that have not seen them, and as good as on new rows.
     assert 0.9 < correlation(train.lexical_scores[:, 0], train.values[:, 0]) < 0.9999
-    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
-    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
-    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
-    for each in (model, tokenizer):
-        each.save_pretrained(tmp_path / "base")
-    loaded = code_rlm.load(tmp_path / "base")[0]
-    assert torch.equal(loaded.lexical.scores(batch["input_ids"], batch["attention_mask"]), scores)
+    batch, scores, loaded = kept(model, tokenizer, mixture, held_out, tmp_path / "base")
     # Another metric's fit leaves them alone, a fit without them takes this one's away.
     other = dataclasses.replace(train, metrics=["other_bytes"])
     fit_lexical_path(loaded, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
@@ -718,14 +724,8 @@ def test_when_metrics_rank_texts_alike_then_they_share_perceptrons_and_learn_of_
     assert all(error < 0.2 for found in (errors[None], cross_fitted[None]) for error in found.values())
     # What speaks alone is as it was.
     assert errors[None]["inverse_ms"] == pytest.approx(errors[2.0]["inverse_ms"], abs=1e-6)
-    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
-    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
-    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
     # A checkpoint keeps them, and a new fit of one of the two leaves the other alone.
-    for each in (model, tokenizer):
-        each.save_pretrained(tmp_path / "base")
-    loaded = code_rlm.load(tmp_path / "base")[0]
-    assert torch.equal(loaded.lexical.scores(batch["input_ids"], batch["attention_mask"]), scores)
+    batch, scores, loaded = kept(model, tokenizer, mixture, held_out, tmp_path / "base")
     anew = answered(smooth_source(tokenizer, rng), rng, ["a_ms"])
     fit_lexical_path(loaded, [anew], [], Mixture([anew], [1.0], tokenizer, 128, 2048, 1, 0))
     assert loaded.lexical.settings.perceptrons[:2] == ((("b_ms", None),),) * 2

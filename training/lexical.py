@@ -105,7 +105,6 @@ def fit_lexical_path(
     buckets = model.lexical.settings.buckets
     idf = model.lexical.idf.double().numpy()
     features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
-    folds = {id(s): np.array([_fold(group) for group in s.groups]) for s in train}
     asked: dict[Regressor, Sequence[_Part]] = {}
     scales: dict[str, ScoreScale] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
@@ -121,31 +120,7 @@ def fit_lexical_path(
         known = model.lexical.settings.scale_of(metric) if language else None
         scales[metric] = known or ScoreScale.normal(target)
         asked |= {(metric, kind): chosen for kind, chosen in _kinds(language, parts, train, words).items()}
-    fitted: dict[Regressor, _Fitted] = {}
-    for sources, regressors in _of_the_same_texts(asked):
-        y = np.full((sum(map(len, sources)), len(regressors)), np.nan)
-        starts = np.cumsum([0, *map(len, sources[:-1])])
-        for number, (metric, kind) in enumerate(regressors):
-            for start, part in zip(starts, asked[metric, kind], strict=True):
-                y[start + part.rows, number] = np.clip(scales[metric].score(part.values), -_FAR, _FAR)
-        x, counts = (sparse.vstack([table[id(s)] for s in sources]).tocsr() for table in (features, rows))
-        fold = np.concatenate([folds[id(s)] for s in sources])
-        groups = np.concatenate([np.array(s.groups) for s in sources])
-        for alike in _alike(y) if model.lexical.settings.perceptron_columns else [[n] for n in range(y.shape[1])]:
-            keep = np.isfinite(y[:, alike]).any(1)
-            found = _fit_together(
-                x[keep], counts[keep], y[keep][:, alike], fold[keep], groups[keep], model.lexical.settings
-            )
-            for number, one in zip(alike, found, strict=True):
-                metric, kind = regressors[number]
-                fitted[metric, kind] = one
-                values = np.concatenate([part.values for part in asked[metric, kind]])
-                rho = spearmanr(one.found, values).statistic
-                say(
-                    f"lexical path: {metric}{f' ({kind})' if kind else ''}, {len(values)} rows, {one.described}, "
-                    f"cross-fitted Spearman {rho:.3f}"
-                )
-    fitted = {each: fitted[each] for each in asked}
+    fitted = _fit_all(asked, scales, features, rows, model.lexical.settings, say)
     held = {metric for source in validation for metric in source.metrics}
     if lost := sorted(set(model.config.experts or {}) & (set(scales) - held)):
         say(
@@ -160,8 +135,9 @@ def fit_lexical_path(
         for voice, worth in one.voices:
             if isinstance(voice, Forest):
                 voice.write(model.lexical, column, worth)
-    first = len(settings.perceptrons) - sum(len(perceptrons.whole) for perceptrons, _ in _sharing(fitted))
-    for perceptrons, answers in _sharing(fitted):
+    sharing = _sharing(fitted)
+    first = len(settings.perceptrons) - sum(len(perceptrons.whole) for perceptrons, _ in sharing)
+    for perceptrons, answers in sharing:
         places = [(settings.regressors.index(each), metric, worth) for each, metric, worth in answers]
         perceptrons.write(model.lexical, first, places)
         first += len(perceptrons.whole)
@@ -172,11 +148,11 @@ def fit_lexical_path(
             scores += _further_scores(model.lexical, rows[id(source)])
         source.lexical_scores = model.lexical.chosen(torch.from_numpy(scores), words[id(source)]).numpy()
     for source in train:
-        x = features[id(source)]
+        x, fold = features[id(source)], _folds(source)
         for (metric, kind), one in fitted.items():
             own = np.array([kind is None or of_kind(kind, each) for each in words[id(source)]], bool)
             for number in range(FOLDS if metric in source.metrics else 0):
-                index = np.flatnonzero(own & (folds[id(source)] == number))
+                index = np.flatnonzero(own & (fold == number))
                 scores = one.left_out(number, x[index], rows[id(source)][index])
                 source.lexical_scores[index, settings.channels.index(metric)] = scores
 
@@ -254,6 +230,45 @@ class _Fitted:
         """Scores by all that have not seen a fold, of features `x` and raw ones `counts`, `(rows,)`."""
         weight, bias = self.by_fold[number]
         return x @ weight + bias + sum(worth * voice.left_out(number, counts) for voice, worth in self.voices)
+
+
+def _fit_all(
+    asked: Mapping[Regressor, Sequence[_Part]],
+    scales: Mapping[str, ScoreScale],
+    features: Mapping[int, sparse.csr_matrix],
+    counts: Mapping[int, sparse.csr_matrix],
+    settings: LexicalSettings,
+    say: Callable[[str], None],
+) -> dict[Regressor, _Fitted]:
+    """Fits every regressor, metrics of the same texts that rank these alike together.
+
+    Args:
+        asked: The regressors, and the rows that each is fitted to.
+        scales: Of every metric.
+        features, counts: Of every source's texts `(rows, size)`, as they are and raw, by its id.
+    """
+    fitted: dict[Regressor, _Fitted] = {}
+    for sources, regressors in _of_the_same_texts(asked):
+        y = np.full((sum(map(len, sources)), len(regressors)), np.nan)
+        starts = np.cumsum([0, *map(len, sources[:-1])])
+        for number, each in enumerate(regressors):
+            for start, part in zip(starts, asked[each], strict=True):
+                y[start + part.rows, number] = np.clip(scales[each[0]].score(part.values), -_FAR, _FAR)
+        x, raw = (sparse.vstack([table[id(s)] for s in sources]).tocsr() for table in (features, counts))
+        fold = np.concatenate([_folds(source) for source in sources])
+        groups = np.concatenate([np.array(source.groups) for source in sources])
+        for alike in _alike(y) if settings.perceptron_columns else [[n] for n in range(y.shape[1])]:
+            keep = np.isfinite(y[:, alike]).any(1)
+            found = _fit_together(x[keep], raw[keep], y[keep][:, alike], fold[keep], groups[keep], settings)
+            fitted |= {regressors[number]: one for number, one in zip(alike, found, strict=True)}
+            for number, one in zip(alike, found, strict=True):
+                metric, kind = regressors[number]
+                values = np.concatenate([part.values for part in asked[metric, kind]])
+                say(
+                    f"lexical path: {metric}{f' ({kind})' if kind else ''}, {len(values)} rows, {one.described}, "
+                    f"cross-fitted Spearman {spearmanr(one.found, values).statistic:.3f}"
+                )
+    return {each: fitted[each] for each in asked}
 
 
 def _of_the_same_texts(asked: Mapping[Regressor, Sequence[_Part]]) -> list[tuple[list[Source], list[Regressor]]]:
@@ -389,6 +404,11 @@ def _further_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
     # Dense a part at a time: all of a large table would take gigabytes.
     starts = range(0, rows.shape[0], 256)
     return torch.cat([path.further(torch.from_numpy(rows[i : i + 256].toarray()).float()) for i in starts]).numpy()
+
+
+def _folds(source: Source) -> np.ndarray:
+    """Of each row the fold that its group is in, int `(rows,)`."""
+    return np.array([_fold(group) for group in source.groups])
 
 
 def _fold(group: str) -> int:

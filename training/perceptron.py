@@ -90,6 +90,7 @@ class Answer:
     """What some perceptrons say of one of their metrics.
 
     Attributes:
+        perceptrons: The perceptrons.
         metric: Which.
         rows: Those of the perceptrons' rows that have it, int `(rows,)`.
     """
