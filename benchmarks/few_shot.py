@@ -47,12 +47,8 @@ SEEN_OF_A_DEVICE = 20
 SHARPNESS = 20.0  # of weights by correlation; chosen on validation networks of two spaces, where 10 to 60 do as well
 LATENCY = "latency_ms@"
 FEWEST_TESTED = 30
-AZ_NAS = (
-    "expressivity",
-    "progressivity",
-    "trainability",
-    "FLOPs",
-)  # ranked together (Lee and Ham 2024, arXiv 2403.19232)
+# Ranked together (Lee and Ham 2024, arXiv 2403.19232).
+AZ_NAS = ("expressivity", "progressivity", "trainability", "FLOPs")
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 ONE_HOT = 6 * len(OPERATORS)
 # Kendall's tau published for FLAN, with proxies (arXiv 2509.26476): other draws, 7,813 test cells, not split by group.

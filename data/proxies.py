@@ -27,8 +27,11 @@
 
 Joints are the maps that everything behind them is computed from, such as the outputs of a network's cells. All but synflow
 see images of normal noise, batch norm with the batch's own statistics. Weights of convolutions and linear layers are uniform
-within 1 / sqrt(fan-in), as PyTorch starts them; biases are zero. Of a network
-that connects nothing synflow, NASWOT, jacov and trainability are not finite.
+within 1 / sqrt(fan-in), as PyTorch starts them; biases are zero. Of a network that connects nothing synflow, NASWOT, jacov and
+trainability are not finite.
+
+The papers differ in two things: SWAP counts sets over the whole network, which ends at 2^16 of them, and AZ-NAS adds its
+expressivity up over blocks, so that it grows with depth.
 """
 
 from __future__ import annotations
@@ -286,7 +289,7 @@ class Network:
 
 
 def proxies(model: onnx.ModelProto, *, seed: int = 0, batch: int = 32) -> dict[str, float]:
-    """All scores of `NAMES` at one random initialisation; NaN or infinite for networks that connect nothing.
+    """All scores of `NAMES` at one random initialisation; some are NaN or infinite for networks that connect nothing.
 
     Args:
         model: The graph; see `Network`.
@@ -327,7 +330,7 @@ def proxies(model: onnx.ModelProto, *, seed: int = 0, batch: int = 32) -> dict[s
         "grad_norm": sum(float(g.double().norm()) for g in gradients),
         "swap": float(patterns),
         "expressivity": float(np.mean(entropies)) if joints else math.nan,
-        "progressivity": min((after - before for before, after in pairwise(entropies)), default=math.nan),
+        "progressivity": float(np.diff(entropies).min()) if len(joints) > 1 else math.nan,
         "trainability": float(np.mean(passed_on)) if passed_on else math.nan,
     }
 
@@ -351,8 +354,10 @@ def different(x: torch.Tensor) -> int:
 
 def expressivity(x: torch.Tensor) -> float:
     """Entropy in nats of the shares that principal components have in the variance of `(images, channels, height, width)`; 0
-    where nothing varies."""
+    where nothing varies, NaN where not all is finite."""
     rows = x.transpose(0, 1).flatten(1).double()
+    if not rows.isfinite().all():
+        return math.nan
     rows = rows - rows.mean(1, keepdim=True)
     variances = torch.linalg.eigvalsh(rows @ rows.T).clamp_min(0)
     shares = variances / variances.sum() if variances.sum() > 0 else variances
@@ -362,7 +367,7 @@ def expressivity(x: torch.Tensor) -> float:
 def trainability(before: torch.Tensor, after: torch.Tensor, generator: torch.Generator) -> float:
     """2 - s - 1 / s for the step between two maps of one run, `(images, channels, height, width)` each; s is the largest
     singular value of the mean Jacobian of the channels at a place with respect to those it is computed from at the places that
-    it stands for. Minus infinity where nothing is passed on, NaN where the later map is the larger one."""
+    it stands for. Minus infinity where nothing is passed on, NaN where the later map is the larger one or not all is finite."""
     signs = torch.randint(2, after.shape, generator=generator) * 2.0 - 1
     (gradient,) = torch.autograd.grad(after, before, signs, retain_graph=True, materialize_grads=True)
     (tall, broad), (high, wide) = before.shape[2:], after.shape[2:]
@@ -372,6 +377,8 @@ def trainability(before: torch.Tensor, after: torch.Tensor, generator: torch.Gen
     gradient = F.pixel_unshuffle(F.pad(gradient, (0, wide * stride - broad, 0, high * stride - tall)), stride)
     places = len(after) * high * wide
     mean = torch.einsum("bihw,bjhw->ij", gradient, signs) / places
+    if not mean.isfinite().all():
+        return math.nan
     largest = float(torch.linalg.matrix_norm(mean, 2))
     return 2 - largest - 1 / largest if largest > 0 else -math.inf
 

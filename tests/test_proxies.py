@@ -165,6 +165,18 @@ def test_when_a_step_is_linear_then_trainability_is_that_of_its_largest_singular
     assert math.isnan(trainability(before, larger, generator))
 
 
+def test_when_maps_are_not_finite_then_their_scores_are_nan_and_the_rest_is_told(monkeypatch):
+    before = torch.full((2, 3, 4, 4), 1e30).requires_grad_()
+    assert math.isnan(expressivity((before * 1e30).detach()))
+    assert math.isnan(trainability(before, (before * math.inf).sum(1, keepdim=True), torch.Generator()))
+    monkeypatch.setattr(
+        Network, "draw", lambda self, generator: {n: torch.full(s, 1e25) for n, (s, _) in self.weights.items()}
+    )
+    g = GraphBuilder("huge", (1, 3, 6, 6))
+    found = proxies(g.build(g.classify(g.relu(g.conv(g.conv(g.input, 4, 3), 4, 3)), 2)), batch=16)
+    assert math.isnan(found["expressivity"]) and math.isnan(found["progressivity"]) and found["swap"] > 0
+
+
 def test_when_a_network_is_run_then_joints_are_what_all_behind_them_is_computed_from():
     g = GraphBuilder("joints", (1, 3, 6, 6))
     stem = g.conv(g.input, 4, 3)
