@@ -19,30 +19,30 @@ from huggingface_hub import constants
 
 logger = logging.getLogger(__name__)
 
-_WRITERS = ("data/nas_graphs.py", "onnx_profile_rlm.py", "onnx_text_rlm.py")
+_WRITERS = ("data/nas_graphs.py", "onnx_canonical_rlm.py", "onnx_graph_rlm.py", "onnx_text_rlm.py")
 _WAIT_S = 30.0  # for another process that writes
 
 
 def graph_text(space: str, arch: Any) -> str:
-    """Return the ONNX text of an architecture, from the cache where it is there.
+    """Returns the ONNX text of an architecture, from the cache where it is there.
 
     Args:
         space: Name of the space, as `nas_graphs.build_graph` knows it.
         arch: The architecture, as that space writes it; it must go into JSON.
     """
     key = json.dumps([space, arch])
-    text = _ask("SELECT text FROM texts WHERE key = ?", key)
+    text = _query("SELECT text FROM texts WHERE key = ?", key)
     if text is None:
         from code_rlm.data.nas_graphs import build_graph
         from code_rlm.onnx_text_rlm import onnx_to_text
 
         text = onnx_to_text(build_graph(space, arch))
-        _ask("INSERT OR IGNORE INTO texts VALUES (?, ?)", key, text)
+        _query("INSERT OR IGNORE INTO texts VALUES (?, ?)", key, text)
     return text
 
 
 def cache_file() -> Path:
-    """Where the texts of this version are kept."""
+    """Returns the file in which the texts of this version are kept."""
     digest = hashlib.sha256(version("onnx").encode())
     for name in _WRITERS:
         digest.update((Path(__file__).parents[1] / name).read_bytes())
@@ -51,7 +51,7 @@ def cache_file() -> Path:
 
 @lru_cache(1)
 def _opened() -> sqlite3.Connection | None:
-    """The cache of this process; None where there cannot be one, which is said once."""
+    """Returns the cache of this process; None where there cannot be one, which is logged once."""
     path = cache_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,13 +66,13 @@ def _opened() -> sqlite3.Connection | None:
 
 
 @lru_cache
-def _say(message: str, *values: Any) -> None:
-    """Warn of something once, not for every row."""
+def _warn_once(message: str, *values: Any) -> None:
+    """Warns of something once, not for every row."""
     logger.warning(message, *values)
 
 
-def _ask(statement: str, *values: str) -> str | None:
-    """Run a statement and return the first cell of what it finds, if it finds any."""
+def _query(statement: str, *values: str) -> str | None:
+    """Runs a statement and returns the first cell of its result, if there is any."""
     connection = _opened()
     if connection is None:
         return None
@@ -81,7 +81,9 @@ def _ask(statement: str, *values: str) -> str | None:
             row = cursor.fetchone()
         return None if row is None else row[0]
     except sqlite3.Error as error:
-        _say("the cache of architectures' texts, %s, failed: %s; delete it if it is broken", cache_file(), str(error))
+        _warn_once(
+            "the cache of architectures' texts, %s, failed: %s; delete it if it is broken", cache_file(), str(error)
+        )
         return None
 
 

@@ -20,12 +20,14 @@ are; to run one, write ``weight_bytes(model)`` bytes of float32 to ``weights.bin
 
 import ast
 import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
-from onnx import NodeProto, TensorProto, helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper
 
 from code_rlm.errors_rlm import RLMError
-from code_rlm.onnx_profile_rlm import infer_shapes
+from code_rlm.onnx_canonical_rlm import graph_cost
 
 WEIGHTS_FILE = "weights.bin"
 
@@ -35,8 +37,8 @@ class GraphSpaceError(RLMError):
 
 
 @lru_cache(maxsize=4096, typed=True)
-def _attribute(name, value):
-    """An attribute; there are few different ones, and making one costs more than copying it."""
+def _attribute(name: str, value: Any) -> AttributeProto:
+    """Returns an attribute; there are few different ones, and making one costs more than copying it."""
     return helper.make_attribute(name, value)
 
 
@@ -46,22 +48,22 @@ class GraphBuilder:
     A value is a name; its shape is in ``shapes``.
 
     Args:
-        name (str): the graph's name.
-        shape (tuple[int, ...]): shape of the input, (batch, channels, height, width).
-        opset (int): version of the default operator set.
+        name: Name of the graph.
+        shape: Shape of the input, `(batch, channels, height, width)`.
+        opset: Version of the default operator set.
     """
 
-    def __init__(self, name, shape, opset=17):
+    def __init__(self, name: str, shape: Sequence[int], opset: int = 17) -> None:
         self.name = name
         self.opset = opset
-        self.nodes = []
-        self.initializers = []
-        self.shapes = {"input": tuple(shape)}
+        self.nodes: list[NodeProto] = []
+        self.initializers: list[TensorProto] = []
+        self.shapes: dict[str, tuple[int, ...]] = {"input": tuple(shape)}
         self.offset = 0
         self.input = "input"
 
-    def weight(self, shape):
-        """Declare a float32 weight of a shape and return its name. Its data is nowhere."""
+    def weight(self, shape: Sequence[int]) -> str:
+        """Declares a float32 weight of a shape and returns its name. Its data is nowhere."""
         tensor = TensorProto(name=f"w{len(self.initializers)}", data_type=TensorProto.FLOAT, dims=shape)
         tensor.data_location = TensorProto.EXTERNAL
         length = 4 * math.prod(shape)
@@ -72,14 +74,14 @@ class GraphBuilder:
         self.initializers.append(tensor)
         return tensor.name
 
-    def constant(self, values):
-        """Declare a small int64 constant, stored in the graph, and return its name."""
+    def constant(self, values: Sequence[int]) -> str:
+        """Declares a small int64 constant, stored in the graph, and returns its name."""
         name = f"c{len(self.initializers)}"
         self.initializers.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
         return name
 
-    def add(self, op, inputs, shape, **attributes):
-        """Add a node with one result of a known shape and return the result's name."""
+    def add(self, op: str, inputs: Sequence[str], shape: Sequence[int], **attributes: Any) -> str:
+        """Adds a node with one result of a known shape and returns the result's name."""
         name = f"t{len(self.nodes)}"
         node = NodeProto(op_type=op, input=inputs, output=[name])
         node.attribute.extend(
@@ -90,11 +92,21 @@ class GraphBuilder:
         self.shapes[name] = tuple(shape)
         return name
 
-    def _window(self, size, kernel, stride, pad, dilation=1):
+    def _window(self, size: Sequence[int], kernel: int, stride: int, pad: int, dilation: int = 1) -> tuple[int, ...]:
         return tuple((s + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1 for s in size)
 
-    def conv(self, x, channels, kernel, stride=1, pad=None, groups=1, dilation=1, bias=False):
-        """A 2-D convolution; ``pad`` defaults to dilation * (kernel - 1) // 2 on every side."""
+    def conv(
+        self,
+        x: str,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        pad: int | None = None,
+        groups: int = 1,
+        dilation: int = 1,
+        bias: bool = False,
+    ) -> str:
+        """Adds a 2-D convolution; ``pad`` defaults to dilation * (kernel - 1) // 2 on every side."""
         batch, wide, *size = self.shapes[x]
         pad = dilation * (kernel - 1) // 2 if pad is None else pad
         inputs = [x, self.weight((channels, wide // groups, kernel, kernel))]
@@ -111,18 +123,18 @@ class GraphBuilder:
             group=groups,
         )
 
-    def norm(self, x):
-        """Batch normalisation in inference mode."""
+    def norm(self, x: str) -> str:
+        """Adds batch normalisation in inference mode."""
         channels = self.shapes[x][1]
         weights = [self.weight((channels,)) for _ in range(4)]
         return self.add("BatchNormalization", [x, *weights], self.shapes[x])
 
-    def relu(self, x):
-        """max(x, 0)."""
+    def relu(self, x: str) -> str:
+        """Adds max(x, 0)."""
         return self.add("Relu", [x], self.shapes[x])
 
-    def pool(self, x, kind, kernel, stride=1, pad=None):
-        """Pooling of kind ``MaxPool`` or ``AveragePool`` (padding not counted)."""
+    def pool(self, x: str, kind: str, kernel: int, stride: int = 1, pad: int | None = None) -> str:
+        """Adds pooling of kind ``MaxPool`` or ``AveragePool`` (padding not counted)."""
         batch, channels, *size = self.shapes[x]
         pad = (kernel - 1) // 2 if pad is None else pad
         return self.add(
@@ -134,8 +146,8 @@ class GraphBuilder:
             pads=(pad,) * 4,
         )
 
-    def activation(self, x, kind):
-        """``relu``, ``relu6``, ``hswish`` or nothing for an empty string."""
+    def activation(self, x: str, kind: str) -> str:
+        """Adds ``relu``, ``relu6``, ``hswish`` or nothing for an empty string."""
         if kind == "relu6":
             bounds = []
             for value in (0.0, 6.0):
@@ -147,12 +159,14 @@ class GraphBuilder:
             return self.add("HardSwish", [x], self.shapes[x])
         return self.relu(x) if kind else x
 
-    def conv_norm(self, x, channels, kernel, stride=1, activation="", **options):
-        """Convolution, batch norm, activation."""
+    def conv_norm(
+        self, x: str, channels: int, kernel: int, stride: int = 1, activation: str = "", **options: Any
+    ) -> str:
+        """Adds a convolution, batch norm and an activation."""
         return self.activation(self.norm(self.conv(x, channels, kernel, stride, **options)), activation)
 
-    def squeeze(self, x, channels, gate="Sigmoid"):
-        """Squeeze and excitation: x times a gate computed from its channel means."""
+    def squeeze(self, x: str, channels: int, gate: str = "Sigmoid") -> str:
+        """Adds squeeze and excitation: x times a gate computed from its channel means."""
         batch, wide = self.shapes[x][:2]
         y = self.add("GlobalAveragePool", [x], (batch, wide, 1, 1))
         y = self.relu(self.conv(y, channels, 1, bias=True))
@@ -161,22 +175,29 @@ class GraphBuilder:
         return self.add("Mul", [x, self.add(gate, [y], self.shapes[y], **attributes)], self.shapes[x])
 
     def inverted(
-        self, x, hidden, channels, kernel, stride=1, activation="relu", expand=True, groups=1, squeeze=0, gate="Sigmoid"
-    ):
-        """Inverted residual block: 1x1 convolution, depthwise convolution, 1x1 convolution, sum where shapes agree.
+        self,
+        x: str,
+        hidden: int,
+        channels: int,
+        kernel: int,
+        stride: int = 1,
+        activation: str = "relu",
+        expand: bool = True,
+        groups: int = 1,
+        squeeze: int = 0,
+        gate: str = "Sigmoid",
+    ) -> str:
+        """Adds an inverted residual block: 1x1 convolution, depthwise convolution, 1x1 convolution, sum where shapes agree.
 
         Args:
-            x (str): the input value.
-            hidden, channels (int): width inside and after the block.
-            kernel, stride (int): of the depthwise convolution.
-            activation (str): after the first two convolutions.
-            expand (bool): whether the first convolution is there.
-            groups (int): groups of both 1x1 convolutions, with a channel shuffle after the first.
-            squeeze (int): width of squeeze and excitation, 0 for none.
-            gate (str): its last operator.
-
-        Returns:
-            str: the result.
+            x: The input value.
+            hidden, channels: Width inside and after the block.
+            kernel, stride: Of the depthwise convolution.
+            activation: After the first two convolutions.
+            expand: Whether the first convolution is there.
+            groups: Groups of both 1x1 convolutions, with a channel shuffle after the first.
+            squeeze: Width of squeeze and excitation, 0 for none.
+            gate: Its last operator.
         """
         y = self.conv_norm(x, hidden, 1, 1, activation, groups=groups) if expand else x
         if groups > 1:
@@ -187,48 +208,48 @@ class GraphBuilder:
         y = self.conv_norm(y, channels, 1, groups=groups)
         return self.sum([x, y]) if self.shapes[x] == self.shapes[y] else y
 
-    def shuffle(self, x, groups):
-        """Interleave the channels of groups."""
+    def shuffle(self, x: str, groups: int) -> str:
+        """Interleaves the channels of groups."""
         batch, wide, height, width = self.shapes[x]
         shape = (batch, groups, wide // groups, height * width)
         y = self.add("Reshape", [x, self.constant([0, groups, -1, height * width])], shape)
         y = self.add("Transpose", [y], (batch, shape[2], groups, shape[3]), perm=(0, 2, 1, 3))
         return self.add("Reshape", [y, self.constant([0, -1, height, width])], self.shapes[x])
 
-    def sum(self, values):
-        """Sum of one or more values, added from the left."""
+    def sum(self, values: Sequence[str]) -> str:
+        """Adds the sum of one or more values, added from the left."""
         total, *rest = values
         for value in rest:
             total = self.add("Add", [total, value], self.shapes[total])
         return total
 
-    def concat(self, values):
-        """Join values along the channels."""
+    def concat(self, values: Sequence[str]) -> str:
+        """Joins values along the channels."""
         shape = list(self.shapes[values[0]])
         shape[1] = sum(self.shapes[v][1] for v in values)
         return self.add("Concat", values, shape, axis=1)
 
-    def zero(self, x):
-        """x * 0."""
+    def zero(self, x: str) -> str:
+        """Adds x * 0."""
         name = f"z{len(self.nodes)}"
         value = helper.make_tensor(name, TensorProto.FLOAT, [], [0.0])
         self.nodes.append(helper.make_node("Constant", [], [name], value=value))
         return self.add("Mul", [x, name], self.shapes[x])
 
-    def classify(self, x, classes):
-        """Global average pooling, flattening and a linear layer."""
+    def classify(self, x: str, classes: int) -> str:
+        """Adds global average pooling, flattening and a linear layer."""
         batch, channels = self.shapes[x][:2]
         x = self.add("GlobalAveragePool", [x], (batch, channels, 1, 1))
         return self.linear(self.add("Flatten", [x], (batch, channels)), classes)
 
-    def linear(self, x, channels):
-        """A linear layer with bias on (batch, width)."""
+    def linear(self, x: str, channels: int) -> str:
+        """Adds a linear layer with bias on (batch, width)."""
         batch, wide = self.shapes[x]
         weights = [self.weight((channels, wide)), self.weight((channels,))]
         return self.add("Gemm", [x, *weights], (batch, channels), transB=1)
 
-    def build(self, output):
-        """Return the finished ModelProto with one output."""
+    def build(self, output: str) -> ModelProto:
+        """Returns the finished ModelProto with one output."""
         graph = helper.make_graph(
             self.nodes,
             self.name,
@@ -245,17 +266,17 @@ class GraphBuilder:
 _NB201_OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 
 
-def parse_nasbench201(arch):
-    """Read a NAS-Bench-201 string.
+def parse_nasbench201(arch: str) -> list[list[str]]:
+    """Reads a NAS-Bench-201 string.
 
     Args:
-        arch (str): ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``.
+        arch: ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``.
 
     Returns:
-        list[list[str]]: for nodes 1, 2, 3 the operator on the edge from each earlier node.
+        For nodes 1, 2, 3 the operator on the edge from each earlier node.
 
     Raises:
-        GraphSpaceError: wrong number of nodes or edges, or an unknown operator.
+        GraphSpaceError: Wrong number of nodes or edges, or an unknown operator.
     """
     cell = []
     for number, group in enumerate(arch.strip().split("+"), start=1):
@@ -273,12 +294,12 @@ def parse_nasbench201(arch):
     return cell
 
 
-def _nasbench201(arch, batch, classes, channels=16, cells=5):
+def _nasbench201(arch: str, batch: int, classes: int, channels: int = 16, cells: int = 5) -> ModelProto:
     """Stem, three stages of cells at 16, 32 and 64 channels, a residual block of stride 2 between them."""
     cell = parse_nasbench201(arch)
     g = GraphBuilder("nasbench201", (batch, 3, 32, 32))
 
-    def relu_conv_norm(x, wide, kernel, stride=1):
+    def relu_conv_norm(x: str, wide: int, kernel: int, stride: int = 1) -> str:
         return g.norm(g.conv(g.relu(x), wide, kernel, stride))
 
     x = g.norm(g.conv(g.input, channels, 3))
@@ -310,21 +331,21 @@ def _nasbench201(arch, batch, classes, channels=16, cells=5):
 _NB101_OPS = ("input", "output", "conv3x3-bn-relu", "conv1x1-bn-relu", "maxpool3x3")
 
 
-def parse_nasbench101(arch):
-    """Read a NAS-Bench-101 cell.
+def parse_nasbench101(arch: tuple[str, str] | Mapping[str, str]) -> tuple[list[list[int]], list[str]]:
+    """Reads a NAS-Bench-101 cell.
 
     Args:
-        arch (tuple[str, str] | dict): adjacency rows of 0 and 1 joined by ``|`` and operators joined by ``|``, or a
+        arch: Adjacency rows of 0 and 1 joined by ``|`` and operators joined by ``|``, or a
             mapping with the keys ``adjacency`` and ``ops``.
 
     Returns:
-        tuple[list[list[int]], list[str]]: upper triangular matrix and one operator a vertex.
+        Upper triangular matrix and one operator a vertex.
 
     Raises:
-        GraphSpaceError: sizes that do not fit, an edge backwards, an unknown operator or a cell without a path.
+        GraphSpaceError: Sizes that do not fit, an edge backwards, an unknown operator or a cell without a path.
     """
-    adjacency, ops = (arch["adjacency"], arch["ops"]) if isinstance(arch, dict) else arch
-    ops = ops.split("|")
+    adjacency, operators = (arch["adjacency"], arch["ops"]) if isinstance(arch, Mapping) else arch
+    ops = operators.split("|")
     rows = adjacency.split("|")
     size = len(ops)
     if len(rows) != size or any(len(row) != size or set(row) - {"0", "1"} for row in rows):
@@ -344,18 +365,15 @@ def parse_nasbench101(arch):
     return matrix, ops
 
 
-def nasbench101_channels(matrix, wide, channels):
-    """Channels of every vertex of a cell (Ying et al. 2019, reference implementation).
+def nasbench101_channels(matrix: Sequence[Sequence[int]], wide: int, channels: int) -> list[int]:
+    """Returns the channels of every vertex of a cell (Ying et al. 2019, reference implementation).
 
     Vertices that lead to the output share its channels; any other has the most of those it leads to.
 
     Args:
-        matrix (list[list[int]]): adjacency.
-        wide (int): channels of the cell's input.
-        channels (int): channels of the cell's output.
-
-    Returns:
-        list[int]: channels per vertex.
+        matrix: Adjacency.
+        wide: Channels of the cell's input.
+        channels: Channels of the cell's output.
     """
     size = len(matrix)
     found = [0] * size
@@ -371,16 +389,18 @@ def nasbench101_channels(matrix, wide, channels):
     return found
 
 
-def _nasbench101(arch, batch, classes, channels=128, stacks=3, cells=3):
+def _nasbench101(
+    arch: Any, batch: int, classes: int, channels: int = 128, stacks: int = 3, cells: int = 3
+) -> ModelProto:
     """Stem, three stacks of three cells, channels doubled and size halved between stacks."""
     matrix, ops = parse_nasbench101(arch)
     size = len(ops)
     g = GraphBuilder("nasbench101", (batch, 3, 32, 32))
 
-    def conv_norm_relu(x, wide, kernel):
+    def conv_norm_relu(x: str, wide: int, kernel: int) -> str:
         return g.relu(g.norm(g.conv(x, wide, kernel)))
 
-    def narrow(x, wide):
+    def narrow(x: str, wide: int) -> str:
         if g.shapes[x][1] == wide:
             return x
         shape = (g.shapes[x][0], wide, *g.shapes[x][2:])
@@ -415,7 +435,7 @@ def _nasbench101(arch, batch, classes, channels=128, stacks=3, cells=3):
 # Chains of inverted residual blocks
 
 
-def _nasbench_macro(arch, batch, classes):
+def _nasbench_macro(arch: str, batch: int, classes: int) -> ModelProto:
     """NAS-Bench-Macro: 8 layers; 0 identity, 1 expansion 3 kernel 3, 2 expansion 6 kernel 5."""
     if len(arch) != 8 or set(arch) - set("012"):
         raise GraphSpaceError(f"{arch!r} is no NAS-Bench-Macro architecture; it has 8 digits 0, 1 or 2")
@@ -432,7 +452,7 @@ def _nasbench_macro(arch, batch, classes):
     return g.build(g.classify(g.conv_norm(x, 1280, 1, activation="relu6"), classes))
 
 
-def _fbnet(arch, batch, classes):
+def _fbnet(arch: str, batch: int, classes: int) -> ModelProto:
     """FBNet on 32x32 images (HW-NAS-Bench): 22 layers ``k3_e6``, ``k5_e1_g2`` or ``skip`` joined by ``|``."""
     ops = arch.split("|")
     if len(ops) != 22:
@@ -447,8 +467,8 @@ def _fbnet(arch, batch, classes):
                 x = g.conv_norm(x, wide, 1, stride, "relu")
             continue
         fields = dict((f[:1], f[1:]) for f in op.split("_"))
-        numbers = [fields.get("k"), fields.get("e"), fields.get("g", "1")]
-        if set(fields) - set("keg") or not all((n or "").isdigit() for n in numbers):
+        numbers = [fields.get("k", ""), fields.get("e", ""), fields.get("g", "1")]
+        if set(fields) - set("keg") or not all(number.isdigit() for number in numbers):
             raise GraphSpaceError(
                 f"layer {layer} cannot be {op!r}; 'skip' or kernel, expansion and groups as in 'k5_e1_g2'"
             )
@@ -457,7 +477,7 @@ def _fbnet(arch, batch, classes):
     return g.build(g.classify(g.conv_norm(x, 1504, 1, activation="relu"), classes))
 
 
-def _accel_nasbench(arch, batch, classes):
+def _accel_nasbench(arch: Mapping[str, Any], batch: int, classes: int) -> ModelProto:
     """Accel-NASBench: MnasNet with 7 blocks of expansion e, kernel k, l layers, squeeze and excitation se.
 
     The tables fix the parameters but not the activation: ReLU as in MnasNet.
@@ -478,8 +498,8 @@ def _accel_nasbench(arch, batch, classes):
     return g.build(g.classify(g.conv_norm(x, 1280, 1, activation="relu"), classes))
 
 
-def _list_of(arch, key, length):
-    """A list of integers from a mapping that holds it as a list or as its text."""
+def _list_of(arch: Mapping[str, Any], key: str, length: int) -> list[int]:
+    """Returns a list of integers from a mapping that holds it as a list or as its text."""
     value = arch[key]
     if isinstance(value, str):
         value = [int(v) for v in value.strip("[] ").split(",")]
@@ -489,13 +509,13 @@ def _list_of(arch, key, length):
     return value
 
 
-def _divisible(value, by=8):
-    """The nearest multiple of ``by`` that is no more than a tenth below the value."""
+def _divisible(value: float, by: int = 8) -> int:
+    """Returns the nearest multiple of ``by`` that is no more than a tenth below the value."""
     rounded = max(by, int(value + by / 2) // by * by)
     return rounded + by if rounded < 0.9 * value else rounded
 
 
-def _ofa(arch, batch, classes):
+def _ofa(arch: Mapping[str, Any], batch: int, classes: int) -> ModelProto:
     """Once-for-all MobileNetV3 at width 1: 20 kernels ``ks``, 20 expansions ``e``, 5 depths ``d``, resolution ``r``."""
     try:
         kernels, expansions, depths = _list_of(arch, "ks", 20), _list_of(arch, "e", 20), _list_of(arch, "d", 5)
@@ -549,23 +569,27 @@ _DARTS_OPS = (
 )
 
 
-def parse_darts(genotype):
-    """Read ``Genotype(normal=[...], normal_concat=[...], reduce=[...], reduce_concat=[...])``.
+def parse_darts(genotype: str) -> dict[str, Any]:
+    """Reads ``Genotype(normal=[...], normal_concat=[...], reduce=[...], reduce_concat=[...])``.
 
     Args:
-        genotype (str): the text; it is parsed, not run.
+        genotype: The text; it is parsed, not run.
 
     Returns:
-        dict: ``normal`` and ``reduce`` as lists of (operator, input), the two ``_concat`` as lists of node numbers.
+        ``normal`` and ``reduce`` as lists of (operator, input), the two ``_concat`` as lists of node numbers.
 
     Raises:
-        GraphSpaceError: another form, an unknown operator or an input that is not made yet.
+        GraphSpaceError: Another form, an unknown operator or an input that is not made yet.
     """
     try:
         call = ast.parse(genotype.strip(), mode="eval").body
-        fields = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
-        found = {name: [(str(op), int(source)) for op, source in fields[name]] for name in ("normal", "reduce")}
-        found |= {name: [int(k) for k in fields[name]] for name in ("normal_concat", "reduce_concat")}
+        if not isinstance(call, ast.Call):
+            raise ValueError("it is no call")
+        fields = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        found: dict[str, Any] = {}
+        for name in ("normal", "reduce"):
+            found[name] = [(str(op), int(source)) for op, source in fields[name]]
+            found[f"{name}_concat"] = [int(number) for number in fields[f"{name}_concat"]]
     except (SyntaxError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise GraphSpaceError(f"{genotype[:80]!r} is no DARTS genotype: {error}") from error
     for cell in ("normal", "reduce"):
@@ -577,8 +601,8 @@ def parse_darts(genotype):
     return found
 
 
-def _darts_op(g, op, x, stride):
-    """One DARTS operator on a value, at its own width; None for an operator that gives zero."""
+def _darts_op(g: GraphBuilder, op: str, x: str, stride: int) -> str | None:
+    """Adds a DARTS operator to a value, at its own width; None for an operator that gives zero."""
     wide = g.shapes[x][1]
     kind, _, size = op.rpartition("_")
     if op == "none":
@@ -600,8 +624,8 @@ def _darts_op(g, op, x, stride):
     return x
 
 
-def _reduction(g, x, wide):
-    """Halve the size: two strided 1x1 convolutions, one on the image moved by a pixel, side by side."""
+def _reduction(g: GraphBuilder, x: str, wide: int) -> str:
+    """Halves the size: two strided 1x1 convolutions, one on the image moved by a pixel, side by side."""
     batch, channels, height, width = g.shapes[x]
     x = g.relu(x)
     starts, ends, axes = g.constant([1, 1]), g.constant([height, width]), g.constant([2, 3])
@@ -610,7 +634,7 @@ def _reduction(g, x, wide):
     return g.norm(g.concat(halves))
 
 
-def _darts(arch, batch, classes, channels=36, layers=20):
+def _darts(arch: str, batch: int, classes: int, channels: int = 36, layers: int = 20) -> ModelProto:
     """The evaluation network of DARTS on CIFAR-10: 20 cells from 36 channels, reduction at a third and two thirds."""
     genotype = parse_darts(arch)
     g = GraphBuilder("darts", (batch, 3, 32, 32))
@@ -640,7 +664,7 @@ def _darts(arch, batch, classes, channels=36, layers=20):
     return g.build(g.classify(x, classes))
 
 
-_SPACES = {
+_SPACES: dict[str, tuple[Callable[[Any, int, int], ModelProto], int]] = {
     "nasbench201": (_nasbench201, 10),
     "nasbench101": (_nasbench101, 10),
     "nasbench_macro": (_nasbench_macro, 10),
@@ -652,20 +676,20 @@ _SPACES = {
 SPACES = tuple(_SPACES)
 
 
-def build_graph(space, arch, *, batch=1, classes=None):
-    """Build the ONNX graph of an architecture.
+def build_graph(space: str, arch: Any, *, batch: int = 1, classes: int | None = None) -> ModelProto:
+    """Builds the ONNX graph of an architecture.
 
     Args:
-        space (str): a name in ``SPACES``.
-        arch: the architecture in the form of its space, see the module's table.
-        batch (int): first dimension of the input.
-        classes (int | None): outputs of the last layer; None for the space's own.
+        space: A name in ``SPACES``.
+        arch: The architecture in the form of its space, see the module's table.
+        batch: First dimension of the input.
+        classes: Outputs of the last layer; None for the space's own.
 
     Returns:
-        onnx.ModelProto: shapes and wiring; weights are references to a file that does not exist.
+        A model of shapes and connections; its weights are references to a file that does not exist.
 
     Raises:
-        GraphSpaceError: unknown space, or a string that does not describe one of its networks.
+        GraphSpaceError: Unknown space, or a string that does not describe one of its networks.
     """
     if space not in _SPACES:
         raise GraphSpaceError(f"unknown space {space!r}; one of {', '.join(_SPACES)}")
@@ -677,8 +701,8 @@ def build_graph(space, arch, *, batch=1, classes=None):
 # Counting
 
 
-def weight_bytes(model):
-    """Size in bytes of the file that the graph's weights refer to."""
+def weight_bytes(model: ModelProto) -> int:
+    """Returns the size in bytes of the file that the graph's weights refer to."""
     sizes = [0]
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -687,8 +711,8 @@ def weight_bytes(model):
     return max(sizes)
 
 
-def count_flops_params(model, *, norm_flops=2):
-    """Count the multiply-adds of one inference and the trainable parameters of an ONNX graph.
+def count_flops_params(model: ModelProto, *, norm_flops: int = 2) -> tuple[int, int]:
+    """Counts the multiply-adds of one inference and the trainable parameters of an ONNX graph.
 
     FLOPs follow the NAS-Bench-201 tables: a convolution or matrix product counts one per multiply-add, its bias
     nothing; a batch norm that reads a convolution counts two per element; all else counts nothing. Nodes that no output
@@ -696,56 +720,22 @@ def count_flops_params(model, *, norm_flops=2):
     A free first dimension of an input counts as 1.
 
     Args:
-        model (onnx.ModelProto): any graph; weights are not read.
-        norm_flops (int): FLOPs per element of a batch norm that reads a convolution; NAS-Bench-Macro counts 0.
+        model: Any graph; weights are not read.
+        norm_flops: FLOPs per element of a batch norm that reads a convolution; NAS-Bench-Macro counts 0.
 
     Returns:
-        tuple[int, int]: FLOPs and parameters, both exact.
+        FLOPs and parameters, both exact.
 
     Raises:
-        GraphSpaceError: a shape that is needed cannot be inferred.
+        GraphSpaceError: A shape that is needed cannot be inferred.
     """
-    shapes = infer_shapes(model)
-    weights = {t.name: t for t in model.graph.initializer}
-    buffers = set()
-    convolved = set()
-    flops = 0
-
-    def shape(name, node):
-        found = shapes.get(name)
-        if found is None or any(d is None for d in found):
-            raise GraphSpaceError(
-                f"the shape of {name!r} at {node.op_type} cannot be inferred; give the graph's inputs fixed shapes"
-            )
-        return found
-
-    for node in model.graph.node:
-        op = node.op_type
-        if op == "Conv":
-            flops += math.prod(shape(node.output[0], node)) * math.prod(shape(node.input[1], node)[1:])
-            convolved.add(node.output[0])
-        elif op == "ConvTranspose":
-            flops += math.prod(shape(node.input[0], node)) * math.prod(shape(node.input[1], node)[1:])
-            convolved.add(node.output[0])
-        elif op == "BatchNormalization":
-            buffers.update(node.input[3:5])
-        elif op == "Gemm":
-            left = shape(node.input[0], node)
-            transposed = any(a.name == "transA" and a.i for a in node.attribute)
-            flops += math.prod(shape(node.output[0], node)) * left[0 if transposed else 1]
-        elif op == "MatMul":
-            flops += math.prod(shape(node.output[0], node)) * shape(node.input[0], node)[-1]
-        elif op == "Constant":
-            for attribute in node.attribute:
-                if attribute.name == "value" and math.prod(attribute.t.dims) > 1:
-                    weights[node.output[0]] = attribute.t
-    for node in model.graph.node:
-        if node.op_type == "BatchNormalization" and node.input[0] in convolved:
-            flops += norm_flops * math.prod(shape(node.output[0], node))
-    floating = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-    buffers.update(n for node in model.graph.node if node.op_type == "Clip" for n in node.input[1:])
-    params = sum(math.prod(t.dims) for n, t in weights.items() if n not in buffers and t.data_type in floating)
-    return flops, params
+    cost = graph_cost(model)
+    if cost.unknown:
+        raise GraphSpaceError(
+            f"the sizes of {cost.unknown} convolutions, products or batch norms cannot be inferred; "
+            "give the graph's inputs fixed shapes"
+        )
+    return cost.macs + norm_flops * cost.norm_elements, cost.parameters
 
 
 __all__ = [

@@ -1,6 +1,5 @@
 """How operators follow one another: exact counts, the same however a text is folded, nothing for what is no graph."""
 
-import dataclasses
 import math
 import zlib
 
@@ -9,12 +8,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from test_onnx_text import random_graph, repeated
 
-from code_rlm import onnx_wiring_rlm
-from code_rlm.inputs_rlm import format_header
-from code_rlm.lexical_rlm import LexicalPath
-from code_rlm.onnx_text_rlm import onnx_to_text
-from code_rlm.onnx_wiring_rlm import places, wiring
-from code_rlm.training.lexical import settings_for, token_texts
+from code_rlm import onnx_text_rlm
+from code_rlm.features_rlm import RLMFeatureExtractor, token_texts
+from code_rlm.onnx_text_rlm import graph_ngrams, onnx_to_text, position_features
+from code_rlm.processing_rlm import format_header
+from code_rlm.training.ensemble import settings_for
 
 RESIDUAL = """total x4 total m9
 conv3x3 x2 conv3x3 m9
@@ -26,7 +24,7 @@ gap"""
 
 
 def test_when_a_sum_is_read_then_every_term_is_followed():
-    assert wiring(RESIDUAL) == {
+    assert graph_ngrams(RESIDUAL) == {
         "in": 1, "conv3x3": 2, "conv1x1": 1, "gap": 1,
         "in conv3x3": 1, "conv3x3 conv3x3": 1, "conv3x3 conv1x1": 1, "conv3x3 gap": 1, "conv1x1 gap": 1,
         "in conv3x3 conv3x3": 1, "conv3x3 conv3x3 conv1x1": 1, "in conv3x3 gap": 1, "conv3x3 conv1x1 gap": 1,
@@ -41,13 +39,13 @@ def test_when_a_block_is_called_then_it_counts_where_it_is_called():
     plain = (
         "in 1 8\nv0 = fc 8\nv1 = fc 8 v0\nconv3x3 16 v1 + relu v0\nmaxpool2x2 s2\nmaxpool2x2 s2\nmaxpool2x2 s2\nout v9"
     )
-    assert wiring(called) == wiring(plain) and wiring(called)["maxpool2x2 maxpool2x2"] == 2
-    assert wiring(called)["fc relu maxpool2x2"] == 1 and "relu conv3x3" not in wiring(called)
+    assert graph_ngrams(called) == graph_ngrams(plain) and graph_ngrams(called)["maxpool2x2 maxpool2x2"] == 2
+    assert graph_ngrams(called)["fc relu maxpool2x2"] == 1 and "relu conv3x3" not in graph_ngrams(called)
 
 
 def test_when_an_operator_stands_in_a_block_then_its_steps_are_those_of_the_block():
     block = "def f a\nv1 = conv3x3 a v0\nconv1x1 a v1\nv0 + v1 + relu\n"
-    found = places(block + "in 1 3 8 8\nconv3x3 16\nf 16 x3\ngap")
+    found = position_features(block + "in 1 3 8 8\nconv3x3 16\nf 16 x3\ngap")
     of_calls = {
         "in most 0 6", "in least 0 6", "conv3x3 most 1 5", "conv3x3 least 1 5", "call most 2 4", "call least 2 4",
         "call most 3 3", "call least 3 3", "call most 4 2", "call least 4 2", "gap most 5 1", "gap least 5 1",
@@ -68,21 +66,23 @@ def test_when_an_operator_stands_in_a_block_then_its_steps_are_those_of_the_bloc
 
 def test_when_a_block_calls_another_then_its_operators_stand_where_they_are_called():
     head, tail = "def g a\nconv3x3 a v0\n", "in 1 3 8 8\nf 16 x2\nout v0"
-    assert places(head + "def f a\ng a v0\nrelu\n" + tail) == places("def f a\nconv3x3 a v0\nrelu\n" + tail)
-    two = places("def f v0 v1\nfc 8 v0 + relu v1\nin 1 8\nv0 = fc 8\nv1 = fc 8 v0\nf v1 v0")
+    assert position_features(head + "def f a\ng a v0\nrelu\n" + tail) == position_features(
+        "def f a\nconv3x3 a v0\nrelu\n" + tail
+    )
+    two = position_features("def f v0 v1\nfc 8 v0 + relu v1\nin 1 8\nv0 = fc 8\nv1 = fc 8 v0\nf v1 v0")
     assert two["in read by 1"] == 3 and two["relu least 1 1"] == two["out reads 2"] == 1  # two inputs of f, one of all
 
 
 def test_when_a_chain_is_long_then_what_is_far_counts_as_far():
-    found = places("in 1 8\n" + "relu\n" * 30)
+    found = position_features("in 1 8\n" + "relu\n" * 30)
     assert found["relu most 8 8"] == found["relu least 8 8"] == 16 and found["relu most 3 8"] == 1
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(repeated)
-def test_when_a_text_is_folded_then_its_wiring_stays(plan):
+def test_when_a_text_is_folded_then_its_ngrams_stay(plan):
     model = random_graph(plan)
-    assert wiring(onnx_to_text(model)) == wiring(onnx_to_text(model, fold=False, profile=False))
+    assert graph_ngrams(onnx_to_text(model)) == graph_ngrams(onnx_to_text(model, fold=False, costs=False))
 
 
 @pytest.mark.parametrize(
@@ -96,14 +96,14 @@ def test_when_a_text_is_folded_then_its_wiring_stays(plan):
         "v1 = in",
     ],
 )
-def test_when_a_text_is_no_graph_then_it_has_no_wiring(text):
-    assert wiring(text) == places(text) == {}
+def test_when_a_text_is_no_graph_then_it_has_no_features(text):
+    assert graph_ngrams(text) == position_features(text) == {}
 
 
-def test_when_a_text_is_cut_anywhere_then_it_is_read_as_far_as_it_goes():
+def test_when_a_text_is_truncated_anywhere_then_it_is_read_as_far_as_it_goes():
     text = "def f a v0 v1\nconv3x3 a v0 + relu v1\n" + RESIDUAL.split("\n", 2)[2] + "\nf 16 v0 v7 x2\nout v0 v3 = + x9"
     for end in range(len(text)):
-        for counts in (wiring(text[:end]), places(text[:end])):
+        for counts in (graph_ngrams(text[:end]), position_features(text[:end])):
             assert all(math.isfinite(count) and count > 0 for count in counts.values())
 
 
@@ -125,32 +125,32 @@ def test_when_a_text_is_cut_anywhere_then_it_is_read_as_far_as_it_goes():
 )  # fmt: skip
 def test_when_a_text_asks_for_too_much_then_it_is_read_in_part(text, monkeypatch):
     charged = []
-    for algebra in (onnx_wiring_rlm._Chains, onnx_wiring_rlm._Places):
+    for algebra in (onnx_text_rlm._NGrams, onnx_text_rlm._Positions):
         inner = algebra.joined
         monkeypatch.setattr(
             algebra,
             "joined",
-            lambda self, values, inner=inner: charged.append(sum(map(len, values))) or inner(self, values),
+            lambda self, values, inner=inner: charged.append(sum(map(self.size, values))) or inner(self, values),
         )
-    wiring(text)
-    places(text)
-    assert sum(charged) < 4 * onnx_wiring_rlm._MOST_WORK
+    graph_ngrams(text)
+    position_features(text)
+    assert sum(charged) < 4 * onnx_text_rlm._MAX_WORK
     monkeypatch.undo()
-    assert all(0 < count <= 1e36 for count in (*wiring(text).values(), *places(text).values()))
+    assert all(0 < count <= 1e36 for count in (*graph_ngrams(text).values(), *position_features(text).values()))
 
 
 def test_when_a_path_reads_a_graph_then_its_features_are_the_logarithms_of_the_counts(tokenizer):
     plain = settings_for(tokenizer, buckets=64)
-    wired = dataclasses.replace(plain, structure_buckets=512, place_buckets=256, vocabulary=len(token_texts(tokenizer)))
-    path, other = LexicalPath(wired, 32), LexicalPath(plain, 32)
-    assert not path.knows_vocabulary() and other.knows_vocabulary()
-    path.read_vocabulary(token_texts(tokenizer))
+    wired = plain.changed(structure_buckets=512, position_buckets=256)
+    known = token_texts(tokenizer)
+    extractor, other = RLMFeatureExtractor(wired.features, known), RLMFeatureExtractor(plain.features, known)
     texts = [format_header(["a"], "onnx", []) + RESIDUAL, format_header(["a"], "python", []) + "print(1)\n" * 30]
     batch = tokenizer(texts, padding=True, return_tensors="pt")
-    found = path.raw_features(batch["input_ids"], batch["attention_mask"])
+    inputs = (batch["input_ids"], batch["attention_mask"], ["onnx", "python"])
+    found = extractor(*inputs)
     expected = torch.zeros(512), torch.zeros(256)
-    for counts, into in zip((wiring(RESIDUAL), places(RESIDUAL)), expected, strict=True):
+    for counts, into in zip((graph_ngrams(RESIDUAL), position_features(RESIDUAL)), expected, strict=True):
         for name, count in counts.items():
             into[zlib.crc32(name.encode()) % len(into)] += math.log1p(count)
     assert torch.allclose(found[0, -768:], torch.cat(expected)) and not found[1, -768:].any()
-    assert torch.equal(found[:, :-768], other.raw_features(batch["input_ids"], batch["attention_mask"]))
+    assert torch.equal(found[:, :-768], other(*inputs))
