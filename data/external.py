@@ -72,7 +72,7 @@ def generic(
     validation: float = 0.1,
     test: float = 0.1,
 ) -> Dataset:
-    """Read a table of any columns into the schema.
+    """Reads a table of any columns into the schema.
 
     Args:
         path: A .csv, .tsv, .jsonl, .json (a list of objects) or .parquet file, the text formats also with .gz after it;
@@ -84,7 +84,7 @@ def generic(
         language_column: Column of the language, put in lower case. Either this or `language`.
         language: Language of every row.
         context_columns: Columns that become "column: value" lines; an empty cell gives no line.
-        outcome_column: Column that says how the row's run ended, one of `OUTCOMES`; an empty cell is "ok".
+        outcome_column: Column with how the row's run ended, one of `OUTCOMES`; an empty cell is "ok".
         source: Name for the column of that name; by default the file's name.
         on_error: "raise", or "skip" to leave out rows with a bad cell; how many and the first of them is logged.
         magnitudes: The smallest and the largest magnitude that the numbers, unless zero, may have; None for any.
@@ -118,43 +118,45 @@ def generic(
     problems: list[str] = []
     problem_count = bad_rows = 0
     for _, place, cells in _records(path, columns, hub_split):
-        found: list[str] = []
+        wrong_cells: list[str] = []
         text = cells[text_column]
         if wrong := _wrong_text(text):
-            found.append(f"column {text_column!r}: {wrong}")
+            wrong_cells.append(f"column {text_column!r}: {wrong}")
             text = ""
         group = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         if group_column is not None:
             group = "" if cells[group_column] is None else str(cells[group_column])
             if not group:
-                found.append(f"column {group_column!r}: empty group")
-        kind = language if language_column is None else cells[language_column]
-        if not isinstance(kind, str) or not kind.strip():
-            found.append(f"column {language_column!r}: expected a language, got {_short(kind)}")
-            kind = ""
+                wrong_cells.append(f"column {group_column!r}: empty group")
+        cell = language if language_column is None else cells[language_column]
+        if not isinstance(cell, str) or not cell.strip():
+            wrong_cells.append(f"column {language_column!r}: expected a language, got {_short(cell)}")
+            cell = ""
         values = []
         for column in targets:
             try:
                 values.append(_number(cells[column], magnitudes))
             except ValueError as error:
-                found.append(f"column {column!r}: {error}")
+                wrong_cells.append(f"column {column!r}: {error}")
         outcome = "ok" if outcome_column is None else cells[outcome_column] or "ok"
         if outcome not in OUTCOMES:
-            found.append(f"column {outcome_column!r}: expected one of {', '.join(OUTCOMES)}, got {_short(outcome)}")
+            wrong_cells.append(
+                f"column {outcome_column!r}: expected one of {', '.join(OUTCOMES)}, got {_short(outcome)}"
+            )
         context = []
         for column in context_columns:
             if cells[column] is None or cells[column] == "":
                 continue
             context.append(f"{column}: {cells[column]}")
             if "\n" in context[-1]:
-                found.append(f"column {column!r}: a line of context cannot hold a line break")
-        problem_count += len(found)
-        bad_rows += bool(found)
-        problems += [f"  {place}, {message}" for message in found][: _MOST_PROBLEMS - len(problems)]
-        if found or not _in_split(group, split, seed, validation, test):
+                wrong_cells.append(f"column {column!r}: a line of context cannot hold a line break")
+        problem_count += len(wrong_cells)
+        bad_rows += bool(wrong_cells)
+        problems += [f"  {place}, {message}" for message in wrong_cells][: _MOST_PROBLEMS - len(problems)]
+        if wrong_cells or not _in_split(group, split, seed, validation, test):
             continue
         names = list(targets.values())
-        examples.append(Example(text, kind.strip().lower(), names, values, None, context, group, name, outcome))
+        examples.append(Example(text, cell.strip().lower(), names, values, None, context, group, name, outcome))
     if problem_count and on_error == "raise":
         more = f"\n  and {problem_count - len(problems)} more" if problem_count > len(problems) else ""
         hint = "\non_error: skip leaves such rows out"
@@ -178,7 +180,7 @@ def code_regression(
     validation: float = 0.1,
     test: float = 0.1,
 ) -> Dataset | IterableDataset:
-    """Read the published programs: Python memory (APPS), judged submissions (CDSS), Triton kernels (KBSS).
+    """Reads the published programs: Python memory (APPS), judged submissions (CDSS), Triton kernels (KBSS).
 
     Source: "Regression Language Models for Code" (arXiv 2509.26476), on the hub. Units: APPS, peak bytes that
     tracemalloc saw; CDSS, the judge's memory, which CodeNet records in kB, times 1024; KBSS, median milliseconds on an
@@ -226,7 +228,7 @@ def graph_arch_regression(
     validation: float = 0.1,
     test: float = 0.1,
 ) -> Dataset | IterableDataset:
-    """Read the published architectures: printed ONNX graphs with accuracy, operations, parameters and latencies.
+    """Reads the published architectures: printed ONNX graphs with accuracy, operations, parameters and latencies.
 
     Source: "Regression Language Models for Code" (arXiv 2509.26476), on the hub. Language: "onnx". Metrics: the row's
     `target_metric` first, then val_accuracy, flops and params under the source's names, as it states no units for them;
@@ -259,7 +261,7 @@ def graph_arch_regression(
 
 
 def parse_metadata(text: str, max_chars: int = MAX_METADATA_CHARS) -> dict[str, Any]:
-    """Read a dictionary written as Python source, without running anything.
+    """Reads a dictionary written as Python source, without running anything.
 
     A bare `nan`, which Python prints for a missing number, becomes None.
 
@@ -286,7 +288,7 @@ class _NanToNone(ast.NodeTransformer):
 
 
 def _published(arguments: dict[str, Any], streaming: bool) -> Dataset | IterableDataset:
-    """Build the data set that `_published_rows` yields."""
+    """Builds the data set that `_published_rows` yields."""
     _check_split(arguments["splitting"][0])
     _check_on_error(arguments["on_error"])
     if streaming:
@@ -304,7 +306,7 @@ def _published_rows(
     on_error: str,
     splitting: tuple[str | None, int, float, float],
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a published data set in the schema."""
+    """Yields the rows of a published data set in the schema."""
     skipped = 0
     for row, _, cells in _records(path, columns, "train"):
         try:
@@ -326,7 +328,7 @@ def _published_rows(
 
 
 def _code_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, group_keys: Sequence[str]) -> Example | None:
-    """Convert a row of the published programs; None where its space is not asked for."""
+    """Converts a row of the published programs; None where its space is not asked for."""
     space = cells["space"]
     if space not in CODE_SPACES:
         raise DataError(f"column 'space': unknown {_short(space)}; known are {', '.join(CODE_SPACES)}")
@@ -354,7 +356,7 @@ def _code_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, group_
 
 
 def _graph_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, proxies: bool) -> Example | None:
-    """Convert a row of the published architectures; None where its space is not asked for."""
+    """Converts a row of the published architectures; None where its space is not asked for."""
     space = cells["space"]
     if not isinstance(space, str) or not space:
         raise DataError(f"column 'space': expected a name, got {_short(space)}")
@@ -388,7 +390,7 @@ def _graph_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, proxi
 def read_cells(
     path: str | os.PathLike, columns: Sequence[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (place in words, cells) of a table in any of the formats of `generic`.
+    """Yields (place in words, cells) of a table in any of the formats of `generic`.
 
     Args:
         path: File, or id of a data set of the hub.
@@ -405,7 +407,7 @@ def read_cells(
 def _records(
     path: str, columns: Sequence[str], hub_split: str, optional: Sequence[str] = ()
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """Yield (row from 0, its place in words, the columns asked for) of a file, a folder of parquet or a hub id."""
+    """Yields (row from 0, its place in words, the columns asked for) of a file, a folder of parquet or a hub id."""
     file = Path(path)
     kind = file.name.lower().removesuffix(".gz").rpartition(".")[2]
     if file.is_dir():
@@ -431,18 +433,18 @@ def _records(
         rows = _READERS[kind](file, columns)
     for row, item in enumerate(rows):
         where, cells = item if isinstance(item, tuple) else ("", item)
-        found = {name: cells[name] for name in (*columns, *optional) if name in cells}
-        yield row, f"row {row}{f' ({where})' if where else ''}", found
+        asked_for = {name: cells[name] for name in (*columns, *optional) if name in cells}
+        yield row, f"row {row}{f' ({where})' if where else ''}", asked_for
 
 
 def _open(file: Path, mode: str = "rt") -> Any:
-    """Open a file, unpacked where its name ends in .gz; text with line ends as they are."""
+    """Opens a file, unpacked where its name ends in .gz; text with line ends as they are."""
     opener = gzip.open if file.name.lower().endswith(".gz") else open
     return opener(file, mode, **({} if "b" in mode else {"encoding": "utf-8-sig", "newline": ""}))
 
 
 def _lines(file: Path, stream: Any) -> Iterator[str]:
-    """Yield the lines of an open text file, none longer than the limit."""
+    """Yields the lines of an open text file, none longer than the limit."""
     number = 1
     while line := stream.readline(_MAX_LINE_CHARS + 1):
         if len(line) > _MAX_LINE_CHARS:
@@ -454,25 +456,25 @@ def _lines(file: Path, stream: Any) -> Iterator[str]:
 
 
 def _unreadable(file: Path, error: Exception) -> DataError:
-    """Say where in a file the bytes stop being UTF-8, or whatever else keeps it from being read."""
+    """Describes where in a file the bytes stop being UTF-8, or whatever else keeps it from being read."""
     if not isinstance(error, UnicodeDecodeError):
         return DataError(f"{file}: {error}")
     with _open(file, "rb") as stream:
         for number, line in enumerate(iter(lambda: stream.readline(_MAX_LINE_CHARS), b""), start=1):
             try:
                 line.decode("utf-8")
-            except UnicodeDecodeError as found:
-                shown = line[found.start]
+            except UnicodeDecodeError as error:
+                shown = line[error.start]
                 likely = "UTF-16" if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
                 return DataError(
-                    f"{file}: line {number}, byte {found.start + 1}: 0x{shown:02x} is not UTF-8; save the file as UTF-8, "
+                    f"{file}: line {number}, byte {error.start + 1}: 0x{shown:02x} is not UTF-8; save the file as UTF-8, "
                     f"for example with `iconv -f {likely} -t UTF-8`"
                 )
     return DataError(f"{file}: not UTF-8 ({error})")
 
 
 def _need(file: Path | str, columns: Sequence[str], present: Sequence[str], where: str = "") -> None:
-    """Raise where a column that is asked for is not there."""
+    """Raises where a column that is asked for is not there."""
     missing = [name for name in columns if name not in present]
     if missing:
         raise DataError(
@@ -481,14 +483,16 @@ def _need(file: Path | str, columns: Sequence[str], present: Sequence[str], wher
 
 
 def _csv(file: Path, columns: Sequence[str], delimiter: str = ",") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the rows of a table with a header; every cell is a string."""
-    limit, last = csv.field_size_limit(), 0
+    """Yields the rows of a table with a header; every cell is a string."""
+    limit = csv.field_size_limit()
+    last = 0
     try:
         # The module's default of 128 KiB is less than a long program.
         csv.field_size_limit(_MAX_LINE_CHARS)
         with _open(file) as stream:
             reader = csv.reader(_lines(file, stream), delimiter=delimiter, strict=True)
-            header, last = next(reader, []), reader.line_num
+            header = next(reader, [])
+            last = reader.line_num
             _need(file, columns, header)
             double = sorted({name for name in columns if header.count(name) > 1})
             if double:
@@ -518,7 +522,7 @@ def _tsv(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, An
 
 
 def _jsonl(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield one object a line; empty lines are none."""
+    """Yields one object a line; empty lines are none."""
     try:
         with _open(file) as stream:
             for number, line in enumerate(_lines(file, stream), start=1):
@@ -537,7 +541,7 @@ def _jsonl(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, 
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object; a key that stands in it twice has no one value."""
+    """Builds a JSON object; a key that stands in it twice has no one value."""
     cells = dict(pairs)
     if len(cells) < len(pairs):
         names = [name for name, _ in pairs]
@@ -546,7 +550,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a list."""
+    """Yields the objects of a list."""
     try:
         with _open(file) as stream:
             text = stream.read(_MAX_JSON_CHARS + 1)
@@ -568,7 +572,7 @@ def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def parquet_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a parquet file, a batch at a time."""
+    """Yields the rows of a parquet file, a batch at a time."""
     try:
         with pq.ParquetFile(file) as opened:
             present = opened.schema_arrow.names
@@ -589,7 +593,7 @@ def parquet_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = (
 
 
 def _not_utf8(file: Path, batch: pa.RecordBatch, start: int) -> DataError:
-    """Say which cell of a batch, whose first row is row `start`, is called text and is none."""
+    """Describes which cell of a batch, whose first row is row `start`, is called text and is none."""
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         for row, cell in enumerate(column):
             try:
@@ -600,7 +604,7 @@ def _not_utf8(file: Path, batch: pa.RecordBatch, start: int) -> DataError:
 
 
 def _hub(path: str, columns: Sequence[str], hub_split: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a data set of the hub, streamed."""
+    """Yields the rows of a data set of the hub, streamed."""
     try:
         rows = load_dataset(path, split=hub_split, streaming=True)
     except (OSError, ValueError) as error:
@@ -635,7 +639,7 @@ def _in_split(group: str, split: str | None, seed: int, validation: float, test:
 
 
 def _column_number(cells: Mapping[str, Any], column: str) -> float | None:
-    """Return a cell as a number, None where it is missing (null or NaN, as pandas writes it)."""
+    """Returns a cell as a number, None where it is missing (null or NaN, as pandas writes it)."""
     cell = cells[column]
     if isinstance(cell, float) and math.isnan(cell):
         return None
@@ -646,7 +650,7 @@ def _column_number(cells: Mapping[str, Any], column: str) -> float | None:
 
 
 def _wrong_text(text: Any) -> str | None:
-    """Say what is wrong with a cell that should hold a text, None where nothing is."""
+    """Describes what is wrong with a cell that should hold a text, None where nothing is."""
     if not isinstance(text, str) or not text.strip():
         return f"expected a text, got {_short(text)}"
     if len(text) > MAX_TEXT_CHARS:
@@ -659,7 +663,7 @@ def _wrong_text(text: Any) -> str | None:
 
 
 def _number(cell: Any, magnitudes: tuple[float, float] | None = None) -> float | None:
-    """Return a cell as a finite float, None where it is empty.
+    """Returns a cell as a finite float, None where it is empty.
 
     Raises:
         ValueError: Anything else, or a magnitude outside `magnitudes`.

@@ -1,7 +1,7 @@
 """Batches for training: tokenised sources, drawn by weight, bucketed by length under a token budget.
 
 Everything that is drawn depends on the seed and the batch's number alone, so a run that was killed goes on with exactly the
-batches that it would have had, and any number of processes can cut the same batches into their shares.
+batches that it would have had, and any number of processes can divide the same batches into their shares.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,13 +11,26 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from torch.utils import data as torch_data
 
 from code_rlm.data.schema import DataError
 from code_rlm.errors_rlm import NumberCodeError, NumberRangeError
-from code_rlm.inputs_rlm import InputLayout, ends_of, frame, metric_groups, tokenize
 from code_rlm.numbers_rlm import FAILED
+from code_rlm.processing_rlm import (
+    EncodedInput,
+    InputLayout,
+    ends_of,
+    frame,
+    header_language,
+    length_batches,
+    metric_groups,
+    model_text,
+    pad_inputs,
+    pad_rows,
+    tokenize,
+)
 from code_rlm.tokenization_rlm import RLMTokenizer
 
 IGNORE = -100
@@ -36,16 +49,16 @@ class Source:
         values: Their numbers, float64 `(rows, metrics)`; NaN where missing, `FAILED` where the run failed.
         codes: Number tokens int16 `(rows, metrics, code length)`.
         present: Which of them were measured, bool `(rows, metrics)`.
-        cut: Rows so long that their middle was left out before tokenisation, bool `(rows,)`.
+        truncated: Rows so long that their middle was left out before tokenisation, bool `(rows,)`.
         failed: Rows kept with the outcome `failed`.
         dropped: Rows left out because none of their metrics was measured.
         mask_tokens: Share of code tokens that training hides behind `<mask>`, drawn anew each time: a small source read many
             times over is not learned by heart, and the encoder can be trained to restore them (`Mixture.restore`).
         mask_span: Mean length of a run of hidden tokens; lengths are geometric.
         swap_text: Share of draws in which a row comes with the code of another: learning a small source by heart is then of
-            little use, and what stays the row's own are its header and its lexical scores.
+            little use, and what stays the row's own are its header and its ensemble scores.
         groups: Each row's group, as it was split by.
-        lexical_scores: Scores of the lexical path for each row, float32 `(rows, channels)`, where the model has one.
+        ensemble_scores: Scores of the feature ensemble for each row, float32 `(rows, metrics)`, where the model has one.
     """
 
     name: str
@@ -56,14 +69,14 @@ class Source:
     values: np.ndarray
     codes: np.ndarray
     present: np.ndarray
-    cut: np.ndarray
+    truncated: np.ndarray
     failed: int = 0
     dropped: int = 0
     mask_tokens: float = 0.0
     mask_span: float = 1.0
     swap_text: float = 0.0
     groups: list[str] = field(default_factory=list)
-    lexical_scores: np.ndarray | None = None
+    ensemble_scores: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.bodies)
@@ -114,7 +127,8 @@ class Source:
         if not len(keep):
             raise DataError(f"{name}: none of the {len(dataset)} rows has a value for {metrics}.")
         ends = [ends_of(text, max_tokens) for text in rows["text"]]
-        unique, inverse = np.unique(np.array([text for text, _ in ends], dtype=object)[keep], return_inverse=True)
+        texts = [model_text(text, language) for (text, _), language in zip(ends, rows["language"], strict=True)]
+        unique, inverse = np.unique(np.array(texts, dtype=object)[keep], return_inverse=True)
         ids = [np.asarray(t, dtype=np.int32) for t in tokenize(tokenizer, list(unique))]
         codes = np.zeros((*present.shape, tokenizer.codec.length), dtype=np.int16)
         codes[present] = _encoded(name, tokenizer, values, present, metrics)
@@ -148,27 +162,23 @@ def _encoded(name: str, tokenizer: RLMTokenizer, values: np.ndarray, present: np
 
 
 @dataclass
-class Item:
+class Item(EncodedInput):
     """One example of a batch.
 
     Attributes:
-        ids: Input ids.
         labels: Number tokens of every metric asked for, then the end token, int64.
-        cut: Whether code was left out.
         extras: What else the batch holds for the row: arrays whose shape is the same for all rows, by the batch's key.
-        hidden: What stands behind each `<mask>` of `ids`, -100 elsewhere, int64; None where it is not asked for.
+        hidden: The tokens behind each `<mask>` of `input_ids`, -100 elsewhere, int64; None where it is not asked for.
     """
 
-    ids: list[int]
-    labels: np.ndarray
-    cut: bool = False
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     extras: dict[str, np.ndarray] = field(default_factory=dict)
     hidden: np.ndarray | None = None
 
 
 @dataclass
 class Pools(torch_data.Dataset):
-    """The pools of a mixture by number, each as its batches, how many examples these hold and how many of them were cut."""
+    """The pools of a mixture by number, each as its batches, how many examples these hold and how many were truncated."""
 
     mixture: "Mixture"
 
@@ -177,7 +187,7 @@ class Pools(torch_data.Dataset):
         # Arrays, not tensors: between processes each tensor would keep a file open.
         batches = [self.mixture.collate([items[i] for i in group]) for group in groups]
         arrays = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in batches]
-        return arrays, len(items), sum(item.cut for item in items)
+        return arrays, len(items), sum(item.truncated_tokens > 0 for item in items)
 
 
 class BatchStream:
@@ -205,9 +215,12 @@ class BatchStream:
             numbers = range(pool, 2**31)
             self._pools = iter(torch_data.DataLoader(Pools(self.mixture), batch_size=None, sampler=numbers, **settings))
         if self._batches is None:
-            self._batches, drawn, cut = next(self._pools)
+            self._batches, drawn, truncated = next(self._pools)
             if self.workers:  # they have counted in their own copies of the mixture
-                self.mixture.drawn, self.mixture.truncated = self.mixture.drawn + drawn, self.mixture.truncated + cut
+                self.mixture.drawn, self.mixture.truncated = (
+                    self.mixture.drawn + drawn,
+                    self.mixture.truncated + truncated,
+                )
         batch = {name: torch.from_numpy(array) for name, array in self._batches[number].items()}
         last = number + 1 == len(self._batches)
         self.position = (pool + 1, 0) if last else (pool, number + 1)
@@ -286,16 +299,10 @@ class Mixture:
         chosen = rng.choice(len(self.sources), self.pool, p=shares / shares.sum())
         items = [self.example(s, int(rng.integers(len(self.sources[s]))), rng) for s in chosen]
         self.drawn += len(items)
-        self.truncated += sum(item.cut for item in items)
-        lengths = np.array([len(item.ids) for item in items])
+        self.truncated += sum(item.truncated_tokens > 0 for item in items)
+        lengths = np.array([len(item.input_ids) for item in items])
         order = np.argsort(lengths + rng.random(len(lengths)), kind="stable")
-        groups, start = [], 0
-        while start < len(order):
-            end = start + 1
-            while end < len(order) and lengths[order[end]] * (end + 1 - start) <= self.batch_tokens:
-                end += 1
-            groups.append(order[start:end])
-            start = end
+        groups = length_batches(lengths, batch_tokens=self.batch_tokens, order=order)
         return items, [groups[i] for i in rng.permutation(len(groups))]
 
     def example(self, number: int, row: int, rng: np.random.Generator) -> Item:
@@ -317,15 +324,15 @@ class Mixture:
         code = row
         if source.swap_text and rng.random() < source.swap_text:
             code = int(rng.integers(len(source)))
-        body, cut = source.bodies[code], bool(source.cut[code])
+        body, truncated = source.bodies[code], bool(source.truncated[code])
         if not source.mask_tokens:
-            return self.build(source, row, chosen, body, cut)
+            return self.build(source, row, chosen, body, truncated)
         mask = self.tokenizer.mask_token_id
         hidden = hidden_places(len(body), source.mask_tokens, source.mask_span, rng)
-        item = self.build(source, row, chosen, np.where(hidden, mask, body), cut)
+        item = self.build(source, row, chosen, np.where(hidden, mask, body), truncated)
         if self.restore:
-            whole = np.array(self.build(source, row, chosen, body, cut).ids)
-            item.hidden = np.where(np.array(item.ids) == mask, whole, IGNORE)
+            whole = np.array(self.build(source, row, chosen, body, truncated).input_ids)
+            item.hidden = np.where(np.array(item.input_ids) == mask, whole, IGNORE)
         return item
 
     def build(
@@ -334,40 +341,40 @@ class Mixture:
         row: int,
         chosen: Sequence[int],
         body: np.ndarray | None = None,
-        cut: bool | None = None,
+        truncated: bool | None = None,
     ) -> Item:
-        """One row for the given metrics, in that order; `body` stands in for the row's code, `cut` tells of it as `Source`."""
-        head, tail = self._header(tuple(source.metrics[i] for i in chosen), source.languages[row], source.contexts[row])
+        """One row for the given metrics, in that order; `body` stands in for the row's code, `truncated` is that code's."""
+        metrics, language = tuple(source.metrics[i] for i in chosen), source.languages[row]
+        head, tail = self._header(metrics, language, source.contexts[row])
         body = source.bodies[row] if body is None else body
-        cut = bool(source.cut[row]) if cut is None else cut
-        ids, lost = self.layout.join(head, body.tolist(), tail, source=f"{source.name} row {row}", always_cut=cut)
+        truncated = bool(source.truncated[row]) if truncated is None else truncated
+        ids, lost = self.layout.join(head, body.tolist(), tail, source=f"{source.name} row {row}", truncated=truncated)
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)
         first = np.int64(self.metric_numbers.get(source.metrics[chosen[0]], -1))
         extras = {"first_metric": first}
         if self.with_targets:
             extras["targets"] = source.values[row, chosen[0]]
-        if source.lexical_scores is not None:
-            extras["lexical_scores"] = source.lexical_scores[row]
-        return Item(ids, labels.astype(np.int64), lost > 0 or cut, extras)
+        if source.ensemble_scores is not None:
+            extras["ensemble_scores"] = source.ensemble_scores[row]
+        # Of a source's long texts it is only known that something was left out.
+        lost = max(lost, int(truncated))
+        return Item(
+            input_ids=ids,
+            truncated_tokens=lost,
+            language=header_language(metrics, language, self.templates),
+            labels=labels.astype(np.int64),
+            extras=extras,
+        )
 
     def collate(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
         """Pads examples to the longest of the batch."""
-        rows, width = len(items), max(len(item.ids) for item in items)
-        places = max(len(item.labels) for item in items)
-        batch: dict[str, Any] = {
-            "input_ids": torch.full((rows, width), self.tokenizer.pad_token_id, dtype=torch.long),
-            "attention_mask": torch.zeros((rows, width), dtype=torch.long),
-            "labels": torch.full((rows, places), IGNORE, dtype=torch.long),
-        }
-        for i, item in enumerate(items):
-            batch["input_ids"][i, : len(item.ids)] = torch.as_tensor(item.ids)
-            batch["attention_mask"][i, : len(item.ids)] = 1
-            batch["labels"][i, : len(item.labels)] = torch.from_numpy(item.labels)
+        batch = pad_inputs([item.input_ids for item in items], self.tokenizer.pad_token_id)
+        batch["labels"] = pad_rows([item.labels for item in items], IGNORE)
         if self.restore:
-            batch["hidden"] = torch.full((rows, width), IGNORE, dtype=torch.long)
-            for i, item in enumerate(items):
-                if item.hidden is not None:
-                    batch["hidden"][i, : len(item.hidden)] = torch.from_numpy(item.hidden)
+            nothing = np.zeros(0, dtype=np.int64)
+            hidden = pad_rows([nothing if item.hidden is None else item.hidden for item in items], IGNORE)
+            missing = batch["input_ids"].shape[1] - hidden.shape[1]
+            batch["hidden"] = F.pad(hidden, (0, missing), value=IGNORE)
         for name in items[0].extras:
             batch[name] = torch.from_numpy(np.stack([item.extras[name] for item in items]))
         return batch

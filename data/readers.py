@@ -33,6 +33,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -51,7 +52,8 @@ from code_rlm.data.splits import SPLITS, split_of
 logger = logging.getLogger(__name__)
 
 DATA_ROOT_VARIABLE = "CODE_RLM_DATA"
-_SHIPPED = Path(__file__).parent
+# Distribution that carries the tables of tasks with `ships`, each in a folder named like the task's file.
+_SHIPPED_WITH = "code_rlm_data"
 # Rows whose texts are built at once by several processes.
 _WINDOW = 4096
 
@@ -102,8 +104,8 @@ class Task:
         licence: Licence of the source.
         hardware: What was measured on, of metrics whose `Column` names nothing else; see `hardware_of`.
         description: The reader's docstring.
-        ships: Whether the table is part of this package, and read from it where no data root is given.
-        packed: Whether the table is in the schema itself, as `code_rlm.data.cards` writes it; a metric's column is then
+        ships: Whether the table comes with the package code-rlm-data, and is read from it where no data root is given.
+        packed: Whether the table is in the schema itself, as `code_rlm_data.cards` writes it; a metric's column is then
             the number that stands beside its name.
     """
 
@@ -126,7 +128,7 @@ class Task:
         return self.description.splitlines()[0]
 
     def hardware_of(self, metric: str) -> str:
-        """What a metric of the task was measured on; empty where the source does not tell or it does not matter.
+        """Returns what a metric of the task was measured on; empty where the source does not name it or it does not matter.
 
         Raises:
             DataError: The task has no such metric.
@@ -155,7 +157,7 @@ def _task(
     ships: bool = False,
     packed: bool = False,
 ) -> Callable[[Callable[[dict[str, Any]], _Input]], Callable[[dict[str, Any]], _Input]]:
-    """Register a function from a row to an `_Input` as the task of the function's name."""
+    """Registers a function from a row to an `_Input` as the task of the function's name."""
 
     def register(function: Callable[[dict[str, Any]], _Input]) -> Callable[[dict[str, Any]], _Input]:
         description = "\n".join(line.strip() for line in (function.__doc__ or "").strip().splitlines())
@@ -191,7 +193,7 @@ def read_task(
     workers: int = 1,
     on_error: str = "raise",
 ) -> Dataset:
-    """Read a task's table into a Dataset in the schema, checked by `validate`.
+    """Reads a task's table into a Dataset in the schema, checked by `validate`.
 
     Args:
         name: One of `TASKS`.
@@ -216,7 +218,8 @@ def read_task(
     examples = _examples(task, rows, wanted, workers, on_error)
     dataset = to_dataset(_progress(examples, total, name))
     validate(dataset, source=name)
-    dataset.info.description, dataset.info.license = task.description, task.licence
+    dataset.info.description = task.description
+    dataset.info.license = task.licence
     return dataset
 
 
@@ -232,7 +235,7 @@ def iter_task(
     test: float = 0.1,
     on_error: str = "raise",
 ) -> Iterator[Example]:
-    """Yield the examples of a task one by one, each text built as it is reached. Arguments as in `read_task`.
+    """Yields the examples of a task one by one, each text built as it is reached. Arguments as in `read_task`.
 
     A batch of the table is in memory at a time, however long the table is.
     """
@@ -241,7 +244,7 @@ def iter_task(
 
 
 def count_rows(name: str, data_root: str | os.PathLike | None = None) -> int:
-    """Return how many rows a task's table has, whether or not a text can be built of each.
+    """Returns how many rows a task's table has, whether or not a text can be built of each.
 
     Raises:
         DataError: Unknown task, or its table is not there.
@@ -269,7 +272,7 @@ def _select(
     validation: float,
     test: float,
 ) -> tuple[Task, Iterator[_Row], dict[str, Column], int | None]:
-    """Check what is asked for; returns (task, rows read as they are needed, metrics, how many rows if that is known)."""
+    """Checks what is asked for; returns (task, rows read as they are needed, metrics, how many rows if that is known)."""
     if name not in TASKS:
         raise DataError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
     task = TASKS[name]
@@ -310,13 +313,31 @@ def _select(
 
 
 def _table(task: Task, data_root: str | os.PathLike | None) -> Path:
-    """Return the path of a task's table: below the data root, or in the package where it ships and no root is given."""
-    shipped = task.ships and data_root is None and (_SHIPPED / task.file).exists()
-    return (_SHIPPED if shipped else _data_root(data_root)) / task.file
+    """Returns the path of a task's table: below the data root, or the one that ships where no root is given."""
+    shipped = _shipped(task) if task.ships and data_root is None else None
+    if shipped is not None:
+        return shipped
+    try:
+        return _data_root(data_root) / task.file
+    except DataError as error:
+        if not task.ships:
+            raise
+        raise DataError(
+            f"the table of {task.name} comes with the package code-rlm-data, which is not installed: "
+            f"pip install code-rlm-data (in a checkout: pip install ./data); or {error}"
+        ) from None
+
+
+def _shipped(task: Task) -> Path | None:
+    """Returns the path of a table that ships with code-rlm-data, None where that is not installed."""
+    spec = find_spec(_SHIPPED_WITH)
+    folders = (spec and spec.submodule_search_locations) or ()
+    paths = [Path(folder, task.file) for folder in folders]
+    return next((path for path in paths if path.exists()), None)
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the files of a table: itself, or a folder's parquet files in the order of their names."""
+    """Returns the files of a table: itself, or a folder's parquet files in the order of their names."""
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise DataError(
@@ -332,7 +353,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _rows(task: Task, path: Path, columns: Sequence[str], only: Container[int] | None = None) -> Iterator[_Row]:
-    """Yield the rows of a table, or those whose numbers are in `only`, a batch in memory at a time."""
+    """Yields the rows of a table, or those whose numbers are in `only`, a batch in memory at a time."""
     number = -1
     for file in _files(path):
         for cells in parquet_rows(file, list(FEATURES) if task.packed else columns):
@@ -351,7 +372,7 @@ def _rows(task: Task, path: Path, columns: Sequence[str], only: Container[int] |
 
 
 def _data_root(data_root: str | os.PathLike | None) -> Path:
-    """Return the folder of the tables, from the argument or the environment."""
+    """Returns the folder of the tables, from the argument or the environment."""
     given = data_root or os.environ.get(DATA_ROOT_VARIABLE)
     if not given:
         raise DataError(
@@ -365,7 +386,7 @@ def _data_root(data_root: str | os.PathLike | None) -> Path:
 def _examples(
     task: Task, rows: Iterator[_Row], wanted: Mapping[str, Column], workers: int, on_error: str
 ) -> Iterator[Example]:
-    """Yield the examples of rows, building texts in `workers` processes."""
+    """Yields the examples of rows, building texts in `workers` processes."""
     if on_error not in ("raise", "skip"):
         raise DataError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     seen = skipped = 0
@@ -399,7 +420,7 @@ def _examples(
 
 
 def _value(task: Task, row: _Row, metric: str, column: Column) -> float | None:
-    """Return a metric's number in the unit of its name, None where it is missing."""
+    """Returns a metric's number in the unit of its name, None where it is missing."""
     cell = row.cells[column.name]
     if cell is None:
         return None
@@ -410,7 +431,7 @@ def _value(task: Task, row: _Row, metric: str, column: Column) -> float | None:
 
 
 def _measured_on(task: Task, metrics: Sequence[str]) -> str:
-    """Everything that a row's metrics were measured on, each once."""
+    """Returns everything that a row's metrics were measured on, each once."""
     return "; ".join(dict.fromkeys(each for each in map(task.hardware_of, metrics) if each not in ("", COMPUTED)))
 
 
@@ -419,19 +440,20 @@ def _is_number(cell: Any) -> bool:
 
 
 def _texts(rows: Iterator[_Row], workers: int) -> Iterator[tuple[_Row, str | Exception]]:
-    """Yield every row with its text, or with the error that came of building it."""
+    """Yields every row with its text, or with the error that came of building it."""
     if workers <= 1:
         yield from ((row, _text_of(row.given.text, row.given.build)) for row in rows)
         return
     # A forked child would inherit torch's locked threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         while window := list(islice(rows, _WINDOW)):
-            texts, builds = [row.given.text for row in window], [row.given.build for row in window]
+            texts = [row.given.text for row in window]
+            builds = [row.given.build for row in window]
             yield from zip(window, pool.map(_text_of, texts, builds, chunksize=16))
 
 
 def _text_of(text: str, build: tuple[Callable[..., str], tuple] | None) -> str | Exception:
-    """Return a text, built if need be. Errors are returned: the caller knows the row."""
+    """Returns a text, built if need be. Errors are returned: the caller knows the row."""
     if build is None:
         return text
     function, arguments = build
@@ -444,7 +466,7 @@ def _text_of(text: str, build: tuple[Callable[..., str], tuple] | None) -> str |
 
 
 def _progress(examples: Iterable[Example], total: int | None, name: str) -> Iterator[Example]:
-    """Show a bar on a terminal, and elsewhere log a line every 30 seconds."""
+    """Shows a bar on a terminal, and elsewhere log a line every 30 seconds."""
     last = time.monotonic()
     for done, example in enumerate(tqdm(examples, total=total, desc=name, disable=None, delay=2), start=1):
         if time.monotonic() - last > 30:
@@ -454,7 +476,7 @@ def _progress(examples: Iterable[Example], total: int | None, name: str) -> Iter
 
 
 def _graph(space: str, arch: Any, group: Any, **others: Any) -> _Input:
-    """Return the input of a row whose text is the graph of an architecture."""
+    """Returns the input of a row whose text is the graph of an architecture."""
     return _Input(group=str(group), build=(graph_text, (space, arch)), **others)
 
 
@@ -465,7 +487,7 @@ _PACKED = ("text", "language", "context", "group", "outcome", "hardware", "versi
 
 
 def _packed(row: dict[str, Any]) -> _Input:
-    """Return the input of a row that is in the schema already."""
+    """Returns the input of a row that is in the schema already."""
     return _Input(**{column: row[column] for column in _PACKED})
 
 
@@ -515,7 +537,7 @@ def tritonbench(row: dict[str, Any]) -> _Input:
 
 
 def input_size(arguments: str) -> str:
-    """Write a JSON list of argument shapes as "1024x2048, 2048, scalar, value=2".
+    """Writes a JSON list of argument shapes as "1024x2048, 2048, scalar, value=2".
 
     Args:
         arguments: Such as "[[1024, 2048], [2048], [], 2]". A list is the shape of an array, [] of one without
@@ -597,9 +619,9 @@ def leetcode_memory(row: dict[str, Any]) -> _Input:
 def polyglot_memory(row: dict[str, Any]) -> _Input:
     """Generated programs in 17 and more languages with the peak memory and CPU time of a run.
 
-    Source: `code_rlm.data.polyglot`, measured by `code_rlm.data.measure`; the card beside the table has hardware,
+    Source: `code_rlm_data.generator`, measured by `code_rlm_data.measure`; the card beside the table has hardware,
     versions and noise. Without a data root the table of this package is read, if it has one; `python -m
-    code_rlm.data.polyglot --help` says how one is made. Units: bytes, the peak resident size of the process with its
+    code_rlm_data.generator --help` lists the steps that make one. Units: bytes, the peak resident size of the process with its
     runtime; milliseconds of user and system time, the start included. A row whose run failed has the outcome and no
     numbers. Group: the problem, one skeleton in many variants and languages. Extra metric: what a program of the
     language needs that does nothing.
@@ -618,10 +640,10 @@ def polyglot_memory(row: dict[str, Any]) -> _Input:
 def inductor_triton(row: dict[str, Any]) -> _Input:
     """Triton source that PyTorch's Inductor writes for random small modules, with the latency of a call.
 
-    Source: `python -m code_rlm.data.inductor`, which makes the table. Text: the module that Inductor writes, kernels and
+    Source: `python -m code_rlm_data.inductor`, which makes the table. Text: the module that Inductor writes, kernels and
     the calls of them. Language: "triton". Context: "input_size: 32x64", the shapes of the inputs. Unit: milliseconds of
     one call of the whole module; none where the table was made without a GPU, or where the source does not compile or
-    run, as its outcome says. Group: the module without its sizes.
+    run, as its outcome records. Group: the module without its sizes.
     """
     return _packed(row)
 
@@ -666,7 +688,7 @@ COMPUTED = "computed from the network, not measured"
 
 
 def device_name(device: str) -> str:
-    """What the part of a metric's name after the @ stands for: "1080ti_32" is "NVIDIA GTX 1080 Ti, batch 32"."""
+    """Returns what the part of a metric's name after the @ stands for: "1080ti_32" is "NVIDIA GTX 1080 Ti, batch 32"."""
     name, _, batch = device.rpartition("_")
     if name in _DEVICES and batch.isdigit():
         return f"{_DEVICES[name]}, batch {batch}"
@@ -674,7 +696,7 @@ def device_name(device: str) -> str:
 
 
 def _by_device(metric: str, column: str, devices: Iterable[str]) -> dict[str, Column]:
-    """A metric on several devices: the names "METRIC@DEVICE" to columns whose name holds the device."""
+    """Returns a metric on several devices: the names "METRIC@DEVICE" to columns whose name holds the device."""
     return {f"{metric}@{each}": Column(column.format(each), hardware=device_name(each)) for each in devices}
 
 
@@ -719,7 +741,7 @@ def nasbench201(row: dict[str, Any]) -> _Input:
 
 
 def canonical_class(expression: str) -> str:
-    """Write the isomorphism class of a NAS-Bench-201 cell in one way.
+    """Writes the isomorphism class of a NAS-Bench-201 cell in one way.
 
     The source writes the terms of a sum in the order of the edges, so that "(0)@nor_conv_3x3+0" and
     "0+(0)@nor_conv_3x3" are two classes of one network, and by them copies would fall in two splits. Here the terms are
@@ -908,7 +930,7 @@ def darts(row: dict[str, Any]) -> _Input:
 
 
 def timm_family(model: str) -> str:
-    """Return the family of a timm model, by which its rows are grouped.
+    """Returns the family of a timm model, by which its rows are grouped.
 
     Left out are the pretraining tag, prefixes that name where weights come from ("tf_", "gluon_", "swsl_", ...),
     everything after the first underscore and everything from two digits on: "tf_efficientnet_b0.ns_jft_in1k" is
@@ -921,11 +943,11 @@ def timm_family(model: str) -> str:
 
 @lru_cache(maxsize=2048)
 def _timm_text(model: str) -> str:
-    """Return the printed module tree of a timm model, built without weights."""
+    """Returns the printed module tree of a timm model, built without weights."""
     try:
         import timm
     except ImportError as error:
-        raise DataError(f"this task builds the models with timm; install it: pip install timm ({error})") from error
+        raise DataError(f"this task builds the models with timm: pip install 'code-rlm[timm]' ({error})") from error
     import torch
 
     with torch.device("meta"):

@@ -75,7 +75,7 @@ class DataError(RLMError):
 
 @lru_cache(maxsize=4096)
 def unit_of(metric: str) -> str:
-    """Return the unit that a metric's name ends in, or "" where the name holds none.
+    """Returns the unit that a metric's name ends in, or "" where the name holds none.
 
     Args:
         metric: Name with an optional device, such as "latency_ms@pixel3".
@@ -122,7 +122,7 @@ class Example:
             self.units = [unit_of(metric) for metric in self.metrics]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row as a dictionary in the order of the columns."""
+        """Returns the row as a dictionary in the order of the columns."""
         return {name: getattr(self, name) for name in FEATURES}
 
 
@@ -190,7 +190,7 @@ class Report:
 
 
 def to_dataset(rows: Iterable[Example | Mapping[str, Any]]) -> Dataset:
-    """Build a Dataset in the schema.
+    """Builds a Dataset in the schema.
 
     Args:
         rows: Examples, or dictionaries with the schema's columns. None in `values` stays null.
@@ -214,7 +214,7 @@ def to_dataset(rows: Iterable[Example | Mapping[str, Any]]) -> Dataset:
 
 
 def validate(data: Any, *, source: str = "", strict: bool = True, max_problems: int = 20) -> Report:
-    """Check that a table follows the schema, row by row, and count what is in it.
+    """Checks that a table follows the schema, row by row, and counts what is in it.
 
     Wrong are: a column missing or unknown, a cell of another type, empty text, a language that is empty or not lower
     case, a context line that is not "key: value", lists of different lengths, an empty or repeated metric, NaN or
@@ -274,7 +274,9 @@ def validate(data: Any, *, source: str = "", strict: bool = True, max_problems: 
                 groups.add(cells["group"])
             else:
                 report.rows_without_group += 1
-    report.metrics, report.outcomes, report.languages = dict(metrics), dict(outcomes), dict(languages)
+    report.metrics = dict(metrics)
+    report.outcomes = dict(outcomes)
+    report.languages = dict(languages)
     report.groups = len(groups)
     if strict and not report.ok:
         name = f"{source}: " if source else ""
@@ -286,7 +288,7 @@ def validate(data: Any, *, source: str = "", strict: bool = True, max_problems: 
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    """Raise where a row's columns are not the schema's."""
+    """Raises where a row's columns are not the schema's."""
     missing = [name for name in FEATURES if name not in names]
     unknown = [name for name in names if name not in FEATURES]
     if missing or unknown:
@@ -296,7 +298,7 @@ def _check_names(names: Sequence[str], where: str) -> None:
 
 
 def _first_bad_cell(cells: list, schema_field: pa.Field, error: Exception) -> str:
-    """Say which cell of a column does not fit its type."""
+    """Describes which cell of a column does not fit its type."""
     for row, cell in enumerate(cells):
         try:
             pa.array([cell], type=schema_field.type, from_pandas=False)
@@ -308,7 +310,7 @@ def _first_bad_cell(cells: list, schema_field: pa.Field, error: Exception) -> st
 
 
 def _batches(data: Any) -> Iterable[tuple[int, list[str], list[dict]]]:
-    """Yield (first row's number, column names, rows as dictionaries) over any table."""
+    """Yields (first row's number, column names, rows as dictionaries) over any table."""
     if isinstance(data, pd.DataFrame):
         records = data.to_dict("records")
         yield 0, list(data.columns), [{k: _as_list(v) for k, v in record.items()} for record in records]
@@ -335,16 +337,18 @@ def _batches(data: Any) -> Iterable[tuple[int, list[str], list[dict]]]:
 
 
 def _as_list(cell: Any) -> Any:
-    """Turn an array or a NumPy number into plain Python, and leave the rest."""
+    """Turns an array or a NumPy number into plain Python, and leaves the rest."""
     return cell.tolist() if hasattr(cell, "tolist") else cell
 
 
 def _check_row(row: int, cells: Mapping[str, Any], add: Any) -> None:
-    """Call `add(row, column, message)` for all that is wrong with one row."""
+    """Calls `add(row, column, message)` for all that is wrong with one row."""
     for name in ("text", "language", "group", "source", "outcome", "hardware", "versions"):
         if name in cells and not isinstance(cells[name], str):
             add(row, name, f"expected str, got {_named(cells[name])}")
-    text, language, outcome = cells.get("text"), cells.get("language"), cells.get("outcome")
+    text = cells.get("text")
+    language = cells.get("language")
+    outcome = cells.get("outcome")
     if isinstance(text, str) and not text.strip():
         add(row, "text", "empty text")
     if isinstance(language, str) and (not language.strip() or language != language.lower()):
@@ -389,7 +393,7 @@ def _check_row(row: int, cells: Mapping[str, Any], add: Any) -> None:
 
 
 def _named(value: Any) -> str:
-    """Name a wrong cell by type and, shortened, by value."""
+    """Names a wrong cell by type and, shortened, by value."""
     shown = repr(value)
     return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:57] + '...'}"
 

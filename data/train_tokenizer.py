@@ -37,7 +37,7 @@ PHRASE = re.compile(
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int, number_format: NumberFormat | None = None) -> RLMTokenizer:
-    """A tokenizer of `vocab_size` entries (special tokens and 256 bytes included) trained on texts."""
+    """Returns a tokenizer of `vocab_size` entries (special tokens and 256 bytes included) trained on texts."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -86,7 +86,7 @@ def extend_tokenizer(tokenizer: RLMTokenizer, texts: Iterable[str], phrases: int
 def read_texts(
     globs: list[str], tasks: list[str], data_root: str | None, limit: int, rows: int | None = None, seed: int = 0
 ) -> Iterator[str]:
-    """Texts of the files and tasks, at most `limit` characters of each glob and task, and `rows` rows of each task."""
+    """Yields texts of the files and tasks, at most `limit` characters of each, and `rows` rows of each task."""
     rng = random.Random(seed)
     for pattern in globs:
         paths = sorted(p for p in glob.glob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(p))
@@ -112,7 +112,7 @@ def read_texts(
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="folder to write the tokenizer's files to")
     parser.add_argument("--vocab-size", type=int, default=8192, help="entries in the vocabulary")

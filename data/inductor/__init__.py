@@ -1,1 +1,0 @@
-"""Triton source that Inductor writes for random small PyTorch modules; `python -m code_rlm.data.inductor --help`."""
