@@ -13,18 +13,19 @@ from torch import nn
 
 from code_rlm.loading import ADAPTER_BASE, weights_digest
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.processing_rlm import RLMProcessor
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.options import LoraOptions, TrainError
 
 
 def attention_layers(model: nn.Module) -> list[str]:
-    """Names of all linear layers inside attention, of any library encoder and of the decoder."""
+    """Returns the names of all linear layers inside attention, of any library encoder and of the decoder."""
     inside = [name for name, module in model.named_modules() if "attention" in type(module).__name__.lower()]
     return [name for name in linear_layers(model) if any(name.startswith(f"{outer}.") for outer in inside)]
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """Names of all linear layers of encoder and decoder; the numeric head is neither."""
+    """Returns the names of all linear layers of encoder and decoder; the numeric head is neither."""
     return [
         name
         for name, module in model.named_modules()
@@ -62,17 +63,19 @@ def add_lora(model: RLMForConditionalGeneration, options: LoraOptions, base: str
         raise TrainError("lora has no layer to adapt: the encoder is frozen and target names no layer of the decoder.")
     for wanted in options.train:
         # peft matches these by the end of the name alone, also in the middle of a word.
-        if len(found := [name for name in names if name.endswith(wanted)]) != 1:
+        fitting = [name for name in names if name.endswith(wanted)]
+        if len(fitting) != 1:
             raise TrainError(
-                f"lora.train names {wanted!r}, which fits {len(found)} modules ({_some(found or names[1:])}); give a name that "
-                "fits one."
+                f"lora.train names {wanted!r}, which fits {len(fitting)} modules ({_some(fitting or names[1:])}); give a name "
+                "that fits one."
             )
-    # Fitted anew to the run's data, with channels that the base may not have: it travels whole.
-    whole = [*options.train, *(["lexical"] if model.lexical is not None and "lexical" not in options.train else [])]
+    whole = list(options.train)
+    if model.ensemble is not None and "ensemble" not in whole:
+        whole.append("ensemble")  # fitted to the run's data, with metrics that the base may not have
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM,
         r=options.rank,
-        lora_alpha=options.alpha,
+        lora_alpha=options.scale,
         lora_dropout=options.dropout,
         target_modules=targets,
         modules_to_save=whole or None,
@@ -80,7 +83,7 @@ def add_lora(model: RLMForConditionalGeneration, options: LoraOptions, base: str
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)  # peft's own
         wrapped = get_peft_model(model, config)
-    wrapped.peft_config["default"].base_model_name_or_path = base  # peft takes the config's own idea of its name
+    wrapped.peft_config["default"].base_model_name_or_path = base  # peft takes the name in the config
     return wrapped
 
 
@@ -114,8 +117,9 @@ def save_adapter(model: nn.Module, tokenizer: RLMTokenizer, folder: Path, state:
     # Left to itself peft asks the hub whether the base's vocabulary has changed.
     model.save_pretrained(folder, save_embedding_layers=False, state_dict=state)
     (folder / "README.md").unlink()  # a form with nothing filled in
-    base_of(model).config.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    config = base_of(model).config
+    config.save_pretrained(folder)
+    RLMProcessor(tokenizer, config).save_pretrained(folder)
     base = model.peft_config["default"].base_model_name_or_path
     (folder / ADAPTER_BASE).write_text(json.dumps({"base": os.fspath(base), "sha256": weights_digest(base)}, indent=1))
 

@@ -1,30 +1,41 @@
-"""Folders of a run: checkpoints that appear whole or not at all, whose run they belong to, where to go on."""
+"""Folders of a run: checkpoints that appear whole or not at all, the lock, and the state to resume from.
+
+A run writes `step-N/`, `best/`, `final/`, `adapter/`, `log.jsonl` and `options.yaml`, and everything unfinished under
+`.code-rlm/`. It removes nothing else.
+"""
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from torch import nn
 
+from code_rlm.processing_rlm import RLMProcessor
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import is_adapted, save_adapter
-from code_rlm.training.options import TrainError, TrainOptions
+from code_rlm.training.options import TrainError, TrainOptions, full_names, make_options, nested, read_yaml
 
-# Say nothing of what was trained.
-_OF_THIS_MACHINE = ("out", "data_root", "feature_cache", "dry_run", "pack", "packed", "workers")
+# These describe the machine, not what was trained.
+_OF_THIS_MACHINE = {
+    "out", "dry_run", "data.root", "data.write_bundle", "data.bundle", "runtime.feature_cache", "runtime.workers",
+}  # fmt: skip
 # May differ between two commands of one run.
-_FREE = ("out", "log_every", "log_with", "keep", "dry_run", "pack", "workers")
+_FREE = {
+    "out", "dry_run", "data.write_bundle", "runtime.workers", "logging.every", "logging.trackers", "checkpointing.keep",
+}  # fmt: skip
 
 
 @dataclass
 class Progress:
-    """Where a run stands, beside weights, optimisers and random numbers.
+    """State of a run beside weights, optimisers and random numbers.
 
     Attributes:
         step: Optimiser steps done.
@@ -50,7 +61,7 @@ class Progress:
 
     @classmethod
     def read(cls, checkpoint: Path) -> "Progress":
-        """The progress of a checkpoint.
+        """Returns the progress of a checkpoint.
 
         Raises:
             TrainError: It was written by another version.
@@ -58,45 +69,78 @@ class Progress:
         entry = json.loads((checkpoint / "progress.json").read_text())
         if set(entry) != {f.name for f in fields(cls)}:
             raise TrainError(f"{checkpoint} was written by another version of this program; choose another --out.")
-        return cls(
-            **{key: tuple(value) if key in ("position", "best") and value else value for key, value in entry.items()}
-        )
+        for name in ("position", "best"):
+            entry[name] = tuple(entry[name]) if entry[name] else entry[name]
+        return cls(**entry)
 
     def write(self, folder: Path) -> None:
         """Writes `progress.json`."""
         (folder / "progress.json").write_text(json.dumps(asdict(self)))
 
 
-def save_whole(folder: Path, write: Callable[[Path], None], accelerator: Accelerator | None = None) -> None:
-    """Writes a folder under another name, flushes it to disk and only then gives it its name.
+# Beside a run's checkpoints: its lock, what is being written, and what is being replaced. Nothing else is ever removed.
+WORK = ".code-rlm"
+_OWN_NAMES = ("best", "final", "adapter", "log.jsonl")
 
-    With an accelerator every process calls this and `write`; the folder's making and naming is the main one's.
+
+def save_whole(folder: Path, write: Callable[[Path], None], accelerator: Accelerator | None = None) -> None:
+    """Writes a folder under `WORK`, flushes it to disk and only then moves it to its place.
+
+    With an accelerator every process calls this and `write`; making and moving the folder is left to the main process.
+
+    Args:
+        folder: Where to.
+        write: Writes into the folder that it is given.
+        accelerator: Of the run.
+
+    Raises:
+        TrainError: The disk is full.
     """
     main = accelerator is None or accelerator.is_main_process
     wait = accelerator.wait_for_everyone if accelerator else lambda: None
-    partial = folder.with_name(folder.name + ".partial")
-    if main:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    partial = folder.parent / WORK / "partial" / folder.name
+    try:
+        if main:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        wait()
+        write(partial)
+        wait()
+        if main:
+            _flush_files(partial)
+            _replace(folder, partial)
+    except Exception as error:  # writers of weights raise errors of their own where the disk is full
+        if shutil.disk_usage(folder.parent).free < 2**16:
+            raise TrainError(
+                f"The disk of {folder.parent} is full. Checkpoints up to here are whole; free some space and give the same "
+                "command again."
+            ) from error
+        raise
     wait()
-    write(partial)
-    wait()
-    if main:
-        for path in partial.rglob("*"):
-            if path.is_file():
-                with open(path, "rb") as handle:
-                    os.fsync(handle.fileno())
-        old = folder.with_name(folder.name + ".old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        _flush_names(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    wait()
+
+
+def _flush_files(folder: Path) -> None:
+    """Waits until the contents of all files of a folder are on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with open(path, "rb") as handle:
+                os.fsync(handle.fileno())
+
+
+def _replace(folder: Path, fresh: Path) -> None:
+    """Moves a folder to the place of another."""
+    old = folder.parent / WORK / "old" / folder.name
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        old.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(old)
+    fresh.rename(folder)
+    _flush_names(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _flush_names(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -105,45 +149,113 @@ def _flush_names(folder: Path) -> None:
             os.close(handle)
 
 
+def write_file(path: Path, text: str) -> None:
+    """Writes a file of a run whole or not at all; on a full disk the old one stays.
+
+    Raises:
+        TrainError: It cannot be written.
+    """
+    partial = path.parent / WORK / "partial" / path.name
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "w", encoding="utf-8") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+        _flush_names(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise TrainError(f"{path} cannot be written ({error.strerror}); what was there is unchanged.") from None
+
+
 def clean_up(out: Path) -> None:
-    """Takes back what a kill left between two names, and drops what it left unfinished."""
-    for old in out.glob("*.old"):
-        folder = old.with_name(old.name.removesuffix(".old"))
-        if folder.exists():
+    """Restores what a kill left between two names, and drops what it left unfinished."""
+    for old in (out / WORK / "old").glob("*"):
+        place = out / old.name
+        if place.exists():
             shutil.rmtree(old)
         else:
-            old.rename(folder)
-    for partial in out.glob("*.partial"):
-        shutil.rmtree(partial)
+            old.rename(place)
+    for partial in (out / WORK / "partial").glob("*"):
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink()
 
 
 def checkpoints(out: Path) -> list[Path]:
-    """Whole checkpoints of a run, oldest first."""
-    found = [p for p in out.glob("step-*") if p.name[5:].isdigit()]
-    return sorted(found, key=lambda p: int(p.name[5:]))
+    """Returns the whole checkpoints of a run, oldest first."""
+    numbered = [p for p in out.glob("step-*") if p.name[5:].isdigit() and (p / "progress.json").is_file()]
+    return sorted(numbered, key=lambda p: int(p.name[5:]))
 
 
-def claim_folder(out: Path, options: TrainOptions) -> None:
-    """Saves the resolved options, or checks that the folder's run is this one.
+@contextmanager
+def claimed_folder(out: Path, options: TrainOptions) -> Iterator[None]:
+    """Holds a run's folder: locks it, checks that what is there is of this run, and saves the resolved options.
+
+    Raises:
+        TrainError: Another run is using the folder, or it holds something else than this run.
+    """
+    _check_contents(out)
+    try:
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{out} cannot be made ({error.strerror}); choose another --out.") from None
+    lock = FileLock(out / WORK / "lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainError(f"Another run is writing into {out}. Wait for its end, or choose another --out.") from None
+    try:
+        clean_up(out)
+        _save_options(out, options)
+        yield
+    finally:
+        lock.release()
+
+
+def _check_contents(out: Path) -> None:
+    """Refuses a folder with files of somebody else under the names that a run writes.
+
+    Raises:
+        TrainError: There are such files.
+    """
+    if (out / "options.yaml").exists():
+        try:
+            make_options(**read_yaml(out / "options.yaml"))
+        except TrainError as error:
+            raise TrainError(f"{out}/options.yaml is not of a run ({error}) Choose another --out.") from None
+        return
+    if (out / WORK).exists():
+        return  # a run that was killed before it had saved its options
+    names = [*_OWN_NAMES, *(path.name for path in checkpoints(out))]
+    if found := [name for name in names if (out / name).exists()]:
+        raise TrainError(f"{out} has {', '.join(found)}, which no run wrote there. Choose another --out.")
+
+
+def _save_options(out: Path, options: TrainOptions) -> None:
+    """Saves the resolved options, or checks that they are those of the checkpoints that are there.
 
     Raises:
         TrainError: The folder holds checkpoints of a run with other options.
     """
-    path, resolved = out / "options.yaml", asdict(options)
+    path = out / "options.yaml"
     if checkpoints(out) and path.exists():
-        earlier = {**asdict(TrainOptions()), **yaml.safe_load(path.read_text())}
-        differing = sorted(k for k in resolved if resolved[k] != earlier[k] and k not in _FREE)
+        resolved = full_names(asdict(options))
+        earlier = full_names(asdict(make_options(**read_yaml(path))))
+        differing = sorted(name for name in resolved if resolved[name] != earlier[name] and name not in _FREE)
         if differing:
             raise TrainError(f"{out} holds a run with other options ({', '.join(differing)}). Choose another --out.")
-    out.mkdir(parents=True, exist_ok=True)
-    clean_up(out)
-    path.write_text(yaml.safe_dump(resolved, sort_keys=False))
+    text = yaml.safe_dump(asdict(options), sort_keys=False)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_file(path, text)
 
 
 def save_model(
     model: nn.Module, tokenizer: RLMTokenizer, folder: Path, options: TrainOptions, state: dict[str, Any] | None = None
 ) -> None:
-    """Writes a checkpoint that `load` and the pipeline read, with the options that made it; of LoRA the adapter.
+    """Writes a checkpoint that `load` and the pipeline read, with the options that made it; with LoRA the adapter.
 
     Args:
         model: Without what processes and compilers wrap around it.
@@ -156,14 +268,20 @@ def save_model(
         save_adapter(model, tokenizer, folder, state)
     else:
         model.save_pretrained(folder, state_dict=state)
-        tokenizer.save_pretrained(folder)
-    resolved = {k: v for k, v in asdict(options).items() if k not in _OF_THIS_MACHINE}
-    # A checkpoint is published: it names folders and files, not where they lay on the machine that trained it.
-    for key in ("tokenizer", "init", "encoder"):
-        if resolved[key] and os.path.isdir(resolved[key]):
-            resolved[key] = Path(resolved[key]).name
-    resolved["data"] = [{k: Path(v).name if k == "file" else v for k, v in e.items()} for e in resolved["data"]]
-    (folder / "training_options.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False))
+        RLMProcessor(tokenizer, model.config).save_pretrained(folder)
+    (folder / "training_options.yaml").write_text(yaml.safe_dump(published_options(options), sort_keys=False))
+
+
+def published_options(options: TrainOptions) -> dict[str, Any]:
+    """Returns the options as a checkpoint keeps them: with names of folders and files, without where they were."""
+    named = {name: value for name, value in full_names(asdict(options)).items() if name not in _OF_THIS_MACHINE}
+    for name in ("model.tokenizer", "model.init", "model.pretrained_encoder"):
+        if named[name] and os.path.isdir(named[name]):
+            named[name] = Path(named[name]).name
+    sources = []
+    for entry in named["data.sources"]:
+        sources.append({key: Path(value).name if key == "file" else value for key, value in entry.items()})
+    return nested({**named, "data.sources": sources})
 
 
 def drop_old(out: Path, keep: int) -> None:
@@ -172,4 +290,7 @@ def drop_old(out: Path, keep: int) -> None:
         shutil.rmtree(old)
 
 
-__all__ = ["Progress", "checkpoints", "claim_folder", "clean_up", "drop_old", "save_model", "save_whole"]
+__all__ = [
+    "Progress", "checkpoints", "claimed_folder", "clean_up", "drop_old", "published_options",
+    "save_model", "save_whole", "write_file",
+]  # fmt: skip

@@ -1,10 +1,10 @@
-"""What a run tells: lines for people, the same as JSON, and trackers."""
+"""The log of a run: lines for people, the same as JSON, and trackers."""
 
 import importlib.util
 import json
-import os
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from code_rlm import console
+from code_rlm.console import ProgressBar
+from code_rlm.training.checkpoints import write_file
 from code_rlm.training.options import TrainError
 
 TRACKERS = {"tensorboard": "tensorboard", "trackio": "trackio", "wandb": "wandb"}
@@ -21,9 +24,9 @@ def check_trackers(names: list[str]) -> None:
     """Refuses trackers that accelerate does not know or that are not installed."""
     for name in names:
         if name not in TRACKERS:
-            raise TrainError(f"log_with names {name!r}. Known: {', '.join(TRACKERS)}.")
+            raise TrainError(f"logging.trackers names {name!r}. Known: {', '.join(TRACKERS)}.")
         if importlib.util.find_spec(TRACKERS[name]) is None:
-            raise TrainError(f"log_with: {name} is not installed. Install it: pip install {TRACKERS[name]}")
+            raise TrainError(f"logging.trackers: {name} is not installed. Install it: pip install {TRACKERS[name]}")
 
 
 @dataclass
@@ -62,41 +65,35 @@ class RunLog:
     Args:
         accelerator: Only its main process writes.
         path: The JSON lines.
-        steps: Progress is shown as a share of these.
+        steps: Length of the progress bar.
     """
 
     def __init__(self, accelerator: Accelerator, path: Path, steps: int):
         self.accelerator, self.path, self.steps = accelerator, path, steps
         self.active = accelerator.is_main_process
-        self._bar = None
+        self._bar: ProgressBar | None = None
 
-    def go_on_from(self, step: int) -> None:
-        """Forgets what was logged after a checkpoint: the run goes on from there and says it again."""
+    def resume_after(self, step: int) -> None:
+        """Drops what was logged after a checkpoint: the run resumes there and logs it again."""
         if not self.active or not self.path.exists():
             return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except ValueError:  # the line in which a kill struck
-                continue
-        fresh = self.path.with_suffix(".partial")
-        fresh.write_text("".join(kept))
-        os.replace(fresh, self.path)
+        lines = self.path.read_text().splitlines(keepends=True)
+        kept = [line for line in lines if _is_up_to(line, step)]
+        if kept != lines:
+            write_file(self.path, "".join(kept))
 
-    def say(self, text: str) -> None:
-        """One line for people."""
+    def log(self, text: str) -> None:
+        """Writes one line for people."""
         if self.active and self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.log(text)
         elif self.active:
-            print(text, file=sys.stderr, flush=True)
+            console.log(text)
 
     def write(self, entry: dict[str, Any]) -> None:
-        """One log entry; it has a `step`."""
+        """Writes one log entry; it has a `step`."""
         if not self.active:
             return
-        self.say("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()))
+        self.log("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()))
         with open(self.path, "a") as handle:
             handle.write(json.dumps(entry) + "\n")
         if self.accelerator.trackers:
@@ -107,10 +104,8 @@ class RunLog:
         if not self.active or not sys.stderr.isatty():
             return
         if self._bar is None:
-            from tqdm import tqdm
-
-            self._bar = tqdm(total=self.steps, initial=step, unit="step", dynamic_ncols=True)
-        self._bar.update(step - self._bar.n)
+            self._bar = ProgressBar(self.steps, "steps", start=step).__enter__()
+        self._bar.advance(step - self._bar.count)
 
     def close(self) -> None:
         """Takes the progress bar away."""
@@ -119,7 +114,16 @@ class RunLog:
             self._bar = None
 
 
-def _flat(entry: dict[str, Any], prefix: str = ""):
+def _is_up_to(line: str, step: int) -> bool:
+    """Whether a log line is whole and of this step or an earlier one."""
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:  # the line in which a kill struck
+        return False
+
+
+def _flat(entry: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yields the numbers of an entry by name, those of nested entries with a path."""
     for key, value in entry.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}/")

@@ -3,15 +3,17 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from code_rlm.training.options import TrainError, TrainOptions
 
 
 def build_optimizers(model: nn.Module, options: TrainOptions) -> list[torch.optim.Optimizer]:
-    """The optimisers of a run; together they hold every trained parameter once. Vectors have no weight decay.
+    """Returns the optimisers of a run; together they hold every trained parameter once. Vectors have no weight decay.
 
     - adamw: betas .9 and .98
     - adafactor: as in the paper (arXiv 2509.26476, section 4; Adafactor is arXiv 1804.04235), updates relative to the
@@ -25,11 +27,12 @@ def build_optimizers(model: nn.Module, options: TrainOptions) -> list[torch.opti
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise TrainError("Nothing is left to train: every parameter is frozen.")
-    rate, decay = options.learning_rate, options.weight_decay
-    if options.optimizer == "adafactor":
+    rate = options.optimizer.learning_rate
+    decay = options.optimizer.weight_decay
+    if options.optimizer.name == "adafactor":
         return [torch.optim.Adafactor(_groups(trained, decay), lr=rate)]
     optimizers = []
-    if options.optimizer == "muon":
+    if options.optimizer.name == "muon":
         if not hasattr(torch.optim, "Muon"):
             raise TrainError(
                 f"torch {torch.__version__} has no Muon; install torch 2.9 or later, or use optimizer: adamw."
@@ -43,8 +46,10 @@ def build_optimizers(model: nn.Module, options: TrainOptions) -> list[torch.opti
     return optimizers
 
 
-def _groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict]:
-    matrices, vectors = ([p for p in trained.values() if (p.ndim >= 2) == wide] for wide in (True, False))
+def _groups(trained: dict[str, nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Returns matrices with weight decay and vectors without."""
+    matrices = [p for p in trained.values() if p.ndim >= 2]
+    vectors = [p for p in trained.values() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
@@ -58,15 +63,15 @@ def _hidden_matrices(model: nn.Module) -> set[str]:
 
 
 def schedule(options: TrainOptions, step: float) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, cosine to `final_learning_rate`.
+    """Returns the share of the peak learning rate at a step: linear warm-up, cosine to `final_learning_rate`.
 
-    Under a time limit `step` is where the clock says that the run stands, which may lie between two steps.
+    Under a time limit `step` is the position in the run by the clock, which may lie between two steps.
     """
-    warm = max(1, int(options.warmup * options.steps))
+    warm = max(1, int(options.schedule.warmup * options.schedule.steps))
     if step < warm:
         return min(1.0, (step + 1) / warm)
-    done = (step - warm) / max(1, options.steps - 1 - warm)
-    low = options.final_learning_rate
+    done = (step - warm) / max(1, options.schedule.steps - 1 - warm)
+    low = options.schedule.final_learning_rate
     return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
@@ -78,30 +83,35 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], rate: float) -> N
 
 
 class WeightAverage:
-    """Exponential moving average of the trained parameters, in float32; young averages forget faster.
+    """Exponential moving average of the trained parameters, by torch's `AveragedModel`; young averages forget faster.
 
     The decay after `n` steps is `min(decay, (1 + n) / (10 + n))`.
+
+    Args:
+        model: The model in training.
+        decay: The decay of an old average.
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.steps = decay, 0
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.average = [p.detach().float().clone() for p in self.parameters]
+        def average(averages: list[torch.Tensor], parameters: list[torch.Tensor], steps: torch.Tensor) -> None:
+            young = (1 + int(steps)) / (10 + int(steps))
+            get_ema_multi_avg_fn(min(decay, young))(averages, parameters, steps)
 
-    @torch.no_grad()
+        self._trained = nn.ParameterList([p for p in model.parameters() if p.requires_grad])
+        self._averaged = AveragedModel(self._trained, multi_avg_fn=average)
+        self._averaged.n_averaged.fill_(
+            1
+        )  # the first step is averaged with the initial weights, not put in their place
+
     def update(self) -> None:
         """Takes in the parameters after a step."""
-        self.steps += 1
-        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for mean, p in zip(self.average, self.parameters, strict=True):
-            mean.lerp_(p.detach().float(), 1 - keep)
+        self._averaged.update_parameters(self._trained)
 
     @contextmanager
-    @torch.no_grad()
     def in_place(self) -> Iterator[None]:
         """Puts the average into the model for a while."""
-        own = [p.detach().clone() for p in self.parameters]
-        self._set(self.average)
+        own = [p.detach().clone() for p in self._trained]
+        self._set([p.detach() for p in self._averaged.parameters()])
         try:
             yield
         finally:
@@ -109,18 +119,16 @@ class WeightAverage:
 
     @torch.no_grad()
     def _set(self, values: list[torch.Tensor]) -> None:
-        for p, value in zip(self.parameters, values, strict=True):
+        for p, value in zip(self._trained, values, strict=True):
             p.copy_(value)
 
-    def state_dict(self) -> dict:
-        """What a checkpoint keeps."""
-        return {"steps": self.steps, "average": self.average}
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps."""
+        return self._averaged.state_dict()
 
-    def load_state_dict(self, state: dict) -> None:
-        """Takes up a checkpoint's state."""
-        self.steps = state["steps"]
-        for mean, saved in zip(self.average, state["average"], strict=True):
-            mean.copy_(saved)
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes up the state of a checkpoint."""
+        self._averaged.load_state_dict(state)
 
 
 __all__ = ["WeightAverage", "build_optimizers", "schedule", "set_learning_rate"]

@@ -1,13 +1,13 @@
-"""What a run would do, told before it does anything: rows, tokens, epochs, padding, memory."""
+"""What a run would do: rows, tokens, epochs, padding, memory."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from code_rlm.data.mixture import Mixture
+from code_rlm.data.mixture import Item, Mixture
 from code_rlm.training.adapters import base_of
-from code_rlm.training.features import FeatureCache, possible_inputs
+from code_rlm.training.encoder_cache import FeatureCache, possible_inputs
 from code_rlm.training.models import count_parameters
 from code_rlm.training.options import TrainOptions
 from code_rlm.training.sources import Loaded
@@ -17,16 +17,16 @@ _STATE_BYTES = {"adamw": 8, "muon": 4, "adafactor": 0}
 
 
 def describe(options: TrainOptions, loaded: Sequence[Loaded], mixture: Mixture, model: torch.nn.Module) -> list[str]:
-    """Lines for people on what a run with these options would do.
+    """Returns lines for people on what a run with these options would do.
 
     Batches are counted over one pool of the mixture, drawn as training draws it. Activations are measured: what one forward
     pass over the longest rows keeps for the backward pass, taken times the rows of the largest batch.
     """
     items, groups = mixture.pool_of(0)
-    lengths = np.array([len(item.ids) for item in items])
+    lengths = np.array([len(item.input_ids) for item in items])
     padded = sum(int(lengths[group].max()) * len(group) for group in groups)
     per_batch = len(items) / len(groups)
-    examples = options.steps * options.accumulate * per_batch
+    examples = options.schedule.steps * options.schedule.accumulate * per_batch
     lines = []
     for each, weight in zip(loaded, np.array(mixture.weights) / sum(mixture.weights), strict=True):
         lines.append(f"{each}; {weight:.0%} of the examples, {weight * examples / len(each.train):.2g} epochs")
@@ -35,16 +35,16 @@ def describe(options: TrainOptions, loaded: Sequence[Loaded], mixture: Mixture, 
     every, trained = count_parameters(model)
     lines += [
         f"input: {np.median(lengths):.0f} tokens in the median, {np.quantile(lengths, 0.95):.0f} at 95%, "
-        f"{lengths.max()} at most of {options.max_tokens}; {mixture.truncated / mixture.drawn:.1%} cut",
+        f"{lengths.max()} at most of {options.data.max_tokens}; {mixture.truncated / mixture.drawn:.1%} truncated",
         f"batches: {per_batch:.1f} examples, {lengths.sum() / len(groups):.0f} tokens, "
         f"{1 - lengths.sum() / padded:.1%} padding",
-        f"run: {options.steps} steps of {options.accumulate} batches, {examples:.0f} examples, "
+        f"run: {options.schedule.steps} steps of {options.schedule.accumulate} batches, {examples:.0f} examples, "
         f"{examples * lengths.mean() / 1e6:.1f}M tokens",
-        f"model: {every / 1e6:.2f}M parameters, {trained / 1e6:.2f}M trained by {options.optimizer}",
+        f"model: {every / 1e6:.2f}M parameters, {trained / 1e6:.2f}M trained by {options.optimizer.name}",
     ]
-    if options.feature_cache:
+    if options.runtime.feature_cache:
         inputs = possible_inputs(mixture)
-        cache = FeatureCache(options.feature_cache, base_of(model))
+        cache = FeatureCache(options.runtime.feature_cache, base_of(model))
         cache.refresh()
         lacking = cache.missing(inputs)
         lines.append(
@@ -52,7 +52,7 @@ def describe(options: TrainOptions, loaded: Sequence[Loaded], mixture: Mixture, 
             f"{cache.bytes_of(lacking) / 1e6:.0f} MB to write"
         )
     largest = max(groups, key=lambda group: len(group) * int(lengths[group].max()))
-    state = _STATE_BYTES[options.optimizer] + 4 + 4 * bool(options.ema)
+    state = _STATE_BYTES[options.optimizer.name] + 4 + 4 * bool(options.optimizer.ema)
     fixed = 4 * every + state * trained
     activations = _activation_bytes(model, mixture, [items[i] for i in largest], options)
     lines.append(
@@ -62,12 +62,15 @@ def describe(options: TrainOptions, loaded: Sequence[Loaded], mixture: Mixture, 
     return lines
 
 
-def _activation_bytes(model, mixture: Mixture, items: list, options: TrainOptions) -> float:
-    """Bytes that a forward pass over a batch keeps, scaled up from its two longest rows."""
-    few = sorted(items, key=lambda item: len(item.ids))[-2:]
+def _activation_bytes(model: torch.nn.Module, mixture: Mixture, items: list[Item], options: TrainOptions) -> float:
+    """Returns the bytes that a forward pass over a batch keeps, scaled up from its two longest rows."""
+    few = sorted(items, key=lambda item: len(item.input_ids))[-2:]
     batch = mixture.collate(few)
     batch.pop("first_metric")
-    if options.feature_cache:
+    ensemble = base_of(model).ensemble
+    if ensemble is not None and "ensemble_scores" not in batch:  # not fitted yet
+        batch["ensemble_scores"] = torch.zeros(len(few), len(ensemble.settings.metrics))
+    if options.runtime.feature_cache:
         with torch.no_grad():
             states = base_of(model).encode_layers(batch.pop("input_ids"), batch["attention_mask"])
         batch["encoder_states"] = states.to(torch.bfloat16)
@@ -81,7 +84,7 @@ def _activation_bytes(model, mixture: Mixture, items: list, options: TrainOption
         return tensor
 
     model.train()
-    half = torch.autocast("cpu", torch.bfloat16, enabled=options.mixed_precision == "bf16")
+    half = torch.autocast("cpu", torch.bfloat16, enabled=options.runtime.mixed_precision == "bf16")
     with half, torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = model(**batch)  # held to the end, so that no storage is given away and noted twice
         del output

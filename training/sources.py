@@ -61,11 +61,11 @@ def load_sources(options: TrainOptions, tokenizer: RLMTokenizer) -> tuple[list[L
         TrainError: No data, or an entry with unknown keys.
         DataError: Data that cannot be learned from.
     """
-    if not options.data:
+    if not options.data.sources:
         raise TrainError("There is no data: give `data:` in the YAML file, for example [{task: bhive_zen4}].")
-    loaded = [_load(entry, options, tokenizer) for entry in options.data]
+    loaded = [_load(entry, options, tokenizer) for entry in options.data.sources]
     sizes = [len(each.train) for each in loaded]
-    return loaded, mixture_weights(sizes, [each.weight for each in loaded], options.temperature)
+    return loaded, mixture_weights(sizes, [each.weight for each in loaded], options.data.temperature)
 
 
 def _load(entry: dict[str, Any], options: TrainOptions, tokenizer: RLMTokenizer) -> Loaded:
@@ -76,7 +76,7 @@ def _load(entry: dict[str, Any], options: TrainOptions, tokenizer: RLMTokenizer)
         name, metrics = rest.pop("task"), rest.pop("metrics", None)
         _check_keys(rest, read_task, name)
         train, validation = (
-            read_task(name, options.data_root, split, metrics=metrics, seed=options.seed, **rest)
+            read_task(name, options.data.root, split, metrics=metrics, seed=options.seed, **rest)
             for split in ("train", "validation")
         )
     elif "file" in rest:
@@ -86,7 +86,7 @@ def _load(entry: dict[str, Any], options: TrainOptions, tokenizer: RLMTokenizer)
     else:
         raise TrainError(f"A data source needs 'task' or 'file', got keys {sorted(entry)}.")
     failures = own.get("failures", "outcome")
-    settings = {"max_tokens": options.max_tokens, "failures": failures}
+    settings = {"max_tokens": options.data.max_tokens, "failures": failures}
     source = Source.from_dataset(name, train, tokenizer, **settings)
     for key in ("mask_tokens", "swap_text"):
         share = own.get(key, 0.0)
@@ -168,7 +168,7 @@ def _without(row: dict[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
 
 def registry(options: TrainOptions, loaded: Sequence[Loaded]) -> list[dict[str, Any]]:
     """The metrics registry: entries given in the options, the others from what the data says of unit and kind."""
-    entries = {Metric.from_dict({"name": None, **entry}).name: dict(entry) for entry in options.metrics}
+    entries = {Metric.from_dict({"name": None, **entry}).name: dict(entry) for entry in options.model.metrics}
     origins: dict[str, list[str]] = {}
     for each in loaded:
         kinds = sorted(set(each.train.languages))
@@ -177,7 +177,7 @@ def registry(options: TrainOptions, loaded: Sequence[Loaded]) -> list[dict[str, 
             entry = entries.setdefault(metric, {"name": metric})
             entry.setdefault("unit", {"percent": "%"}.get(unit_of(metric), unit_of(metric)))
             entry.setdefault("smaller_is_better", not any(w in metric for w in ("accuracy", "per_s", "throughput")))
-            entry["kinds"] = sorted({*entry.get("kinds", ()), *kinds})
+            entry["languages"] = sorted({*entry.get("languages", ()), *kinds})
     for metric, texts in origins.items():
         entries[metric].setdefault("description", "; ".join(dict.fromkeys(texts)))
     return list(entries.values())

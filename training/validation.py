@@ -1,15 +1,16 @@
-"""How good the model is on validation rows: negative log-likelihood per number (of a regression head its squared error), and
-Spearman's rank correlation of medians."""
+"""Scores on validation rows: negative log-likelihood per number (of a regression head the squared error), and Spearman's rank
+correlation of medians."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from scipy.stats import spearmanr
 
-from code_rlm.data.mixture import Mixture, Source, share
+from code_rlm.data.mixture import Item, Mixture, Source, share
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.training.options import TrainOptions
@@ -20,7 +21,7 @@ _BATCH = 32
 
 @dataclass
 class Scores:
-    """What an evaluation found.
+    """Scores of an evaluation.
 
     Attributes:
         nll: Mean negative log-likelihood per number in nats, by source; of a regression head the mean squared error.
@@ -33,14 +34,14 @@ class Scores:
     spearman: dict[str, dict[str, float]] = field(default_factory=dict)
     total: float = float("inf")
 
-    def as_dict(self) -> dict:
-        """For the log."""
-        found = {"validation": {name: round(value, 4) for name, value in self.nll.items()}}
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the scores as a log entry has them, with four digits."""
+        entry: dict[str, Any] = {"validation": {name: round(value, 4) for name, value in self.nll.items()}}
         if self.spearman:
-            found["spearman"] = {
-                name: {metric: round(value, 4) for metric, value in by.items()} for name, by in self.spearman.items()
-            }
-        return found
+            entry["spearman"] = {}
+            for name, by_metric in self.spearman.items():
+                entry["spearman"][name] = {metric: round(value, 4) for metric, value in by_metric.items()}
+        return entry
 
 
 class Validation:
@@ -50,7 +51,7 @@ class Validation:
         sources: Validation rows of each source.
         mixture: Builds the inputs.
         options: Of the run.
-        attach: Puts kept encoder outputs into a batch, or leaves it as it is.
+        attach: Puts cached encoder outputs into a batch, or leaves it as it is.
     """
 
     def __init__(
@@ -66,21 +67,24 @@ class Validation:
         return bool(self.sources)
 
     def _rows(self, source: Source) -> list[int]:
-        return validation_rows(source, self.options.eval_rows, self.options.seed)
+        return validation_rows(source, self.options.evaluation.rows, self.options.seed)
 
-    def _items(self, source: Source) -> list:
-        limit = self.options.max_objectives
-        return [
-            self.mixture.build(source, row, np.flatnonzero(source.present[row])[:limit]) for row in self._rows(source)
-        ]
+    def _items(self, source: Source) -> list[Item]:
+        """Returns the inputs of a source's rows, each with as many of its metrics as a model answers at once."""
+        limit = self.options.data.max_objectives
+        items = []
+        for row in self._rows(source):
+            columns = np.flatnonzero(source.present[row])[:limit]
+            items.append(self.mixture.build(source, row, columns))
+        return items
 
     def inputs(self) -> list[list[int]]:
-        """Token ids of everything that is scored by likelihood."""
-        return [item.ids for source in self.sources for item in self._items(source)]
+        """Returns the token ids of every input that is scored by likelihood."""
+        return [item.input_ids for source in self.sources for item in self._items(source)]
 
     @torch.no_grad()
     def __call__(self, accelerator: Accelerator, model: torch.nn.Module, plain: RLMForConditionalGeneration) -> Scores:
-        """Scores a model.
+        """Returns the scores of a model.
 
         Args:
             accelerator: Of the run.
@@ -91,11 +95,12 @@ class Validation:
             return Scores({})
         model.eval()
         nll = {source.name: self._loss(accelerator, model, plain, source) for source in self.sources}
-        if self.options.score == "nll":
+        if self.options.evaluation.score == "nll":
             return Scores(nll, total=float(np.mean(list(nll.values()))))
         spearman = {source.name: self._spearman(accelerator, plain, source) for source in self.sources}
-        found = [value for by in spearman.values() for value in by.values() if np.isfinite(value)]
-        return Scores(nll, spearman, -float(np.mean(found)) if found else float("inf"))
+        values = [value for by_metric in spearman.values() for value in by_metric.values()]
+        finite = [value for value in values if np.isfinite(value)]
+        return Scores(nll, spearman, -float(np.mean(finite)) if finite else float("inf"))
 
     def _loss(
         self, accelerator: Accelerator, model: torch.nn.Module, plain: RLMForConditionalGeneration, source: Source
@@ -108,7 +113,7 @@ class Validation:
             batch.pop("first_metric", None)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             total += model(**batch, num_items_in_batch=1).loss.double().cpu()
-        # Losses of a decoder add up to those of numbers; a regression head's is the same for every label of its row.
+        # A decoder's loss is summed over the tokens of numbers; a regression head's is the same for every label of its row.
         length = self.mixture.tokenizer.codec.length
         per_item = [len(item.labels) for item in items]
         numbers = sum(per_item) if plain.regression_head is not None else sum((n - 1) // length for n in per_item)
@@ -117,28 +122,47 @@ class Validation:
     def _spearman(
         self, accelerator: Accelerator, plain: RLMForConditionalGeneration, source: Source
     ) -> dict[str, float]:
-        rows, scores = self._rows(source), {}
+        """Returns the rank correlation of each metric that has at least three values."""
+        scores = {}
         for column, metric in enumerate(source.metrics):
-            values = source.values[:, column]
-            chosen = [
-                r for r in rows if source.present[r, column] and np.isfinite(values[r]) and not is_failed(values[r])
-            ]
-            if len(chosen) < 3:
+            rows = self._ranked_rows(source, column)
+            if len(rows) < 3:
                 continue
-            medians = torch.zeros(len(chosen))
-            batches = list(range(0, len(chosen), _BATCH))[accelerator.process_index :: accelerator.num_processes]
-            for start in batches:
-                part = chosen[start : start + _BATCH]
-                whole = self.mixture.collate([self.mixture.build(source, row, [column]) for row in part])
-                if plain.regression_head is not None:
-                    found = plain.regress(whole)
-                else:
-                    found = plain.predict(whole, (0.5,), metrics=[metric]).quantiles[:, 0, 0]
-                medians[start : start + len(part)] = torch.from_numpy(np.nan_to_num(found)).float()
-            medians = accelerator.reduce(medians.to(accelerator.device), "sum").cpu().numpy()
-            same = len(np.unique(medians)) == 1 or len(np.unique(values[chosen])) == 1
-            scores[metric] = 0.0 if same else float(spearmanr(medians, values[chosen]).statistic)
+            medians = self._medians(accelerator, plain, source, rows, column)
+            values = source.values[rows, column]
+            constant = len(np.unique(medians)) == 1 or len(np.unique(values)) == 1
+            scores[metric] = 0.0 if constant else float(spearmanr(medians, values).statistic)
         return scores
+
+    def _ranked_rows(self, source: Source, column: int) -> list[int]:
+        """Returns the rows that have a finite value of a metric."""
+        values = source.values[:, column]
+        return [
+            row
+            for row in self._rows(source)
+            if source.present[row, column] and np.isfinite(values[row]) and not is_failed(values[row])
+        ]
+
+    def _medians(
+        self,
+        accelerator: Accelerator,
+        plain: RLMForConditionalGeneration,
+        source: Source,
+        rows: Sequence[int],
+        column: int,
+    ) -> np.ndarray:
+        """Returns the model's answers for rows, `(rows,)`; each process computes its share."""
+        medians = torch.zeros(len(rows))
+        starts = list(range(0, len(rows), _BATCH))
+        for start in starts[accelerator.process_index :: accelerator.num_processes]:
+            part = rows[start : start + _BATCH]
+            batch = self.mixture.collate([self.mixture.build(source, row, [column]) for row in part])
+            if plain.regression_head is not None:
+                answers = plain.regress(batch)
+            else:
+                answers = plain.predict(batch, (0.5,), metrics=[source.metrics[column]]).quantiles[:, 0, 0]
+            medians[start : start + len(part)] = torch.from_numpy(np.nan_to_num(answers)).float()
+        return accelerator.reduce(medians.to(accelerator.device), "sum").cpu().numpy()
 
 
 __all__ = ["Scores", "Validation"]

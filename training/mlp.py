@@ -1,7 +1,7 @@
-"""Trains the perceptrons of the lexical path (`perceptron_rlm.py`): some for one metric or several, as many for each fold.
+"""Trains the MLPs of the feature ensemble (`ensemble_rlm.MLPs`): some for one metric or several, as many for each fold.
 
-What one metric teaches of a text serves others that rank texts alike (multitask learning, Caruana 1997, Machine Learning 28):
-the accuracies that a network reaches on four data sets are four noisy answers to nearly the same question.
+Metrics that rank texts alike are learned together (multitask learning, Caruana 1997, Machine Learning 28): the accuracies that
+a network reaches on four data sets are four noisy observations of nearly the same quantity.
 """
 
 from collections.abc import Sequence
@@ -13,30 +13,28 @@ import scipy.sparse as sparse
 import torch
 from torch import nn
 
-from code_rlm import perceptron_rlm
-from code_rlm.lexical_rlm import LexicalPath
-from code_rlm.perceptron_rlm import LAYERS, REACH, WIDTH
-from code_rlm.training.forest import FOLDS, MOST_ROWS, Forest
+from code_rlm.ensemble_rlm import MLP_LAYERS, MLP_REACH, MLP_WIDTH, FeatureEnsemble, MLPs
+from code_rlm.training.trees import FOLDS, MOST_ROWS, Forest
 
 EPOCHS, BATCH, LEAST_BATCH, DROPOUT = 60, 256, 16, 0.1
 LEARNING_RATE, WEIGHT_DECAY, WARMUP = 4e-3, 0.01, 0.15
 LEAST_SPREAD = 0.1  # a feature that hardly ever differs must not become huge where it does
 
 
-class Perceptrons:
-    """The perceptrons of some metrics, which answer together, and those of each fold that have not seen its groups.
+class FittedMLPs:
+    """The MLPs of some metrics, which answer together, and those of each fold that have not seen its groups.
 
     Args:
         x: The path's raw features `(rows, size)`.
         y: The rows' scores `(rows, metrics)`, NaN where a row has none.
         fold: Of each row, one of `FOLDS`, `(rows,)`.
-        forests: The trees of each metric. What those ask for most is read, each fold's own for its perceptrons.
+        forests: The trees of each metric. The features that they split by most are read, each fold's own for its MLPs.
         columns: How many features at most.
-        count: How many perceptrons; they differ in how they begin and in the order of the rows.
+        count: How many MLPs; they differ in how they begin and in the order of the rows.
 
     Attributes:
-        found: What the perceptrons of each row's fold say of it, on average `(rows, metrics)`.
-        whole: Those fitted to all rows; none where the trees ask for nothing.
+        out_of_fold: Predictions of the rows by the MLPs that have not seen their fold, on average `(rows, metrics)`.
+        whole: Those fitted to all rows; none where the trees have no split.
     """
 
     def __init__(
@@ -54,63 +52,63 @@ class Perceptrons:
             return [network for network in found if network is not None]
 
         self.by_fold = [fitted(fold != number, number) for number in range(FOLDS)]
-        self.found = np.zeros(y.shape)
+        self.out_of_fold = np.zeros(y.shape)
         for number in range(FOLDS):
-            self.found[fold == number] = self.left_out(number, x[fold == number])
+            self.out_of_fold[fold == number] = self.left_out(number, x[fold == number])
         self.whole = fitted(np.ones(len(y), bool), None)
 
-    def answer(self, metric: int, rows: np.ndarray) -> "Answer | None":
-        """What they say of a metric that some of their rows have, int `(rows,)`; None where they know nothing of it."""
-        return Answer(self, metric, rows) if any(network.told[metric] for network in self.whole) else None
+    def output(self, metric: int, rows: np.ndarray) -> "MLPOutput | None":
+        """Their output for a metric of some of their rows, int `(rows,)`; None where they have seen no value of it."""
+        return MLPOutput(self, metric, rows) if any(network.observed[metric] for network in self.whole) else None
 
     def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
-        """What the perceptrons that have not seen a fold say of rows, on average `(rows, metrics)`; 0 of metrics unknown to
-        them."""
+        """Predictions of rows by the MLPs that have not seen a fold, on average `(rows, metrics)`; 0 for metrics that
+        they have not seen."""
         networks = self.by_fold[number]
         if not networks:
-            return np.zeros((x.shape[0], self.found.shape[1]))
+            return np.zeros((x.shape[0], self.out_of_fold.shape[1]))
         return np.mean([network.predict(x) for network in networks], 0)
 
-    def write(self, path: LexicalPath, first: int, answers: Sequence[tuple[int, int, float]]) -> None:
-        """Puts the perceptrons into a path's places from one on.
+    def write(self, ensemble: FeatureEnsemble, first: int, answers: Sequence[tuple[int, int, float]]) -> None:
+        """Writes the MLPs to an ensemble's places from one on.
 
         Args:
             first: The place of the first of them.
-            answers: For each output there its regressor, which of the metrics that is here, and what it is worth.
+            answers: For each output there its regressor, which of the metrics that is here, and its stacking weight.
         """
         for number, network in enumerate(self.whole, start=first):
-            shares = [(regressor, metric, worth / len(self.whole)) for regressor, metric, worth in answers]
-            network.write(path.perceptrons, number, [(metric, share) for _, metric, share in shares])
+            shares = [(regressor, metric, weight / len(self.whole)) for regressor, metric, weight in answers]
+            network.write(ensemble.mlps, number, [(metric, share) for _, metric, share in shares])
             for regressor, metric, share in shares:
-                path.bias[regressor] += share * float(network.bias[metric])
+                ensemble.bias[regressor] += share * float(network.bias[metric])
 
 
 @dataclass
-class Answer:
-    """What some perceptrons say of one of their metrics.
+class MLPOutput:
+    """The output of some MLPs for one of their metrics.
 
     Attributes:
-        perceptrons: The perceptrons.
+        mlps: The MLPs.
         metric: Which.
-        rows: Those of the perceptrons' rows that have it, int `(rows,)`.
+        rows: Those of the MLPs' rows that have it, int `(rows,)`.
     """
 
-    perceptrons: Perceptrons
+    mlps: FittedMLPs
     metric: int
     rows: np.ndarray
 
     @property
-    def found(self) -> np.ndarray:
-        """What the perceptrons of each row's fold say of it `(rows,)`."""
-        return self.perceptrons.found[self.rows, self.metric]
+    def out_of_fold(self) -> np.ndarray:
+        """Predictions of the rows by the MLPs that have not seen their fold, on average `(rows,)`."""
+        return self.mlps.out_of_fold[self.rows, self.metric]
 
     def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
-        """What the perceptrons that have not seen a fold say of rows, on average `(rows,)`."""
-        return self.perceptrons.left_out(number, x)[:, self.metric]
+        """Predictions of rows by the MLPs that have not seen a fold, on average `(rows,)`."""
+        return self.mlps.left_out(number, x)[:, self.metric]
 
 
 def _asked_for_most(forests: Sequence[Forest], left_out: int | None) -> np.ndarray:
-    """The features that trees ask for, those first that they gain most by, every metric's trees alike, int `(features,)`."""
+    """The features that trees split by, those of the largest gain first, every metric's trees alike, int `(features,)`."""
     gains: dict[int, float] = {}
     for forest in forests:
         columns, own = forest.asked_for(left_out)
@@ -120,32 +118,32 @@ def _asked_for_most(forests: Sequence[Forest], left_out: int | None) -> np.ndarr
 
 
 class _Network:
-    """A perceptron fitted to some rows.
+    """An MLP fitted to some rows.
 
     Args:
         columns: The features that it reads.
-        center, scale: See `perceptron_rlm.Perceptrons`, `(columns,)` each.
-        told: Which metrics it has seen values of, bool `(metrics,)`; of the others it says 0.
+        center, scale: See `MLPs`, `(columns,)` each.
+        observed: Which metrics it has seen values of, bool `(metrics,)`; the others' predictions are 0.
     """
 
-    def __init__(self, columns: np.ndarray, center: np.ndarray, scale: np.ndarray, told: np.ndarray):
-        self.columns, self.center, self.scale, self.told = columns, center, scale, told
-        widths = [len(columns), *[WIDTH] * LAYERS]
+    def __init__(self, columns: np.ndarray, center: np.ndarray, scale: np.ndarray, observed: np.ndarray):
+        self.columns, self.center, self.scale, self.observed = columns, center, scale, observed
+        widths = [len(columns), *[MLP_WIDTH] * MLP_LAYERS]
         layers = [
             layer
             for before, after in pairwise(widths)
             for layer in (nn.Linear(before, after), nn.SiLU(), nn.Dropout(DROPOUT))
         ]
-        self.net = nn.Sequential(*layers, nn.Linear(WIDTH, len(told)))
+        self.net = nn.Sequential(*layers, nn.Linear(MLP_WIDTH, len(observed)))
 
     @classmethod
     def to(
         cls, x: sparse.csr_matrix, y: np.ndarray, keep: np.ndarray, columns: np.ndarray, seed: int
     ) -> "_Network | None":
-        """Fits one to the rows to keep; None without any or without columns, as where trees have found nothing to ask for."""
+        """Fits one to the rows to keep; None without any or without columns, as where the trees have no split."""
         having = [np.flatnonzero(keep & np.isfinite(own)) for own in y.T]
-        told = np.array([len(rows) > 0 for rows in having])
-        if not told.any() or not len(columns):
+        observed = np.array([len(rows) > 0 for rows in having])
+        if not observed.any() or not len(columns):
             return None
         # Each metric keeps as many rows as if it were alone.
         rows = np.unique(np.concatenate([np.random.default_rng(0).permutation(own)[:MOST_ROWS] for own in having]))
@@ -158,49 +156,49 @@ class _Network:
         )
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.random.default_generator.manual_seed(seed)
-            fitted = cls(columns, center, scale, told)
+            fitted = cls(columns, center, scale, observed)
             fitted._train(torch.from_numpy(dense), torch.from_numpy(y[rows]).float())
         fitted.net.eval()
         return fitted
 
     def _read(self, dense: torch.Tensor) -> torch.Tensor:
-        return ((dense - torch.from_numpy(self.center)) * torch.from_numpy(self.scale)).clamp(-REACH, REACH)
+        return ((dense - torch.from_numpy(self.center)) * torch.from_numpy(self.scale)).clamp(-MLP_REACH, MLP_REACH)
 
     def _train(self, dense: torch.Tensor, y: torch.Tensor) -> None:
         read, batch = self._read(dense), min(BATCH, max(LEAST_BATCH, len(y) // 4), len(y))
         steps = len(y) // batch
-        told, y = torch.isfinite(y), torch.nan_to_num(y)
+        observed, y = torch.isfinite(y), torch.nan_to_num(y)
         optimizer = torch.optim.AdamW(self.net.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, LEARNING_RATE, total_steps=EPOCHS * steps, pct_start=WARMUP
         )
         for _ in range(EPOCHS):
             for rows in torch.randperm(len(y))[: steps * batch].split(batch):
-                loss = ((self.net(read[rows]) - y[rows]) ** 2 * told[rows]).sum(1).mean()
+                loss = ((self.net(read[rows]) - y[rows]) ** 2 * observed[rows]).sum(1).mean()
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 schedule.step()
 
     def predict(self, x: sparse.csr_matrix) -> np.ndarray:
-        """What it says of rows, float64 `(rows, metrics)`."""
-        found = np.zeros((x.shape[0], len(self.told)))
+        """Predictions of rows, float64 `(rows, metrics)`."""
+        found = np.zeros((x.shape[0], len(self.observed)))
         for start in range(0, x.shape[0], 4096):
             part = torch.from_numpy(x[start : start + 4096][:, self.columns].toarray().astype(np.float32))
             with torch.no_grad():
                 found[start : start + 4096] = self.net(self._read(part)).numpy()
-        return found * self.told
+        return found * self.observed
 
     @property
     def bias(self) -> torch.Tensor:
         """Of its outputs `(metrics,)`."""
         return self.net[-1].bias.detach()
 
-    def write(self, into: perceptron_rlm.Perceptrons, number: int, shares: Sequence[tuple[int, float]]) -> None:
-        """Puts it into the place of a path's perceptron, all but the bias of its outputs.
+    def write(self, into: MLPs, number: int, shares: Sequence[tuple[int, float]]) -> None:
+        """Puts it into the place of an ensemble's MLP, all but the bias of its outputs.
 
         Args:
-            shares: For each output there which of the metrics that is here, and what it is worth.
+            shares: For each output there which of the metrics that is here, and its stacking weight.
         """
         linear = [layer for layer in self.net if isinstance(layer, nn.Linear)]
         first, *others = [layer.weight.detach().T for layer in linear[:-1]]
@@ -214,8 +212,8 @@ class _Network:
         into.hidden[number] = torch.stack(others).to(into.hidden)
         into.bias[number] = torch.stack([layer.bias.detach() for layer in linear[:-1]]).to(into.bias)
         outputs = [place for place, owner in enumerate(into.owner) if owner == number]
-        for place, (metric, worth) in zip(outputs, shares, strict=True):
-            into.last[place] = (linear[-1].weight.detach()[metric] * worth).to(into.last)
+        for place, (metric, weight) in zip(outputs, shares, strict=True):
+            into.last[place] = (linear[-1].weight.detach()[metric] * weight).to(into.last)
 
 
-__all__ = ["Answer", "Perceptrons"]
+__all__ = ["FittedMLPs", "MLPOutput"]

@@ -1,17 +1,19 @@
-"""Fits the lexical path (`lexical_rlm.py`) before the first step: ridge regression on n-grams, cross-fitted by group.
+"""Fits the feature ensemble (`ensemble_rlm.py`) before the first step: base learners, stacked and cross-fitted by group.
 
-Each metric's regressor is fitted on the training rows that have the metric, on normal scores of its values.
-Beside the ridge speak boosted trees (`forest.py`) and perceptrons (`perceptron.py`), if the path has them, weighted by what
-they are worth together on rows left out, every group alike (stacked regressions, Breiman 1996, Machine Learning 24).
-What the model sees of it in training are scores of regressors that have not seen the row's group (as in stacking,
-Wolpert 1992): scores of the regressor fitted on the row itself would be better than any that the model will meet later, and
-teach it to trust them too far. Validation rows and everything after training get the scores of the regressor fitted on all.
+The regressors of a metric are fitted on the training rows that have the metric, on normal scores of its values. The base
+learners are a ridge regression and, if the ensemble has them, boosted trees (`trees.py`) and MLPs (`mlp.py`). Their stacking
+weights are fitted to out-of-fold predictions, every group weighing the same (stacked regressions, Breiman 1996, Machine
+Learning 24).
+In training the model reads out-of-fold predictions, too (stacking, Wolpert 1992): scores of regressors fitted on the row itself
+are better than any in use, and would teach the decoder to trust them too far. Validation rows and everything after training
+get the scores of the regressors fitted on all rows.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sparse
@@ -21,89 +23,64 @@ from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import spearmanr
 
 from code_rlm.data.mixture import Mixture, Source
-from code_rlm.evaluation.calibration import equal_weights, weighted_quantiles
-from code_rlm.lexical_rlm import STRUCTURES, LexicalPath, LexicalSettings, ScoreScale, of_kind
+from code_rlm.distributions_rlm import Regressor, ScoreScale
+from code_rlm.ensemble_rlm import EnsembleConfig, FeatureEnsemble
+from code_rlm.features_rlm import STRUCTURES, FeatureLayout, RLMFeatureExtractor, in_domain, token_texts
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
+from code_rlm.processing_rlm import length_batches, pad_inputs
+from code_rlm.stats import equal_weights, logistic_scale
 from code_rlm.tokenization_rlm import RLMTokenizer
-from code_rlm.training.forest import FOLDS, Forest
-from code_rlm.training.perceptron import Answer, Perceptrons
+from code_rlm.training.mlp import FittedMLPs, MLPOutput
+from code_rlm.training.trees import FOLDS, Forest
 
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
-LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no channel
+LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no regressor
 _MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
-_BATCH_TOKENS = 65_536
-ALIKE = 0.9  # rank correlation from which on metrics share perceptrons
-KIND_ROWS = 1000  # of a source, to be a kind of texts by itself
+_BATCH_TOKENS, _BATCH_ROWS = 65_536, 512
+ALIKE = 0.9  # rank correlation from which on metrics share MLPs
+DOMAIN_ROWS = 1000  # of a source, to be a domain by itself
 _NEARLY_ALL = 0.999
-Regressor = tuple[str, str | None]  # one of LexicalSettings.regressors
 _FAR = 8.0  # no score lies farther out: on the scale of an earlier fit a value of 0 may have none
 
 
-def digit_tokens(tokenizer: RLMTokenizer) -> tuple[int, ...]:
-    """Token ids of the digits 0 to 9; none where the tokenizer does not read digits one by one."""
-    vocabulary = tokenizer.get_vocab()
-    digits = tuple(vocabulary.get(str(d), -1) for d in range(10))
-    return () if -1 in digits else digits
+def settings_for(tokenizer: RLMTokenizer, **changes: Any) -> EnsembleConfig:
+    """Settings without metrics for a tokenizer; `changes` are fields of `EnsembleConfig` or of its `FeatureLayout`."""
+    return EnsembleConfig(features=FeatureLayout.for_tokenizer(tokenizer)).changed(**changes)
 
 
-def token_texts(tokenizer: RLMTokenizer) -> list[str]:
-    """The text of every token by id, empty for those that are no text."""
-    special = set(tokenizer.all_special_ids)
-    ids = range(max(tokenizer.get_vocab().values()) + 1)
-    return ["" if i in special else tokenizer.decode([i]) for i in ids]
-
-
-def settings_for(tokenizer: RLMTokenizer, **changes) -> LexicalSettings:
-    """Settings without channels for a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
-    texts = token_texts(tokenizer)
-    if any(changes.get(name) for name in ("name_numbers", "structure_buckets", "place_buckets")):
-        changes["vocabulary"] = len(texts)
-    lines = [i for i, text in enumerate(texts) if "\n" in text]
-    comments = [i for i, text in enumerate(texts) if text.startswith("#")]
-    return LexicalSettings(
-        digit_tokens=digit_tokens(tokenizer),
-        line_tokens=tuple(lines),
-        comment_tokens=tuple(comments),
-        **{**changes, "channels": (), "scales": ()},
-    )
-
-
-def fit_lexical_path(
+def fit_ensemble(
     model: RLMForConditionalGeneration,
     train: Sequence[Source],
     validation: Sequence[Source],
     mixture: Mixture,
-    say: Callable[[str], None] = lambda text: None,
+    log: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Fits a channel for every metric of the training sources and gives all sources their scores.
+    """Fits regressors for every metric of the training sources and gives all sources their scores.
 
-    Channels that the model already has for other metrics stay as they are; the inverse document frequencies are computed
-    with the first fit and kept. A channel that is there already and is fitted anew to texts of one language whose structure is
-    read gets a second regressor for these: of all other texts the decoder knows the scores of the first. Sources whose texts
-    can be told from those of all others by their words get a regressor each, for texts with these words. Metrics of the same
-    texts that rank these alike share perceptrons.
+    Metrics that the ensemble has already and that no source has stay as they are; the inverse document frequencies are computed
+    with the first fit and kept. A metric that has a regressor already and is fitted again to texts of one language whose
+    structure is read gets a second regressor for these: the decoder was trained on scores of the first, which stays for all
+    other texts. Sources whose texts differ from all others by their words get a regressor each, for texts with these words.
+    Metrics of the same texts that rank these alike share MLPs.
 
     Args:
-        model: Its config has `lexical`; the path is widened by channels for metrics that it does not know.
-        train: Sources to fit on; their `lexical_scores` become cross-fitted ones, float32 `(rows, channels)`.
+        model: Its config has `ensemble`; the ensemble is widened by metrics that it does not know.
+        train: Sources to fit on; their `ensemble_scores` become cross-fitted ones, float32 `(rows, metrics)`.
         validation: Sources that get the scores of the final regressors.
         mixture: Builds the inputs, as in training.
-        say: Told the penalty and the cross-fitted rank correlation of each channel.
+        log: Gets a line of each metric: its penalty, stacking weights and cross-fitted rank correlation.
     """
-    if not model.lexical.knows_vocabulary():
-        raise ValueError(
-            "The lexical path reads names or operators, and has not been told the vocabulary: read_vocabulary()."
-        )
     # As much of the text as the model will read in use, even where training reads less.
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
+    extractor = RLMFeatureExtractor(model.ensemble.settings.features, token_texts(mixture.tokenizer))
     rows, words = {}, {}
     for source in (*train, *validation):
-        rows[id(source)], words[id(source)] = _raw_features(model.lexical, source, whole)
-    if not any(model.lexical.settings.scales):
-        model.lexical.idf.data = _inverse_document_frequency([rows[id(s)] for s in train], model.lexical.settings)
-    buckets = model.lexical.settings.buckets
-    idf = model.lexical.idf.double().numpy()
+        rows[id(source)], words[id(source)] = _raw_features(extractor, source, whole)
+    if not any(model.ensemble.settings.scales):
+        model.ensemble.idf.data = _inverse_document_frequency([rows[id(s)] for s in train], model.ensemble.settings)
+    buckets = model.ensemble.settings.features.buckets
+    idf = model.ensemble.idf.double().numpy()
     features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
     asked: dict[Regressor, Sequence[_Part]] = {}
     scales: dict[str, ScoreScale] = {}
@@ -112,49 +89,53 @@ def fit_lexical_path(
         target = np.concatenate([part.values for part in parts])
         parts = [part for part in parts if len(part.rows)]
         if len(target) < LEAST_ROWS or np.ptp(target) == 0:
-            say(f"lexical path: {metric} has {len(target)} usable rows, no channel")
+            log(f"feature ensemble: {metric} has {len(target)} usable rows, no regressor")
             continue
         # A metric's own template has no line that names the language.
         templated = metric in (model.config.templates or {})
-        language = None if templated else _own_language(model.lexical.settings, metric, parts)
-        known = model.lexical.settings.scale_of(metric) if language else None
+        language = None if templated else _own_language(model.ensemble.settings, metric, parts)
+        known = model.ensemble.settings.scale_of(metric) if language else None
         scales[metric] = known or ScoreScale.normal(target)
-        asked |= {(metric, kind): chosen for kind, chosen in _kinds(language, parts, train, words).items()}
-    fitted = _fit_all(asked, scales, features, rows, model.lexical.settings, say)
+        asked |= {(metric, domain): chosen for domain, chosen in _domains(language, parts, train, words).items()}
+    fitted = _fit_all(asked, scales, features, rows, model.ensemble.settings, log)
     held = {metric for source in validation for metric in source.metrics}
-    if lost := sorted(set(model.config.experts or {}) & (set(scales) - held)):
-        say(
-            f"lexical path: the experts of {', '.join(lost)} go, which were fitted to other scores; no rows to fit new ones to"
+    if lost := sorted(set(model.config.fitted.pooling) & (set(scales) - held)):
+        log(
+            f"feature ensemble: the pooling of {', '.join(lost)} goes, which was fitted to other scores; no rows to refit it"
         )
     _widen(model, scales, fitted)
-    settings = model.lexical.settings
+    settings = model.ensemble.settings
     for each, one in fitted.items():
         column = settings.regressors.index(each)
-        model.lexical.weight.data[:, column] = torch.from_numpy(one.weight).float()
-        model.lexical.bias.data[column] = one.bias
-        for voice, worth in one.voices:
-            if isinstance(voice, Forest):
-                voice.write(model.lexical, column, worth)
+        model.ensemble.weight.data[:, column] = torch.from_numpy(one.weight).float()
+        model.ensemble.bias.data[column] = one.bias
+        for learner, stacking_weight in one.learners:
+            if isinstance(learner, Forest):
+                learner.write(model.ensemble, column, stacking_weight)
     sharing = _sharing(fitted)
-    first = len(settings.perceptrons) - sum(len(perceptrons.whole) for perceptrons, _ in sharing)
-    for perceptrons, answers in sharing:
-        places = [(settings.regressors.index(each), metric, worth) for each, metric, worth in answers]
-        perceptrons.write(model.lexical, first, places)
-        first += len(perceptrons.whole)
-    weight, bias = model.lexical.weight.double().numpy(), model.lexical.bias.double().numpy()
+    first = len(settings.mlps) - sum(len(mlps.whole) for mlps, _ in sharing)
+    for mlps, answers in sharing:
+        places = [
+            (settings.regressors.index(each), metric, stacking_weight) for each, metric, stacking_weight in answers
+        ]
+        mlps.write(model.ensemble, first, places)
+        first += len(mlps.whole)
+    weight, bias = model.ensemble.weight.double().numpy(), model.ensemble.bias.double().numpy()
+    membership = RLMFeatureExtractor(settings.features, (), settings.domain_names)
     for source in (*train, *validation):
         scores = (features[id(source)] @ weight + bias).astype(np.float32)
         if settings.trees:
-            scores += _further_scores(model.lexical, rows[id(source)])
-        source.lexical_scores = model.lexical.chosen(torch.from_numpy(scores), words[id(source)]).numpy()
+            scores += _further_scores(model.ensemble, rows[id(source)])
+        members = membership.membership(words[id(source)]).bool().numpy()
+        source.ensemble_scores = model.ensemble.chosen(torch.from_numpy(scores), members).numpy()
     for source in train:
         x, fold = features[id(source)], _folds(source)
-        for (metric, kind), one in fitted.items():
-            own = np.array([kind is None or of_kind(kind, each) for each in words[id(source)]], bool)
+        for (metric, domain), one in fitted.items():
+            own = np.array([domain is None or in_domain(domain, each) for each in words[id(source)]], bool)
             for number in range(FOLDS if metric in source.metrics else 0):
                 index = np.flatnonzero(own & (fold == number))
                 scores = one.left_out(number, x[index], rows[id(source)][index])
-                source.lexical_scores[index, settings.channels.index(metric)] = scores
+                source.ensemble_scores[index, settings.metrics.index(metric)] = scores
 
 
 @dataclass
@@ -179,19 +160,19 @@ class _Fitted:
     Attributes:
         weight, bias: Of the ridge regression on all rows, as the path holds them.
         by_fold: Those of the regressions that have not seen a fold.
-        found: Scores of the rows by all that have not seen their fold `(rows,)`.
-        error: How far these are from the rows' own, see `LexicalSettings.errors`.
-        described: The penalty, and what each voice is worth.
-        voices: What has a say beside it, and what that is worth.
+        out_of_fold: Out-of-fold predictions of the rows, all learners stacked, `(rows,)`.
+        residual_scale: Their distance from the rows' scores, see `EnsembleConfig.residual_scales`.
+        described: The penalty and the stacking weights, for the log.
+        learners: The base learners beside the ridge with their stacking weights.
     """
 
     weight: np.ndarray
     bias: float
     by_fold: list[tuple[np.ndarray, float]]
-    found: np.ndarray
-    error: float
+    out_of_fold: np.ndarray
+    residual_scale: float
     described: str
-    voices: list[tuple[Forest | Answer, float]]
+    learners: list[tuple[Forest | MLPOutput, float]]
 
     @classmethod
     def to(
@@ -201,35 +182,42 @@ class _Fitted:
         fold: np.ndarray,
         groups: np.ndarray,
         buckets: int,
-        voices: Sequence[Forest | Answer],
+        learners: Sequence[Forest | MLPOutput],
     ) -> "_Fitted":
-        """Fits the ridge to features `(rows, size)` and scores `(rows,)`, and weighs it and all others."""
+        """Fits the ridge to features `(rows, size)` and scores `(rows,)`, then the stacking weights of all base learners."""
         ridge = _Ridge(x, y, buckets)
         penalty, by_fold, found = ridge.cross_fit(fold)
         weight, bias = ridge.fit(np.ones(len(y), bool), penalty)
         described = f"penalty {penalty:g}"
-        if not voices:
+        if not learners:
             return cls(weight, bias, by_fold, found, _typical(found - y, groups), described, [])
-        said = np.stack([found, *(voice.found for voice in voices)], 1)
-        # A group weighs the same whatever its rows: one large group that none can tell would decide alone.
+        predictions = np.stack([found, *(learner.out_of_fold for learner in learners)], 1)
+        # A group weighs the same whatever its rows: one large group that none predicts well would decide alone.
         share = np.sqrt(equal_weights(groups))
-        (own, *worth), _ = nnls(said * share[:, None], y * share)
-        own = own if own or any(worth) else 1.0  # a single group is never left out: nothing is known of any voice
-        weighed = [f"{_described(voice)} {share:.2f}" for voice, share in zip(voices, worth, strict=True)]
+        stacking_weights, _ = nnls(predictions * share[:, None], y * share)
+        if not stacking_weights.any():  # a single group is never left out: nothing is known of any learner
+            stacking_weights[0] = 1.0
+        own, others = float(stacking_weights[0]), stacking_weights[1:].tolist()
+        weighted = list(zip(learners, others, strict=True))
+        weighed = [f"{_described(learner)} {own_weight:.2f}" for learner, own_weight in weighted]
+        stacked = predictions @ stacking_weights
         return cls(
             own * weight,
             own * bias,
             [(own * w, own * b) for w, b in by_fold],
-            said @ [own, *worth],
-            _typical(said @ [own, *worth] - y, groups),
-            f"{described}, ridge weighs {own:.2f}, {', '.join(weighed)}",
-            [(voice, share) for voice, share in zip(voices, worth, strict=True) if share > 0],
+            stacked,
+            _typical(stacked - y, groups),
+            f"{described}, ridge {own:.2f}, {', '.join(weighed)}",
+            [(learner, own_weight) for learner, own_weight in weighted if own_weight > 0],
         )
 
     def left_out(self, number: int, x: sparse.csr_matrix, counts: sparse.csr_matrix) -> np.ndarray:
         """Scores by all that have not seen a fold, of features `x` and raw ones `counts`, `(rows,)`."""
         weight, bias = self.by_fold[number]
-        return x @ weight + bias + sum(worth * voice.left_out(number, counts) for voice, worth in self.voices)
+        scores = x @ weight + bias
+        for learner, stacking_weight in self.learners:
+            scores = scores + stacking_weight * learner.left_out(number, counts)
+        return scores
 
 
 def _fit_all(
@@ -237,8 +225,8 @@ def _fit_all(
     scales: Mapping[str, ScoreScale],
     features: Mapping[int, sparse.csr_matrix],
     counts: Mapping[int, sparse.csr_matrix],
-    settings: LexicalSettings,
-    say: Callable[[str], None],
+    settings: EnsembleConfig,
+    log: Callable[[str], None],
 ) -> dict[Regressor, _Fitted]:
     """Fits every regressor, metrics of the same texts that rank these alike together.
 
@@ -257,16 +245,16 @@ def _fit_all(
         x, raw = (sparse.vstack([table[id(s)] for s in sources]).tocsr() for table in (features, counts))
         fold = np.concatenate([_folds(source) for source in sources])
         groups = np.concatenate([np.array(source.groups) for source in sources])
-        for alike in _alike(y) if settings.perceptron_columns else [[n] for n in range(y.shape[1])]:
+        for alike in _alike(y) if settings.mlp_features else [[n] for n in range(y.shape[1])]:
             keep = np.isfinite(y[:, alike]).any(1)
             found = _fit_together(x[keep], raw[keep], y[keep][:, alike], fold[keep], groups[keep], settings)
             fitted |= {regressors[number]: one for number, one in zip(alike, found, strict=True)}
             for number, one in zip(alike, found, strict=True):
-                metric, kind = regressors[number]
-                values = np.concatenate([part.values for part in asked[metric, kind]])
-                say(
-                    f"lexical path: {metric}{f' ({kind})' if kind else ''}, {len(values)} rows, {one.described}, "
-                    f"cross-fitted Spearman {spearmanr(one.found, values).statistic:.3f}"
+                metric, domain = regressors[number]
+                values = np.concatenate([part.values for part in asked[metric, domain]])
+                log(
+                    f"feature ensemble: {metric}{f' ({domain})' if domain else ''}, {len(values)} rows, {one.described}, "
+                    f"cross-fitted Spearman {spearmanr(one.out_of_fold, values).statistic:.3f}"
                 )
     return {each: fitted[each] for each in asked}
 
@@ -274,9 +262,9 @@ def _fit_all(
 def _of_the_same_texts(asked: Mapping[Regressor, Sequence[_Part]]) -> list[tuple[list[Source], list[Regressor]]]:
     """The regressors to fit, those together that are fitted to texts of the same sources, behind these."""
     found: dict[tuple, tuple[list[Source], list[Regressor]]] = {}
-    for (metric, kind), parts in asked.items():
+    for (metric, domain), parts in asked.items():
         sources = [part.source for part in parts]
-        found.setdefault((kind, *map(id, sources)), (sources, []))[1].append((metric, kind))
+        found.setdefault((domain, *map(id, sources)), (sources, []))[1].append((metric, domain))
     return list(found.values())
 
 
@@ -306,9 +294,9 @@ def _fit_together(
     y: np.ndarray,
     fold: np.ndarray,
     groups: np.ndarray,
-    settings: LexicalSettings,
+    settings: EnsembleConfig,
 ) -> list[_Fitted]:
-    """Fits all voices to metrics of the same texts that share perceptrons, and weighs them for each.
+    """Fits all base learners to metrics of the same texts that share MLPs, and stacks them for each.
 
     Args:
         x, counts: Features of the texts, as they are and raw, `(rows, size)`.
@@ -316,38 +304,32 @@ def _fit_together(
         fold, groups: Of each text `(rows,)`.
     """
     having = [np.flatnonzero(np.isfinite(own)) for own in y.T]
-    voices: list[list[Forest | Answer]] = [[] for _ in having]
+    learners: list[list[Forest | MLPOutput]] = [[] for _ in having]
     if settings.trees:
         forests = [Forest(counts[rows], y[rows, m], fold[rows], settings) for m, rows in enumerate(having)]
-        voices = [[forest] for forest in forests]
-        if settings.perceptron_columns:
-            perceptrons = Perceptrons(counts, y, fold, forests, settings.perceptron_columns, settings.perceptron_count)
+        learners = [[forest] for forest in forests]
+        if settings.mlp_features:
+            mlps = FittedMLPs(counts, y, fold, forests, settings.mlp_features, settings.mlp_count)
             for metric, rows in enumerate(having):
-                answer = perceptrons.answer(metric, rows)
-                voices[metric] += [] if answer is None else [answer]
+                answer = mlps.output(metric, rows)
+                learners[metric] += [] if answer is None else [answer]
     return [
-        _Fitted.to(x[rows], y[rows, metric], fold[rows], groups[rows], settings.buckets, voices[metric])
+        _Fitted.to(x[rows], y[rows, metric], fold[rows], groups[rows], settings.features.buckets, learners[metric])
         for metric, rows in enumerate(having)
     ]
 
 
 def _sharing(
     fitted: Mapping[Regressor, _Fitted],
-) -> list[tuple[Perceptrons, list[tuple[Regressor, int, float]]]]:
-    """The perceptrons that have a say, with the regressors they speak for, which of their metrics each is, its worth."""
-    found: dict[int, tuple[Perceptrons, list]] = {}
+) -> list[tuple[FittedMLPs, list[tuple[Regressor, int, float]]]]:
+    """The MLPs of nonzero weight, with the regressors that they answer, which of their metrics each is, and its weight."""
+    found: dict[int, tuple[FittedMLPs, list]] = {}
     for each, one in fitted.items():
-        for voice, worth in one.voices:
-            if isinstance(voice, Answer):
-                answers = found.setdefault(id(voice.perceptrons), (voice.perceptrons, []))[1]
-                answers.append((each, voice.metric, worth))
+        for learner, stacking_weight in one.learners:
+            if isinstance(learner, MLPOutput):
+                answers = found.setdefault(id(learner.mlps), (learner.mlps, []))[1]
+                answers.append((each, learner.metric, stacking_weight))
     return list(found.values())
-
-
-def logistic_scale(distances: np.ndarray, weights: np.ndarray | None = None) -> float:
-    """Scale of the logistic distribution about 0 that has the median of these distances `(rows,)`."""
-    middle = np.median(distances) if weights is None else weighted_quantiles(distances, weights, 0.5)
-    return float(middle) / np.log(3)  # the median of |x| of a standard logistic x is log 3
 
 
 def _typical(errors: np.ndarray, groups: np.ndarray) -> float:
@@ -355,52 +337,46 @@ def _typical(errors: np.ndarray, groups: np.ndarray) -> float:
     return max(logistic_scale(np.abs(errors), equal_weights(groups)), 1e-4)
 
 
-def _described(voice: Forest | Answer) -> str:
-    return f"{voice.trees} trees" if isinstance(voice, Forest) else "perceptrons"
+def _described(learner: Forest | MLPOutput) -> str:
+    return f"{learner.trees} trees" if isinstance(learner, Forest) else "MLPs"
 
 
 def _raw_features(
-    path: LexicalPath, source: Source, mixture: Mixture
+    extractor: RLMFeatureExtractor, source: Source, mixture: Mixture
 ) -> tuple[sparse.csr_matrix, list[frozenset[str]]]:
-    """The path's features of every row, its n-grams not yet weighted and scaled, and what `LexicalPath.words` says of it."""
+    """Features of every row, n-grams not yet weighted and scaled, and its words (`RLMFeatureExtractor.words`)."""
     # A metric's own template has no line that names the language.
     plain = np.array([metric not in (mixture.templates or {}) for metric in source.metrics], dtype=bool)
     asked = (source.present * (1 + plain)).argmax(1)[:, None]
-    items = [mixture.build(source, row, asked[row]).ids for row in range(len(source))]
-    order = sorted(range(len(items)), key=lambda row: len(items[row]))
-    blocks, words, start = [], [], 0
-    while start < len(order):
-        end = start + 1
-        while end < len(order) and len(items[order[end]]) * (end + 1 - start) <= _BATCH_TOKENS and end - start < 512:
-            end += 1
-        group = [items[row] for row in order[start:end]]
-        ids = torch.zeros((len(group), len(group[-1])), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, tokens in enumerate(group):
-            ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.as_tensor(tokens), 1
-        blocks.append(sparse.csr_matrix(path.raw_features(ids, mask).numpy()))
-        words += path.words(ids, mask) if path.settings.reads_structure else [frozenset()] * len(group)
-        start = end
-    back = np.empty(len(order), dtype=np.int64)
-    back[order] = np.arange(len(order))
+    items = [mixture.build(source, row, asked[row]) for row in range(len(source))]
+    lengths = [len(item.input_ids) for item in items]
+    batches = length_batches(lengths, batch_tokens=_BATCH_TOKENS, batch_size=_BATCH_ROWS)
+    blocks: list[sparse.csr_matrix] = []
+    words: list[frozenset[str]] = []
+    for batch in batches:
+        inputs = pad_inputs([items[i].input_ids for i in batch], mixture.tokenizer.pad_token_id)
+        languages = [items[i].language for i in batch]
+        blocks.append(sparse.csr_matrix(extractor.raw(**inputs, languages=languages).numpy()))
+        words += extractor.words(**inputs, languages=languages)
+    back = np.argsort(np.concatenate(batches))
     return sparse.vstack(blocks).tocsr()[back], [words[row] for row in back]
 
 
-def _inverse_document_frequency(rows: Sequence[sparse.csr_matrix], settings: LexicalSettings) -> torch.Tensor:
+def _inverse_document_frequency(rows: Sequence[sparse.csr_matrix], settings: EnsembleConfig) -> torch.Tensor:
     """1 - log of the share of texts that hold an n-gram, the sources counted alike whatever their size."""
-    shares = [np.asarray((x[:, : settings.buckets] > 0).mean(0)).ravel() for x in rows]
+    shares = [np.asarray((x[:, : settings.features.buckets] > 0).mean(0)).ravel() for x in rows]
     return torch.from_numpy(1 - np.log(np.mean(shares, 0).clip(1e-3, 1))).float()
 
 
 def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_matrix:
-    """The features as `LexicalPath.features` gives them."""
+    """The features as `FeatureEnsemble.features` gives them."""
     grams = x[:, :buckets].multiply(idf[None]).tocsr()
     norms = np.sqrt(np.asarray(grams.multiply(grams).sum(1)).ravel())
     return sparse.hstack([sparse.diags(1 / np.maximum(norms, 1e-6)) @ grams, x[:, buckets:]]).tocsr()
 
 
-def _further_scores(path: LexicalPath, rows: sparse.csr_matrix) -> np.ndarray:
-    """What the path's trees and perceptrons add to every row's scores, float32 `(rows, regressors)`."""
+def _further_scores(path: FeatureEnsemble, rows: sparse.csr_matrix) -> np.ndarray:
+    """What the path's trees and MLPs add to every row's scores, float32 `(rows, regressors)`."""
     # Dense a part at a time: all of a large table would take gigabytes.
     starts = range(0, rows.shape[0], 256)
     return torch.cat([path.further(torch.from_numpy(rows[i : i + 256].toarray()).float()) for i in starts]).numpy()
@@ -428,22 +404,22 @@ def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
     return index, source.values[index, source.metrics.index(metric)]
 
 
-def _own_language(settings: LexicalSettings, metric: str, parts: Sequence[_Part]) -> str | None:
+def _own_language(settings: EnsembleConfig, metric: str, parts: Sequence[_Part]) -> str | None:
     """The language of all rows of a metric, if its structure is read and the metric has a regressor already; else None."""
     found = {part.source.languages[row] for part in parts for row in part.rows}
-    earlier = metric in settings.channels and settings.scale_of(metric) is not None
-    own = earlier and settings.reads_structure and len(found) == 1 and found <= set(STRUCTURES)
+    earlier = metric in settings.metrics and settings.scale_of(metric) is not None
+    own = earlier and settings.features.reads_structure and len(found) == 1 and found <= set(STRUCTURES)
     return found.pop() if own else None
 
 
-def _kinds(
+def _domains(
     language: str | None, parts: Sequence[_Part], train: Sequence[Source], words: Mapping[int, Sequence[frozenset[str]]]
 ) -> dict[str | None, Sequence[_Part]]:
-    """The kinds of texts that a metric gets regressors for, and the rows that each is fitted to.
+    """The domains of texts that a metric gets regressors for, and the rows that each is fitted to.
 
-    A source of many rows is a kind of its own if its texts can be told from those of all others: they have some words all in
-    common, and hardly any text of another source has all of these. Where one cannot, all of a language are one kind. Of few
-    rows nobody knows which words all such texts have.
+    A source of many rows is a domain of its own if its texts differ from those of all others by their words: they have some
+    words all in common, and hardly any text of another source has all of these. Otherwise all of a language are one domain. Of
+    a source of few rows it is not known which words all such texts have.
 
     Args:
         language: Of all texts of the metric, None if it is to have a single regressor.
@@ -456,16 +432,18 @@ def _kinds(
         own = [words[id(part.source)][row] for row in part.rows]
         counts = Counter(word for each in own for word in each)
         common = sorted(word for word, count in counts.items() if count >= _NEARLY_ALL * len(own))
-        kind = " ".join([language, *(word for word in common if word != language)])
+        domain = " ".join([language, *(word for word in common if word != language)])
         others = [
-            [of_kind(kind, each) for each in words[id(s)] if language in each] for s in train if s is not part.source
+            [in_domain(domain, each) for each in words[id(s)] if language in each]
+            for s in train
+            if s is not part.source
         ]
         if (
-            len(own) >= KIND_ROWS
+            len(own) >= DOMAIN_ROWS
             and np.ptp(part.values) > 0
             and all(sum(o) <= (1 - _NEARLY_ALL) * len(o) for o in others)
         ):
-            found[kind] = [part]
+            found[domain] = [part]
     return found if len(found) == len(parts) else {language: parts}
 
 
@@ -474,69 +452,68 @@ def _widen(
     scales: Mapping[str, ScoreScale],
     fitted: Mapping[Regressor, _Fitted],
 ) -> None:
-    """Makes the channels those fitted now and those fitted earlier, and notes what the scores of all of them stand for.
+    """Makes the metrics those fitted now and those fitted earlier, and notes what the scores of all of them stand for.
 
     Args:
-        scales: Of the channels that are fitted now.
-        fitted: What is fitted now, by channel and kind of text.
+        scales: Of the metrics that are fitted now.
+        fitted: What is fitted now, by metric and domain.
     """
-    old = model.lexical
+    old = model.ensemble
     # Channels of a path that was begun anew have no scale, and go if nothing fits them again.
-    kept = [i for i, name in enumerate(old.settings.channels) if name in scales or old.settings.scales[i] is not None]
-    known = {old.settings.channels[i]: old.settings.scales[i] for i in kept} | dict(scales)
-    structured = {name: kinds for name, kinds in old.settings.structured.items() if name in known}
-    for name, kind in fitted:
-        # What is fitted now takes the place of all that were fitted to some of its texts, and speaks after the others.
+    kept = [i for i, name in enumerate(old.settings.metrics) if name in scales or old.settings.scales[i] is not None]
+    known = {old.settings.metrics[i]: old.settings.scales[i] for i in kept} | dict(scales)
+    domains = {name: domain_names for name, domain_names in old.settings.domains.items() if name in known}
+    for name, domain in fitted:
+        # What is fitted now replaces all that were fitted to some of its texts, and comes after the others.
         others = [
             each
-            for each in structured.pop(name, ())
-            if kind and each != kind and ((name, each) in fitted or not of_kind(kind, frozenset(each.split())))
+            for each in domains.pop(name, ())
+            if domain and each != domain and ((name, each) in fitted or not in_domain(domain, each.split()))
         ]
-        if kind:
-            structured[name] = (*others, kind)
+        if domain:
+            domains[name] = (*others, domain)
     settings = replace(
         old.settings,
-        channels=tuple(known),
+        metrics=tuple(known),
         scales=tuple(known.values()),
-        structured=structured,
-        perceptrons=(),
-        errors=(),
+        domains=domains,
+        mlps=(),
+        residual_scales=(),
     )
     before = old.settings.regressors
     stay = {
         number: [each for each in answered if each in settings.regressors and each not in fitted]
-        for number, answered in enumerate(old.settings.perceptrons)
+        for number, answered in enumerate(old.settings.mlps)
     }
     stay = {number: answered for number, answered in stay.items() if answered}
     further = [[each for each, _, _ in answers] for shared, answers in _sharing(fitted) for _ in shared.whole]
-    errors = dict(zip(before, old.settings.errors, strict=True)) | {each: one.error for each, one in fitted.items()}
+    errors = dict(zip(before, old.settings.residual_scales, strict=True)) | {
+        each: one.residual_scale for each, one in fitted.items()
+    }
     settings = replace(
         settings,
-        perceptrons=(*stay.values(), *further),
-        errors=tuple(errors[each] for each in settings.regressors),
+        mlps=(*stay.values(), *further),
+        residual_scales=tuple(errors[each] for each in settings.regressors),
     )
-    model.add_lexical_path(settings)
-    # An expert is as wide as the scores err that it was fitted to.
-    model.config.experts = {
-        name: e for name, e in (model.config.experts or {}).items() if name in known and name not in scales
-    }
+    model.add_ensemble(settings)
+    # A pooling component is valid only with the scores that it was fitted to.
+    pooling = model.config.fitted.pooling
+    model.config.fitted.pooling = {name: pooling[name] for name in pooling if name in known and name not in scales}
     there = [number for number, each in enumerate(before) if each in settings.regressors and each not in fitted]
     here = [settings.regressors.index(before[number]) for number in there]
-    model.lexical.weight.data[:, here] = old.weight.data[:, there]
-    model.lexical.bias.data[here] = old.bias.data[there]
-    model.lexical.channel_embedding.data[: len(kept)] = old.channel_embedding.data[kept]
-    for part in {"reader", "texts"} & set(dict(old.named_children())):
-        setattr(model.lexical, part, getattr(old, part))
-    if model.lexical.settings.trees:
+    model.ensemble.weight.data[:, here] = old.weight.data[:, there]
+    model.ensemble.bias.data[here] = old.bias.data[there]
+    model.ensemble.score_embedding.data[: len(kept)] = old.score_embedding.data[kept]
+    if model.ensemble.settings.trees:
         for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
-            getattr(model.lexical, name)[here] = getattr(old, name)[there]
+            getattr(model.ensemble, name)[here] = getattr(old, name)[there]
     if stay:
-        outputs = [(number, each) for number, answered in enumerate(old.settings.perceptrons) for each in answered]
+        outputs = [(number, each) for number, answered in enumerate(old.settings.mlps) for each in answered]
         answers = [place for place, (number, each) in enumerate(outputs) if each in stay.get(number, ())]
-        for name, buffer in old.perceptrons.named_buffers():
+        for name, buffer in old.mlps.named_buffers():
             own = answers if name == "last" else list(stay)
-            getattr(model.lexical.perceptrons, name)[: len(own)] = buffer[own]
-    model.lexical.idf.data, model.lexical.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
+            getattr(model.ensemble.mlps, name)[: len(own)] = buffer[own]
+    model.ensemble.idf.data, model.ensemble.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
 
 
 class _Ridge:
@@ -598,4 +575,4 @@ class _Ridge:
         return self.x[rows] @ solution - self.center @ solution[:-1]
 
 
-__all__ = ["digit_tokens", "fit_lexical_path", "settings_for", "token_texts", "usable_rows"]
+__all__ = ["fit_ensemble", "settings_for", "usable_rows"]

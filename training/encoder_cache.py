@@ -22,6 +22,7 @@ import torch
 
 from code_rlm.data.mixture import Mixture
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.processing_rlm import length_batches, pad_inputs
 from code_rlm.training.options import TrainError
 
 _FORMAT = b"1"
@@ -120,24 +121,25 @@ class FeatureCache:
             part = [order[i] for i in np.flatnonzero(ends == number)]
             self._write_part(model, part, pad_token_id, batch_tokens, device)
 
-    def _write_part(self, model, inputs, pad_token_id, batch_tokens, device) -> None:
+    def _write_part(
+        self,
+        model: RLMForConditionalGeneration,
+        inputs: Sequence[Sequence[int]],
+        pad_token_id: int,
+        batch_tokens: int,
+        device: torch.device,
+    ) -> None:
         name = uuid.uuid4().hex
         data, index = self.folder / f"{name}.bf16", self.folder / f"{name}.npz"
-        start = 0
         with open(data, "wb") as stream:
-            while start < len(inputs):
-                end = start + 1
-                while end < len(inputs) and len(inputs[end]) * (end + 1 - start) <= batch_tokens:
-                    end += 1
-                group = inputs[start:end]
-                ids = torch.full((len(group), len(group[-1])), pad_token_id, dtype=torch.long)
-                mask = torch.zeros_like(ids)
-                for row, tokens in enumerate(group):
-                    ids[row, : len(tokens)], mask[row, : len(tokens)] = torch.as_tensor(tokens), 1
-                states = model.encode_layers(ids.to(device), mask.to(device)).to(torch.bfloat16).cpu()
+            # The inputs come by length, and the index names them in the order of their blocks.
+            for rows in length_batches([len(tokens) for tokens in inputs], batch_tokens=batch_tokens):
+                group = [inputs[i] for i in rows]
+                batch = pad_inputs(group, pad_token_id)
+                states = model.encode_layers(batch["input_ids"].to(device), batch["attention_mask"].to(device))
+                states = states.to(torch.bfloat16).cpu()
                 for row, tokens in enumerate(group):
                     stream.write(states[row, : len(tokens)].contiguous().view(torch.int16).numpy().tobytes())
-                start = end
             stream.flush()
             os.fsync(stream.fileno())
         lengths = np.array([len(tokens) for tokens in inputs], dtype=np.int64)
@@ -178,8 +180,10 @@ def encoder_digest(model: RLMForConditionalGeneration) -> bytes:
     digest.update(json.dumps(described, sort_keys=True, default=str).encode())
     digest.update(repr(config.encoder_layers).encode())
     weights = model.encoder.state_dict()
-    if model.magnitudes is not None:
-        weights |= {f"magnitudes.{name}": tensor for name, tensor in model.magnitudes.state_dict().items()}
+    if model.number_embeddings is not None:
+        weights |= {
+            f"number_embeddings.{name}": tensor for name, tensor in model.number_embeddings.state_dict().items()
+        }
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
@@ -189,7 +193,7 @@ def encoder_digest(model: RLMForConditionalGeneration) -> bytes:
 def possible_inputs(mixture: Mixture) -> list[list[int]]:
     """Token ids of every input that a mixture with fixed draws can ask for."""
     return [
-        mixture.fixed_example(number, row, draw).ids
+        mixture.fixed_example(number, row, draw).input_ids
         for number, source in enumerate(mixture.sources)
         for row in range(len(source))
         for draw in range(mixture.draws)
