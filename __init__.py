@@ -6,48 +6,79 @@
     pipe("examples/sieve.py")
 
 Importing the package registers its classes with transformers: `AutoConfig`, `AutoModel`, `AutoModelForSeq2SeqLM`,
-`AutoTokenizer`, and the task `code-regression`, whose default model is the checkpoint that ships in the package.
+`AutoTokenizer`, `AutoProcessor`, and the task `code-regression`, whose default model is the checkpoint that ships in the
+package. The import itself is light: public names are imported when they are first used, and where transformers is not yet
+imported, the classes are registered as soon as its pipelines or its auto classes are.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer
-from transformers.pipelines import PIPELINE_REGISTRY
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from code_rlm.configuration_rlm import TASK, Metric, RLMConfig
-from code_rlm.errors_rlm import (
-    CheckpointError,
-    InputError,
-    MetricError,
-    NumberCodeError,
-    NumberRangeError,
-    RLMError,
-)
-from code_rlm.generation_rlm import NumberLogitsProcessor, Prediction
-from code_rlm.loading import DEFAULT_CHECKPOINT, load, pipeline
-from code_rlm.modeling_rlm import RLMForConditionalGeneration
-from code_rlm.numbers_rlm import FAILED, NumberCodec, NumberFormat, is_failed
-from code_rlm.onnx_text_rlm import onnx_to_text
-from code_rlm.pipeline_rlm import CodeRegressionPipeline
-from code_rlm.tokenization_rlm import RLMTokenizer
+from code_rlm.registration import register_with_transformers
+
+if TYPE_CHECKING:
+    from code_rlm.configuration_rlm import Metric, RLMConfig
+    from code_rlm.errors_rlm import (
+        CheckpointError,
+        InputError,
+        MetricError,
+        NumberCodeError,
+        NumberRangeError,
+        RLMError,
+    )
+    from code_rlm.generation_rlm import NumberLogitsProcessor, Prediction
+    from code_rlm.loading import DEFAULT_CHECKPOINT, load, pipeline
+    from code_rlm.modeling_rlm import RLMForConditionalGeneration
+    from code_rlm.numbers_rlm import FAILED, NumberCodec, NumberFormat, is_failed
+    from code_rlm.onnx_text_rlm import onnx_to_text
+    from code_rlm.pipeline_rlm import CodeRegressionPipeline
+    from code_rlm.processing_rlm import RLMProcessor
+    from code_rlm.tokenization_rlm import RLMTokenizer
 
 __version__ = "0.1.0"
 
+# The module of each public name.
+_MODULES = {
+    "CheckpointError": "errors_rlm",
+    "CodeRegressionPipeline": "pipeline_rlm",
+    "DEFAULT_CHECKPOINT": "loading",
+    "FAILED": "numbers_rlm",
+    "InputError": "errors_rlm",
+    "Metric": "configuration_rlm",
+    "MetricError": "errors_rlm",
+    "NumberCodeError": "errors_rlm",
+    "NumberCodec": "numbers_rlm",
+    "NumberFormat": "numbers_rlm",
+    "NumberLogitsProcessor": "generation_rlm",
+    "NumberRangeError": "errors_rlm",
+    "Prediction": "generation_rlm",
+    "RLMConfig": "configuration_rlm",
+    "RLMError": "errors_rlm",
+    "RLMForConditionalGeneration": "modeling_rlm",
+    "RLMProcessor": "processing_rlm",
+    "RLMTokenizer": "tokenization_rlm",
+    "is_failed": "numbers_rlm",
+    "load": "loading",
+    "onnx_to_text": "onnx_text_rlm",
+    "pipeline": "loading",
+}
 
-def _register() -> None:
-    AutoConfig.register(RLMConfig.model_type, RLMConfig, exist_ok=True)
-    AutoModel.register(RLMConfig, RLMForConditionalGeneration, exist_ok=True)
-    AutoModelForSeq2SeqLM.register(RLMConfig, RLMForConditionalGeneration, exist_ok=True)
-    AutoTokenizer.register(RLMConfig, fast_tokenizer_class=RLMTokenizer, exist_ok=True)
-    if TASK not in PIPELINE_REGISTRY.supported_tasks:
-        PIPELINE_REGISTRY.register_pipeline(
-            TASK,
-            pipeline_class=CodeRegressionPipeline,
-            pt_model=AutoModelForSeq2SeqLM,
-            default={"model": (str(DEFAULT_CHECKPOINT), None)},
-            type="text",
-        )
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-_register()
+def __dir__() -> list[str]:
+    """Returns the names that the package has, those not yet imported included."""
+    return sorted({*globals(), *_MODULES})
+
+
+register_with_transformers()
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
@@ -66,6 +97,7 @@ __all__ = [
     "RLMConfig",
     "RLMError",
     "RLMForConditionalGeneration",
+    "RLMProcessor",
     "RLMTokenizer",
     "is_failed",
     "load",

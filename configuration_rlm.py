@@ -1,20 +1,23 @@
 """RLMConfig: any Hugging Face encoder's config, embedded whole, plus the decoder, number format and metrics registry."""
 
 import copy
+import os
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from string import Formatter
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils.hub import cached_file
 
-from .calibration_rlm import Calibration
-from .errors_rlm import CheckpointError, MetricError
-from .expert_rlm import LexicalExpert
-from .lexical_rlm import LexicalSettings
+from .distributions_rlm import FITTED_STATE_NAME, FittedState
+from .ensemble_rlm import EnsembleConfig
+from .errors_rlm import CheckpointError, InputError, MetricError
+from .features_rlm import FeatureLayout
 from .numbers_rlm import NumberFormat
-from .templates_rlm import template_parts
 
 TASK = "code-regression"
 CUSTOM_PIPELINES = {TASK: {"impl": "pipeline_rlm.CodeRegressionPipeline", "pt": ["AutoModelForSeq2SeqLM"]}}
@@ -22,8 +25,9 @@ AUTO_MAP = {
     "AutoConfig": "configuration_rlm.RLMConfig",
     "AutoModel": "modeling_rlm.RLMForConditionalGeneration",
     "AutoModelForSeq2SeqLM": "modeling_rlm.RLMForConditionalGeneration",
+    "AutoProcessor": "processing_rlm.RLMProcessor",
 }
-# Library models whose decoder can write our numbers, see t5gemma_rlm.py.
+# Library models whose decoder can write our numbers, see decoders_rlm.py.
 LIBRARY_DECODERS = ("t5gemma",)
 # What an embedded config may never carry into the model: code to run, kernels to load, where to fetch from.
 _FORBIDDEN = (
@@ -36,7 +40,103 @@ _FORBIDDEN = (
 )
 # Nor its own dtype: a checkpoint has one, the whole model's.
 _NOT_EMBEDDED = (*_FORBIDDEN, "attn_implementation", "experts_implementation", "dtype", "torch_dtype")
+_IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
 _METRIC_NAME = re.compile(r"[^\s,@]+(@[^\s,@]+)?")
+
+
+# ---------------------------------------------------------------------------------------------------- templates
+
+# A template is the whole text that a model reads for one metric, where that is not the header of `processing_rlm`:
+#
+#     "# Language: {language}\n{text}"
+#     "{space}\n\n{onnx}"
+#
+# One placeholder stands for the code: `{text}`, or `{onnx}` for a graph that was printed elsewhere (this package's own print of
+# a graph is another text, which such a model has never seen). `{language}` is the language's name as people write it, and any
+# other placeholder is filled from the context line of that name. `{{` and `}}` stand for braces.
+CODE_PLACEHOLDERS = ("text", "onnx")
+
+# Names of languages as people write them, where these differ from ours by more than a capital letter: those of CodeNet.
+LANGUAGE_NAMES = {
+    "cpp": "C++", "csharp": "C#", "fsharp": "F#", "javascript": "JavaScript", "typescript": "TypeScript", "ocaml": "OCaml",
+    "php": "PHP", "cobol": "COBOL", "visualbasic": "Visual Basic",
+}  # fmt: skip
+_CAPITALISED = (
+    "ada awk bash c clojure crystal d dart elixir erlang fortran go groovy haskell java julia kotlin lisp lua nim octave "
+    "pascal perl prolog python r racket ruby rust scala scheme swift vim"
+)
+LANGUAGE_NAMES.update({language: language.capitalize() for language in _CAPITALISED.split()})
+
+
+def template_parts(template: str, metric: str) -> list[tuple[str, str | None]]:
+    """Pieces of a template, each text and the placeholder behind it (None at the end).
+
+    Raises:
+        MetricError: Not a template.
+    """
+    try:
+        parts = [(text, name, spec, conversion) for text, name, spec, conversion in Formatter().parse(template)]
+    except ValueError as error:
+        raise MetricError(f"{metric}: the template {template!r} cannot be read: {error}.") from None
+    if wrong := [name for _, name, spec, conversion in parts if name is not None and (spec or conversion)]:
+        raise MetricError(f"{metric}: {{{wrong[0]}}} in the template takes neither a format nor a conversion.")
+    names = [name for _, name, _, _ in parts if name is not None]
+    if wrong := [name for name in names if not name.isidentifier()]:
+        raise MetricError(f"{metric}: {{{wrong[0]}}} is not a placeholder. Use one word, such as {{language}}.")
+    if sum(name in CODE_PLACEHOLDERS for name in names) != 1:
+        raise MetricError(
+            f"{metric}: a template holds the code once, as {{text}} or {{onnx}}, got {template!r}. Write for example "
+            "'# Language: {language}\\n{text}'."
+        )
+    return [(text, name) for text, name, _, _ in parts]
+
+
+def fill_template(
+    template: str, metric: str, language: str | None, context: Mapping[str, str], *, printed: bool = False
+) -> tuple[str, str]:
+    """What stands before and behind the code.
+
+    Args:
+        template: See the module.
+        metric: Whose it is, for messages.
+        language: Language, by our name or as people write it.
+        context: Values of the other placeholders.
+        printed: Whether the code is this package's own print of an ONNX graph.
+
+    Raises:
+        InputError: A placeholder without a value, or a context line that the template has no place for.
+    """
+    sides, side, used = ["", ""], 0, set()
+    for text, name in template_parts(template, metric):
+        sides[side] += text
+        if name in CODE_PLACEHOLDERS:
+            if name == "onnx" and printed:
+                raise InputError(
+                    f"{metric} was trained on ONNX graphs printed by its authors, not on this package's print of them. Pass "
+                    "the printed graph as text, with language='onnx'."
+                )
+            side = 1
+        elif name == "language":
+            if not language:
+                raise InputError(
+                    f"{metric} needs the language, which the text does not tell: pass language=..., such as 'cpp' or 'C++', "
+                    "or a file with a known suffix."
+                )
+            sides[side] += LANGUAGE_NAMES.get(language, language)
+        elif name is not None:
+            if name not in context:
+                raise InputError(f"{metric} needs {name!r}: pass context={{{name!r}: ...}}.")
+            sides[side] += context[name]
+            used.add(name)
+    if unused := [name for name in context if name not in used]:
+        raise InputError(
+            f"{metric} reads a fixed text, which has no place for the context {unused}. Leave it out; it names "
+            f"{sorted(used) or 'no context'}."
+        )
+    return sides[0], sides[1]
+
+
+# ---------------------------------------------------------------------------------------------------- metrics and config
 
 
 @dataclass(frozen=True)
@@ -48,9 +148,10 @@ class Metric:
         unit: Unit as people write it: `ms`, `bytes`, `%`; empty for a plain number.
         smaller_is_better: Direction, for ranking.
         description: What was measured, on what hardware and how.
-        kinds: Kinds of input it belongs to, the `language` of examples: `python`, `x86asm`, `triton`, `onnx`, ...
+        languages: Languages of its inputs: `python`, `x86asm`, `triton`, `onnx`, ...
         template: The whole text that the model reads for it, such as `"# Language: {language}\\n{text}"`, see
-            `templates_rlm`; such a metric is asked for alone. Empty: the header of `inputs_rlm.format_header`, then the code.
+            `fill_template`; such a metric is asked for alone. Empty: the header of `processing_rlm.format_header`, then the
+            code.
         max_input_tokens: Its own limit on the input's length; None for the checkpoint's.
     """
 
@@ -58,16 +159,16 @@ class Metric:
     unit: str = ""
     smaller_is_better: bool = True
     description: str = ""
-    kinds: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
     template: str = ""
     max_input_tokens: int | None = None
 
-    def __post_init__(self):
-        if isinstance(self.kinds, str):
+    def __post_init__(self) -> None:
+        if isinstance(self.languages, str):
             raise MetricError(
-                f"kinds must be a list of kinds of input, got the text {self.kinds!r}. Write [{self.kinds!r}]."
+                f"languages must be a list of languages, got the text {self.languages!r}. Write [{self.languages!r}]."
             )
-        object.__setattr__(self, "kinds", tuple(self.kinds))
+        object.__setattr__(self, "languages", tuple(self.languages))
         if not isinstance(self.name, str) or not _METRIC_NAME.fullmatch(self.name):
             raise MetricError(
                 f"{self.name!r} is not a metric name. Use one word, the unit in it, a device after '@': 'latency_ms@pixel3'."
@@ -90,7 +191,7 @@ class Metric:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-ready fields; a template and a limit only where there is one."""
-        entry = {**asdict(self), "kinds": list(self.kinds)}
+        entry = {**asdict(self), "languages": list(self.languages)}
         return {key: value for key, value in entry.items() if value or key not in ("template", "max_input_tokens")}
 
 
@@ -116,17 +217,16 @@ class RLMConfig(PreTrainedConfig):
             encoder's memory is what decoding costs, and it shrinks with them.
         decoder_dropout: Dropout of the decoder.
         max_objectives: The most metrics that one answer can hold.
-        max_input_tokens: Longest input in tokens; longer code loses its middle, and the answer says how much.
+        max_input_tokens: Longest input in tokens; longer code loses its middle, and the answer holds the number of tokens lost.
         number_format: Fields of a `NumberFormat`.
         metrics: Registry of the metrics that the checkpoint knows, a list of `Metric` fields.
-        default_metrics: Kind of input to the metrics that are predicted where none is asked for.
-        magnitudes: Whether the encoder is told how large the text's numbers are (`MagnitudeEmbedding`).
-        lexical: Fields of `LexicalSettings`: the regressors on n-grams whose scores the decoder reads beside the encoder's
-            memory. None: there are none.
-        experts: Metric to the fields of its `LexicalExpert`: how much its score weighs beside the decoder's distribution.
-            Fitted on validation rows at the end of training, and only true of the weights that they were fitted with.
-        calibration: Metric to the fields of its `Calibration`, a map of levels fitted on validation rows by
-            `code-rlm calibrate`. Only true of the weights that it was fitted with: further training takes it off.
+        default_metrics: Language to the metrics that are predicted where none is asked for.
+        number_embeddings: Whether the size of the text's numbers is added to the encoder's embeddings (`NumberEmbedding`).
+        ensemble: Fields of `EnsembleConfig`: the regressors on the text's features whose scores the decoder reads beside the
+            encoder's memory. None: there are none.
+        fitted: The `FittedState`: what was fitted on data outside gradient training (score scales, pooling, calibration), or
+            its JSON form. Saved as `fitted_state.json` beside `config.json`; valid only with the weights that it was fitted
+            with, so further training removes parts of it.
         freeze_encoder: Whether the encoder is left out of training.
         constrain_numbers: Whether `generate()` keeps to the number grammar.
     """
@@ -158,10 +258,9 @@ class RLMConfig(PreTrainedConfig):
     number_format: dict[str, Any] | None = None
     metrics: list[dict[str, Any]] | None = None
     default_metrics: dict[str, list[str]] | None = None
-    magnitudes: bool = False
-    lexical: dict[str, Any] | None = None
-    experts: dict[str, dict[str, Any]] | None = None
-    calibration: dict[str, dict[str, Any]] | None = None
+    number_embeddings: bool = False
+    ensemble: dict[str, Any] | None = None
+    fitted: Any = None
     freeze_encoder: bool = False
     constrain_numbers: bool = True
     is_encoder_decoder: bool = True
@@ -171,7 +270,8 @@ class RLMConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     decoder_start_token_id: int | None = 0
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
+        _read_legacy_keys(self, kwargs)
         self.encoder = self._encoder_config(self.encoder)
         if self.decoder is not None:
             self._read_library_decoder()
@@ -181,26 +281,20 @@ class RLMConfig(PreTrainedConfig):
         if repeated := sorted({n for n in names if names.count(n) > 1}):
             raise MetricError(f"The metrics registry names {repeated} more than once.")
         self.default_metrics = dict(self.default_metrics or {})
-        for kind, wanted in self.default_metrics.items():
+        for language, wanted in self.default_metrics.items():
             if unknown := [n for n in wanted if n not in names]:
                 raise MetricError(
-                    f"default_metrics[{kind!r}] names {unknown}, which the registry does not have: {names}."
+                    f"default_metrics[{language!r}] names {unknown}, which the registry does not have: {names}."
                 )
         self.regression_scale = [float(x) for x in self.regression_scale or (0.0, 1.0)]
         if len(self.regression_scale) != 2 or not self.regression_scale[1] > 0:
             raise CheckpointError(
                 f"regression_scale must be a shift and a scale above zero, got {self.regression_scale}."
             )
-        if self.lexical is not None:
-            self.lexical = LexicalSettings.from_dict(self.lexical).to_dict()
-        self.experts = {name: LexicalExpert.from_dict(e).to_dict() for name, e in (self.experts or {}).items()}
-        path = LexicalSettings.from_dict(self.lexical or {})
-        known = [c for c, scale in zip(path.channels, path.scales, strict=True) if scale is not None]
-        if unknown := sorted(set(self.experts) - set(known)):
-            raise CheckpointError(f"experts names {unknown}, for which there is no fitted lexical channel: {known}.")
-        self.calibration = {name: Calibration.from_dict(c).to_dict() for name, c in (self.calibration or {}).items()}
-        if unknown := sorted(set(self.calibration) - set(names)):
-            raise MetricError(f"calibration names {unknown}, which the registry does not have: {names}.")
+        if isinstance(self.fitted, str):  # the name of a file that has not been read
+            self._fitted_is_unread = True
+            self.fitted = FittedState()
+        self.set_fitted(FittedState.from_dict(self.fitted or {}))
         for name in ("hidden_size", "intermediate_size", "num_layers", "num_attention_heads", "num_key_value_heads"):
             size = getattr(self, f"decoder_{name}")
             if not isinstance(size, int) or size < 1:
@@ -220,8 +314,14 @@ class RLMConfig(PreTrainedConfig):
         # Left over from loading: both are written anew from what this class is.
         kwargs.pop("custom_pipelines", None)
         kwargs.pop("auto_map", None)
+        # A checkpoint does not choose kernels: a name of a repository here would be fetched and run.
+        for name in [name for name in kwargs if name.lstrip("_").startswith(_IMPLEMENTATIONS)]:
+            del kwargs[name]
         super().__post_init__(**kwargs)
-        self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
+        if type(self).__module__.startswith("transformers_modules."):
+            # Loaded as code from a checkpoint: the library looks here for the pipeline. In the package the task is registered,
+            # and the library would ask for trust_remote_code where it finds this.
+            self.custom_pipelines = copy.deepcopy(CUSTOM_PIPELINES)
         self.auto_map = dict(AUTO_MAP)
 
     @classmethod
@@ -274,7 +374,7 @@ class RLMConfig(PreTrainedConfig):
         return self
 
     @classmethod
-    def from_encoder(cls, encoder: str | PreTrainedConfig, *, keep_decoder: bool = False, **kwargs) -> "RLMConfig":
+    def from_encoder(cls, encoder: str | PreTrainedConfig, *, keep_decoder: bool = False, **kwargs: Any) -> "RLMConfig":
         """A config around an existing encoder, by hub id, folder or config object; only its config is read.
 
         Args:
@@ -320,15 +420,94 @@ class RLMConfig(PreTrainedConfig):
             f"This checkpoint does not predict {name!r}. It knows: {', '.join(self.metric_names()) or 'none'}."
         )
 
-    def calibration_of(self, name: str) -> Calibration | None:
-        """The map of levels of a metric, None where it was not calibrated."""
-        entry = (self.calibration or {}).get(name)
-        return None if entry is None else Calibration.from_dict(entry)
+    # ------------------------------------------------------------------------------------------- fitted state
 
-    def expert_of(self, name: str) -> LexicalExpert | None:
-        """The expert of a metric, None where the decoder answers alone."""
-        entry = (self.experts or {}).get(name)
-        return None if entry is None else LexicalExpert.from_dict(entry)
+    def set_fitted(self, fitted: FittedState) -> None:
+        """Replaces the fitted state.
+
+        Raises:
+            CheckpointError: It has entries that the ensemble or the registry does not know.
+        """
+        ensemble = EnsembleConfig.from_dict(self.ensemble or {})
+        if unknown := sorted(set(fitted.score_scales) - set(ensemble.metrics)):
+            raise CheckpointError(f"score_scales names {unknown}, for which the ensemble has no regressor.")
+        if unknown := sorted(set(fitted.pooling) - set(fitted.score_scales)):
+            raise CheckpointError(
+                f"pooling names {unknown}, for which there is no fitted ensemble metric: {list(fitted.score_scales)}."
+            )
+        if unknown := sorted(set(fitted.calibration) - set(self.metric_names())):
+            raise MetricError(f"calibration names {unknown}, which the registry does not have: {self.metric_names()}.")
+        self.fitted = copy.deepcopy(fitted)
+        if self.ensemble is not None:
+            self.set_ensemble(self.ensemble_config())
+
+    def ensemble_config(self) -> EnsembleConfig | None:
+        """Returns the feature ensemble's settings, with what was fitted; None where there is none."""
+        if self.ensemble is None:
+            return None
+        settings, fitted = EnsembleConfig.from_dict(self.ensemble), self.fitted
+        return replace(
+            settings,
+            scales=tuple(fitted.score_scales.get(metric) for metric in settings.metrics),
+            mlps=fitted.mlps,
+            residual_scales=tuple(fitted.residual_scales.get(each, 0.0) for each in settings.regressors),
+        )
+
+    def set_ensemble(self, settings: EnsembleConfig | None) -> None:
+        """Describes another feature ensemble, or none: its structure in `ensemble`, what was fitted in `fitted`."""
+        if settings is None:
+            self.ensemble = None
+            self.fitted = replace(self.fitted, score_scales={}, residual_scales={}, mlps=(), pooling={})
+            return
+        entry = settings.to_dict()
+        self.ensemble = {name: value for name, value in entry.items() if name not in _FITTED_OF_ENSEMBLE}
+        scales = zip(settings.metrics, settings.scales, strict=True)
+        residual_scales = zip(settings.regressors, settings.residual_scales, strict=True)
+        self.fitted.score_scales = {metric: scale for metric, scale in scales if scale is not None}
+        self.fitted.residual_scales = {each: scale for each, scale in residual_scales if scale > 0}
+        self.fitted.mlps = settings.mlps
+
+    @classmethod
+    def get_config_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """As in transformers; the fitted state that `config.json` names is read, too."""
+        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if isinstance(config_dict.get("fitted"), str):
+            config_dict["fitted"] = read_fitted_state(pretrained_model_name_or_path, **kwargs)
+        return config_dict, unused
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As in transformers. `AutoConfig` reads `config.json` alone: the state of a folder is read here.
+
+        Of a hub repository the revision is unknown here; `RLMPreTrainedModel.from_pretrained` reads the state then.
+        """
+        where = kwargs.get("name_or_path")
+        if isinstance(config_dict.get("fitted"), str) and where is not None and os.path.exists(where):
+            config_dict = {**config_dict, "fitted": read_fitted_state(where)}
+        return super().from_dict(config_dict, **kwargs)
+
+    def with_fitted_state(self, where: str | os.PathLike[str], **hub: Any) -> "RLMConfig":
+        """Returns this config, or a copy with the state of a folder or repository where it has not been read yet."""
+        if not self.__dict__.get("_fitted_is_unread"):
+            return self
+        config = copy.deepcopy(self)
+        del config._fitted_is_unread
+        config.set_fitted(read_fitted_state(where, **hub))
+        return config
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
+        """Writes the config to a JSON file, and the fitted state, where there is any, to `fitted_state.json` beside it.
+
+        `save_pretrained` calls this between noting what lies in the folder and uploading what has changed.
+        """
+        folder = Path(json_file_path).parent
+        if self.fitted == FittedState():
+            (folder / FITTED_STATE_NAME).unlink(missing_ok=True)
+        else:
+            self.fitted.write(folder)
+        super().to_json_file(json_file_path, use_diff=use_diff)
 
     @property
     def templates(self) -> dict[str, str]:
@@ -340,24 +519,24 @@ class RLMConfig(PreTrainedConfig):
         own = (m.get("max_input_tokens") for m in self.metrics if m["name"] == metric)
         return next(own, None) or self.max_input_tokens
 
-    def metric_names(self, kind: str | None = None) -> list[str]:
-        """Names in the registry, of one kind of input or of all."""
-        return [m["name"] for m in self.metrics if kind is None or kind in m["kinds"]]
+    def metric_names(self, language: str | None = None) -> list[str]:
+        """Names in the registry, of one language or of all."""
+        return [m["name"] for m in self.metrics if language is None or language in m["languages"]]
 
-    def metrics_for(self, kind: str) -> list[str]:
-        """The metrics to predict for a kind of input where the user names none.
+    def metrics_for(self, language: str) -> list[str]:
+        """The metrics to predict for a language where the user names none.
 
         Raises:
-            MetricError: The checkpoint has no metric for that kind.
+            MetricError: The checkpoint has no metric for that language.
         """
-        found = self.default_metrics.get(kind) or self.metric_names(kind)[:1]
-        if not found:
-            kinds: Iterable[str] = sorted({k for m in self.metrics for k in m["kinds"]})
+        metrics = self.default_metrics.get(language) or self.metric_names(language)[:1]
+        if not metrics:
+            known = sorted({each for metric in self.metrics for each in metric["languages"]})
             raise MetricError(
-                f"This checkpoint has no metric for {kind!r} input (it has for: {', '.join(kinds) or 'none'}). Name one with "
-                f"metrics=[...]; it knows: {', '.join(self.metric_names()) or 'none'}."
+                f"This checkpoint has no metric for {language!r} input (it has for: {', '.join(known) or 'none'}). Name one "
+                f"with metrics=[...]; it knows: {', '.join(self.metric_names()) or 'none'}."
             )
-        return list(found)
+        return list(metrics)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields; the embedded configs carry no code references."""
@@ -366,7 +545,119 @@ class RLMConfig(PreTrainedConfig):
         for part in ("encoder", "decoder"):
             if output.get(part) is not None:
                 output[part] = _embeddable(output[part])
+        output["fitted"] = self.fitted.to_dict()
+        output.pop("_fitted_is_unread", None)
         return output
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The content of `config.json`: all fields, the fitted state as the name of its file, None where there is none."""
+        output = super().to_diff_dict()
+        output["fitted"] = None if self.fitted == FittedState() else FITTED_STATE_NAME
+        return output
+
+
+# Names of earlier releases, each with today's. Weights have theirs in `LEGACY_WEIGHTS`.
+_LEGACY_CONFIG = {"magnitudes": "number_embeddings", "lexical": "ensemble"}
+_LEGACY_METRIC = {"kinds": "languages"}
+_LEGACY_ENSEMBLE = {
+    "channels": "metrics",
+    "place_buckets": "position_buckets",
+    "perceptron_columns": "mlp_features",
+    "perceptron_count": "mlp_count",
+    "perceptrons": "mlps",
+    "structured": "domains",
+    "errors": "residual_scales",
+}
+# Fields of the feature layout, which once stood among those of the ensemble, and one that is the tokenizer's.
+_LAYOUT_FIELDS = tuple(each.name for each in fields(FeatureLayout))
+_DROPPED_ENSEMBLE = ("vocabulary",)
+_LEGACY_POOLING = {"spread": "scale", "own_power": "decoder_weight", "power": "weight"}
+# Parts of an `EnsembleConfig` that are fitted, and so kept in the state.
+_FITTED_OF_ENSEMBLE = ("scales", "mlps", "residual_scales")
+_HUB_OPTIONS = ("cache_dir", "force_download", "proxies", "token", "revision", "local_files_only", "subfolder")
+LEGACY_WEIGHTS = {
+    r"^magnitudes\.": "number_embeddings.",
+    r"^lexical\.channel_embedding": "ensemble.score_embedding",
+    r"^lexical\.perceptrons\.": "ensemble.mlps.",
+    r"^lexical\.": "ensemble.",
+}
+# Tables of the tokenizer's vocabulary, which the processor has instead.
+DROPPED_WEIGHTS = (r"^(ensemble|lexical)\.reader\.", r"^(ensemble|lexical)\.texts\.")
+
+
+def _renamed(entry: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """A copy of a mapping with today's names for those of earlier releases."""
+    return {names.get(key, key): value for key, value in entry.items()}
+
+
+def _read_legacy_keys(config: "RLMConfig", unknown: dict[str, Any]) -> None:
+    """Moves what a config of an earlier release calls by other names, or kept elsewhere, to today's fields.
+
+    Earlier releases had no `fitted_state.json`: pooling, calibration and what the ensemble was fitted to stood in
+    `config.json`. Where there is a state, it alone counts.
+
+    Args:
+        config: Gets the values.
+        unknown: Keyword arguments that are no field of the config; those read here are taken out.
+    """
+    for old, new in _LEGACY_CONFIG.items():
+        if old in unknown:
+            setattr(config, new, unknown.pop(old))
+    config.metrics = [_renamed(dict(metric), _LEGACY_METRIC) for metric in config.metrics or []]
+    pooling = unknown.pop("experts", None) or unknown.pop("pooling", None) or {}
+    calibration = unknown.pop("calibration", None) or {}
+    if config.ensemble is None:
+        ensemble = None
+    else:
+        entry = _read_legacy_ensemble(config.ensemble)
+        ensemble = EnsembleConfig.from_dict(entry)
+        config.ensemble = {name: value for name, value in entry.items() if name not in _FITTED_OF_ENSEMBLE}
+    if config.fitted is not None:
+        return
+    entries = {
+        "pooling": {name: _renamed(component, _LEGACY_POOLING) for name, component in pooling.items()},
+        "calibration": calibration,
+    }
+    config.fitted = FittedState.from_dict(entries)
+    if ensemble is not None:
+        config.set_ensemble(ensemble)
+
+
+def read_fitted_state(where: str | os.PathLike[str], **hub: Any) -> FittedState:
+    """Reads the fitted state of a checkpoint.
+
+    Args:
+        where: Folder, path of a `config.json`, or hub id.
+        **hub: Options of `from_pretrained`, of which those for the hub are used.
+
+    Raises:
+        CheckpointError: The file is missing or damaged.
+    """
+    if os.path.isfile(where):
+        where = os.path.dirname(where)
+    options = {name: hub[name] for name in _HUB_OPTIONS if hub.get(name) is not None}
+    path: str | None
+    if os.path.isdir(where):
+        path = os.path.join(where, hub.get("subfolder") or "", FITTED_STATE_NAME)
+    else:
+        path = cached_file(os.fspath(where), FITTED_STATE_NAME, _raise_exceptions_for_missing_entries=False, **options)
+    if path is None or not os.path.isfile(path):
+        raise CheckpointError(
+            f"{os.fspath(where)} lacks {FITTED_STATE_NAME}, which its config.json names. Copy it there with the other files "
+            "of the checkpoint."
+        )
+    return FittedState.read(path)
+
+
+def _read_legacy_ensemble(entry: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an `EnsembleConfig`, those of its feature layout under `features`."""
+    if "features" in entry:
+        return entry
+    entry = _renamed(entry, _LEGACY_ENSEMBLE)
+    features = {name: entry.pop(name) for name in _LAYOUT_FIELDS if name in entry}
+    for name in _DROPPED_ENSEMBLE:
+        entry.pop(name, None)
+    return {"features": features, **entry}
 
 
 def _embeddable(config: dict[str, Any]) -> dict[str, Any]:
@@ -396,4 +687,15 @@ def _rebuilt(config: Any, part: str) -> PreTrainedConfig:
 
 RLMConfig.register_for_auto_class()
 
-__all__ = ["CUSTOM_PIPELINES", "TASK", "Metric", "RLMConfig"]
+__all__ = [
+    "AUTO_MAP",
+    "CUSTOM_PIPELINES",
+    "DROPPED_WEIGHTS",
+    "LEGACY_WEIGHTS",
+    "TASK",
+    "Metric",
+    "RLMConfig",
+    "fill_template",
+    "read_fitted_state",
+    "template_parts",
+]

@@ -17,6 +17,10 @@ class InputError(RLMError):
     """A text, file or batch cannot be read as model input."""
 
 
+class UnfamiliarInputError(InputError):
+    """An input is unlike the rows that a metric was trained on, and only familiar ones were asked for."""
+
+
 class MetricError(RLMError):
     """A metric name, a `given` value or a quantile is not usable with this checkpoint."""
 
@@ -25,4 +29,17 @@ class CheckpointError(RLMError):
     """A checkpoint folder is missing, incomplete or not one of ours."""
 
 
-__all__ = ["CheckpointError", "InputError", "MetricError", "NumberCodeError", "NumberRangeError", "RLMError"]
+class MissingPackageError(RLMError):
+    """A package that only some uses need is not installed."""
+
+
+__all__ = [
+    "CheckpointError",
+    "InputError",
+    "MetricError",
+    "MissingPackageError",
+    "NumberCodeError",
+    "NumberRangeError",
+    "RLMError",
+    "UnfamiliarInputError",
+]

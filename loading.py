@@ -1,4 +1,4 @@
-"""From a checkpoint's folder or hub id to a model, a tokenizer, a pipeline; never runs code from the checkpoint."""
+"""From a checkpoint's folder or hub id to a model, a processor, a pipeline; never runs code from the checkpoint."""
 
 import hashlib
 import json
@@ -11,9 +11,10 @@ import torch
 from transformers.utils import cached_file
 
 from code_rlm.configuration_rlm import TASK, RLMConfig
-from code_rlm.errors_rlm import CheckpointError
+from code_rlm.errors_rlm import CheckpointError, MissingPackageError
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.pipeline_rlm import CodeRegressionPipeline
+from code_rlm.processing_rlm import RLMProcessor
 from code_rlm.tokenization_rlm import RLMTokenizer
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "default"
@@ -29,7 +30,7 @@ def load(
     token: str | bool | None = None,
     dtype: torch.dtype | str | None = None,
     local_files_only: bool = False,
-) -> tuple[RLMForConditionalGeneration, RLMTokenizer]:
+) -> tuple[RLMForConditionalGeneration, RLMProcessor]:
     """Loads a checkpoint with this package's own classes.
 
     Args:
@@ -37,6 +38,9 @@ def load(
             the adapter says and the two are merged.
         revision, token, local_files_only: For the hub.
         dtype: Type of the weights; by default as saved.
+
+    Returns:
+        The model, and the processor that makes its inputs; the tokenizer is `processor.tokenizer`.
 
     Raises:
         CheckpointError: No checkpoint there, one of another kind, or one with files or weights missing.
@@ -61,7 +65,7 @@ def load(
             config=config,
             dtype=dtype or "auto",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, by name
+            ignore_mismatched_sizes=True,  # named in the error below
             use_safetensors=True,
             **(hub if adapter is None else {**hub, "revision": None}),
         )
@@ -76,14 +80,14 @@ def load(
         raise CheckpointError(f"No Code-RLM checkpoint could be loaded from {where}: {reason}") from error
     lacking = sorted([*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])])
     if adapter is not None:
-        lacking = [name for name in lacking if not name.startswith("lexical.")]  # the adapter brings it whole
+        lacking = [name for name in lacking if not name.startswith("ensemble.")]  # the adapter brings it whole
     if lacking:
         raise CheckpointError(
             f"{where}: {len(lacking)} weights are missing or of another shape, the first {lacking[:4]}."
         )
     if not same_numbers:
         raise CheckpointError(f"{where}: tokenizer and model write numbers in different formats.")
-    return model, tokenizer
+    return model, RLMProcessor(tokenizer, model.config)
 
 
 def _file_of(where: str, name: str, hub: dict[str, Any]) -> str | None:
@@ -163,7 +167,12 @@ def weights_digest(checkpoint: str | os.PathLike, **hub: Any) -> str:
 
 def _merged(model: RLMForConditionalGeneration, adapter: str, hub: dict[str, Any]) -> RLMForConditionalGeneration:
     """The base with an adapter merged into its weights."""
-    from peft import PeftModel  # slow to import
+    try:
+        from peft import PeftModel  # slow to import
+    except ModuleNotFoundError:
+        raise MissingPackageError(
+            f"{adapter} is a LoRA adapter, which needs the package peft: pip install 'code-rlm[train]'"
+        ) from None
 
     options = {k: v for k, v in hub.items() if v is not None}
     with warnings.catch_warnings():
@@ -183,7 +192,7 @@ def _check_folder(folder: Path) -> None:
         missing.append(weights)
     if missing:
         lone = not adapter and (folder / "adapter_config.json").exists()
-        hint = f" It holds a LoRA adapter, but no {ADAPTER_BASE} that tells its base." if lone else ""
+        hint = f" It holds a LoRA adapter, but no {ADAPTER_BASE} that names its base." if lone else ""
         raise CheckpointError(f"{folder} is not a whole checkpoint; missing: {', '.join(missing)}.{hint}")
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
@@ -195,19 +204,19 @@ def _check_folder(folder: Path) -> None:
 
 def pipeline(
     model: str | os.PathLike | RLMForConditionalGeneration | None = None,
-    tokenizer: RLMTokenizer | None = None,
+    processor: RLMProcessor | RLMTokenizer | None = None,
     *,
     revision: str | None = None,
     token: str | bool | None = None,
     dtype: torch.dtype | str | None = None,
     device: Any = None,
-    **options,
+    **options: Any,
 ) -> CodeRegressionPipeline:
     """The code-regression pipeline without remote code.
 
     Args:
         model: Folder, hub id or model object; None for the weights that ship in the package.
-        tokenizer: Needed with a model object only.
+        processor: Needed with a model object only: its processor, or its tokenizer.
         revision, token: For the hub.
         dtype: Type of the weights.
         device: Where to run, as for any pipeline.
@@ -218,10 +227,14 @@ def pipeline(
     """
     if model is None or isinstance(model, (str, os.PathLike)):
         model, own = load(model, revision=revision, token=token, dtype=dtype)
-        tokenizer = tokenizer or own
-    elif tokenizer is None:
-        raise CheckpointError("A model object needs its tokenizer: pipeline(model, tokenizer).")
-    return CodeRegressionPipeline(model=model, tokenizer=tokenizer, task=TASK, device=device, **options)
+        processor = processor or own
+    elif processor is None:
+        raise CheckpointError("A model object needs its processor: pipeline(model, processor).")
+    if not isinstance(processor, RLMProcessor):
+        processor = RLMProcessor(processor, model.config)
+    return CodeRegressionPipeline(
+        model=model, tokenizer=processor.tokenizer, processor=processor, task=TASK, device=device, **options
+    )
 
 
 __all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "is_adapter", "load", "pipeline", "weights_digest"]

@@ -1,19 +1,21 @@
 """RLMForConditionalGeneration: an encoder from the library and a decoder that writes numbers.
 
 - encoder: any text encoder known to transformers; its last layer, or a learned mix of several, is the memory
-- optionally the size of every number in the text, added to the embeddings of its digits (`magnitudes_rlm.py`)
+- optionally the size of every number in the text, added to the embeddings of its digits (`decoders_rlm.NumberEmbedding`)
 - decoder: small, pre-norm, RMSNorm, learned positions, gated feed-forward, its own numeric vocabulary and head; or one of the
-  library's in its place (`t5gemma_rlm`)
+  library's in its place (`decoders_rlm.py`)
 - cross-attention with grouped key/value heads, folded into the query axis: keys and values are computed once per input
   and never copied, neither per head nor per sample
-- optionally a lexical path: scores of closed-form regressors on n-grams as a few more memory tokens (`lexical_rlm.py`)
+- optionally a feature ensemble: scores of regressors on the text's features, which are an input beside the token ids, as a few
+  more memory tokens (`ensemble_rlm.py`)
 - training loss: cross-entropy over the tokens that the number grammar allows at each place
 - in place of the decoder, where a baseline is wanted: a linear head on the memory's mean, trained by squared error
 - exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
 """
 
+import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,21 +23,20 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModel, AutoModelForTextEncoding, GenerationMixin, PreTrainedModel, T5GemmaPreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
-from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
-from .configuration_rlm import RLMConfig
+from .configuration_rlm import DROPPED_WEIGHTS, LEGACY_WEIGHTS, RLMConfig
+from .decoders_rlm import NumberEmbedding, RLMDecoder, RLMNumberHead, T5GemmaNumberDecoder, use_lean_attention
+from .ensemble_rlm import EnsembleConfig, FeatureEnsemble
 from .errors_rlm import CheckpointError
+from .features_rlm import NumberReader
 from .generation_rlm import ExactGenerationMixin, NumberGrammar, NumberLogitsProcessor
-from .lexical_rlm import LexicalPath, LexicalSettings
-from .magnitudes_rlm import MagnitudeEmbedding, NumberReader
 from .numbers_rlm import NumberCodec
 
 # The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
 # itself loaded from the Hub.
 from .pipeline_rlm import CodeRegressionPipeline  # noqa: F401
-from .t5gemma_rlm import T5GemmaNumberDecoder, use_lean_attention
 
 # What transformers calls the decoder's cache in the arguments and outputs of a model; older versions say past_key_values.
 CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
@@ -62,150 +63,6 @@ def _text_encoder(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-class RLMAttention(nn.Module):
-    """Attention with grouped key/value heads. Keys and values come from `project`, so that callers decide when."""
-
-    def __init__(self, query_size: int, memory_size: int, num_heads: int, num_key_value_heads: int):
-        super().__init__()
-        self.head_dim = query_size // num_heads
-        self.num_heads, self.num_key_value_heads = num_heads, num_key_value_heads
-        self.q_proj = nn.Linear(query_size, query_size, bias=False)
-        self.k_proj = nn.Linear(memory_size, num_key_value_heads * self.head_dim, bias=False)
-        self.v_proj = nn.Linear(memory_size, num_key_value_heads * self.head_dim, bias=False)
-        self.o_proj = nn.Linear(query_size, query_size, bias=False)
-
-    def project(self, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values, each `(batch, kv_heads, length, head_dim)`, of a memory `(batch, length, memory_size)`."""
-        shape = (*memory.shape[:2], self.num_key_value_heads, self.head_dim)
-        return self.k_proj(memory).view(shape).transpose(1, 2), self.v_proj(memory).view(shape).transpose(1, 2)
-
-    def forward(
-        self, hidden: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor | None, dropout: float
-    ) -> torch.Tensor:
-        """Attends from `(batch, queries, size)` to keys and values; the heads of a group share the query axis."""
-        batch, queries, size = hidden.shape
-        groups = self.num_heads // self.num_key_value_heads
-        q = self.q_proj(hidden).view(batch, queries, self.num_key_value_heads, groups, self.head_dim)
-        q = q.permute(0, 2, 3, 1, 4).reshape(batch, self.num_key_value_heads, groups * queries, self.head_dim)
-        if mask is not None and groups > 1 and mask.shape[-2] > 1:
-            mask = mask.repeat(1, 1, groups, 1)
-        out = F.scaled_dot_product_attention(
-            q, keys, values, attn_mask=mask, dropout_p=dropout if self.training else 0.0
-        )
-        out = out.view(batch, self.num_key_value_heads, groups, queries, self.head_dim).permute(0, 3, 1, 2, 4)
-        return self.o_proj(out.reshape(batch, queries, size))
-
-
-class RLMDecoderLayer(GradientCheckpointingLayer):
-    """Self-attention over the digits so far, cross-attention to the memory, gated feed-forward; norms come first."""
-
-    def __init__(self, config: RLMConfig):
-        super().__init__()
-        size, heads = config.decoder_hidden_size, config.decoder_num_attention_heads
-        self.self_attn = RLMAttention(size, size, heads, heads)
-        self.cross_attn = RLMAttention(size, config.encoder_hidden_size, heads, config.decoder_num_key_value_heads)
-        self.gate_proj = nn.Linear(size, config.decoder_intermediate_size, bias=False)
-        self.up_proj = nn.Linear(size, config.decoder_intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.decoder_intermediate_size, size, bias=False)
-        self.self_attn_norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
-        self.cross_attn_norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
-        self.mlp_norm = nn.RMSNorm(size, eps=config.rms_norm_eps)
-        self.dropout = config.decoder_dropout
-
-    def forward(
-        self,
-        hidden: torch.Tensor,
-        memory_keys: torch.Tensor,
-        memory_values: torch.Tensor,
-        memory_mask: torch.Tensor | None,
-        self_mask: torch.Tensor | None,
-        past: Any = None,
-        index: int = 0,
-        pack: Any = None,
-    ) -> torch.Tensor:
-        """One layer over `(batch, length, size)`.
-
-        `past` gives and keeps the keys and values of earlier places (`update(keys, values, index)`). `pack`, if any, lays
-        rows that share an input on that input's query axis and takes them back, so that memory is never copied.
-        """
-        x = self.self_attn_norm(hidden)
-        keys, values = self.self_attn.project(x)
-        if past is not None:
-            keys, values = past.update(keys, values, index)
-        hidden = hidden + self._drop(self.self_attn(x, keys, values, self_mask, self.dropout))
-        x = self.cross_attn_norm(hidden)
-        if pack is None:
-            x = self.cross_attn(x, memory_keys, memory_values, memory_mask, self.dropout)
-        else:
-            x = pack.unpack(self.cross_attn(pack.pack(x), memory_keys, memory_values, memory_mask, self.dropout))
-        hidden = hidden + self._drop(x)
-        x = self.mlp_norm(hidden)
-        return hidden + self._drop(self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x)))
-
-    def _drop(self, x: torch.Tensor) -> torch.Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
-
-
-class RLMDecoder(nn.Module):
-    """Number tokens in, hidden states out; positions are learned, one per place in the answer."""
-
-    def __init__(self, config: RLMConfig, codec: NumberCodec):
-        super().__init__()
-        self.embed_tokens = nn.Embedding(codec.vocab_size, config.decoder_hidden_size)
-        self.embed_positions = nn.Embedding(config.max_objectives * codec.length + 1, config.decoder_hidden_size)
-        self.layers = nn.ModuleList([RLMDecoderLayer(config) for _ in range(config.decoder_num_layers)])
-        self.norm = nn.RMSNorm(config.decoder_hidden_size, eps=config.rms_norm_eps)
-
-    def project_memory(self, memory: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Cross-attention keys and values of every layer, computed once per input."""
-        return [layer.cross_attn.project(memory) for layer in self.layers]
-
-    def forward(
-        self,
-        tokens: torch.Tensor,
-        memory: list[tuple[torch.Tensor, torch.Tensor]],
-        memory_mask: torch.Tensor | None,
-        *,
-        start: int = 0,
-        past: Any = None,
-        pack: Any = None,
-    ) -> torch.Tensor:
-        """Hidden states `(batch, length, size)` of tokens `(batch, length)` at places `start, start + 1, ...`.
-
-        Args:
-            memory: Keys and values by layer, see `project_memory`.
-            memory_mask: bool `(batch, memory length)`, None when nothing is padded.
-            start: Place of the first token.
-            past: Keys and values of the places before `start`, kept by `update`.
-            pack: Lays several rows of tokens on one row of memory.
-        """
-        length = tokens.shape[1]
-        places = torch.arange(start, start + length, device=tokens.device)
-        hidden = self.embed_tokens(tokens) + self.embed_positions(places)
-        self_mask = None
-        if length > 1:
-            self_mask = torch.arange(start + length, device=tokens.device) <= places[:, None]
-            self_mask = self_mask[None, None]
-        if memory_mask is not None:
-            memory_mask = memory_mask[:, None, None, :].bool()
-        for index, (layer, (keys, values)) in enumerate(zip(self.layers, memory, strict=True)):
-            hidden = layer(hidden, keys, values, memory_mask, self_mask, past=past, index=index, pack=pack)
-        return self.norm(hidden)
-
-
-class RLMNumberHead(nn.Linear):
-    """Logits over the numeric vocabulary `(..., vocabulary)`, soft-capped where the decoder's family does that."""
-
-    def __init__(self, size: int, vocab_size: int, softcap: float | None = None):
-        super().__init__(size, vocab_size, bias=False)
-        self.softcap = softcap
-
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits of hidden states `(..., size)`."""
-        logits = super().forward(hidden)
-        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
-
-
 class RLMPreTrainedModel(PreTrainedModel):
     """What transformers needs to know of the model as a whole."""
 
@@ -216,14 +73,33 @@ class RLMPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _no_split_modules = ("RLMDecoderLayer", "T5GemmaNumberLayer")
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = list(DROPPED_WEIGHTS)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Loads a checkpoint as any model of the library does; names of weights of earlier releases are read, too.
+
+        Saved again, all weights have today's names.
+        """
+        where = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        if where is not None and isinstance(kwargs.get("config"), RLMConfig):
+            kwargs["config"] = kwargs["config"].with_fitted_state(
+                where, **{k: v for k, v in kwargs.items() if k != "config"}
+            )
+        kwargs["key_mapping"] = {**LEGACY_WEIGHTS, **(kwargs.get("key_mapping") or {})}
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        conversions = getattr(model, "_weight_conversions", None) or []
+        model._weight_conversions = [c for c in conversions if not set(c.source_patterns) & set(LEGACY_WEIGHTS)]
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, RLMForConditionalGeneration):
             if module.layer_mix is not None:
                 nn.init.zeros_(module.layer_mix)
-        elif isinstance(module, LexicalPath):
-            nn.init.normal_(module.channel_embedding, std=self.config.initializer_range)
+        elif isinstance(module, FeatureEnsemble):
+            nn.init.normal_(module.score_embedding, std=self.config.initializer_range)
             nn.init.ones_(module.idf)
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
@@ -251,8 +127,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         layer_mix: Logits of the learned mix of encoder layers, None when the decoder reads the last one.
         memory_norm: Norm of the memory before the small decoder; a library decoder reads the memory as it is.
         regression_head: See `regress`; None in models that answer with their decoder.
-        magnitudes: The `MagnitudeEmbedding` that tells the encoder how large the text's numbers are, None without one.
-        lexical: The `LexicalPath`, None without one.
+        number_embeddings: The `NumberEmbedding` of the text's numbers, None without one.
+        ensemble: The `FeatureEnsemble`, None without one.
     """
 
     def __init__(self, config: RLMConfig):
@@ -263,11 +139,13 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         layers = config.encoder_layers
         self.layer_mix = nn.Parameter(torch.zeros(len(layers))) if layers else None
         small, library = config.decoder is None, config.library_decoder
-        self.magnitudes, self.lexical = None, None
-        if config.magnitudes:
-            self.add_magnitudes()
-        if config.lexical is not None:
-            self.lexical = LexicalPath(LexicalSettings.from_dict(config.lexical), config.encoder_hidden_size)
+        self.number_embeddings: NumberEmbedding | None = None
+        self.ensemble: FeatureEnsemble | None = None
+        self._warned_of_missing_features = False
+        if config.number_embeddings:
+            self.add_number_embeddings()
+        if config.ensemble is not None:
+            self.ensemble = FeatureEnsemble(config.ensemble_config(), config.encoder_hidden_size)
         self.memory_norm = nn.RMSNorm(config.encoder_hidden_size, eps=config.rms_norm_eps) if small else nn.Identity()
         self.decoder = RLMDecoder(config, self.codec) if small else T5GemmaNumberDecoder(config, self.codec)
         softcap = None if small else library.final_logit_softcapping
@@ -287,7 +165,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         keep_decoder: bool = False,
         freeze_encoder: bool = False,
         dtype: torch.dtype | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> "RLMForConditionalGeneration":
         """A new regression model around a pretrained encoder, as in the paper (section 3: a frozen T5Gemma encoder).
 
@@ -326,7 +204,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             model.encoder_requires_grad_(False)
         return model
 
-    def _take_pretrained(self, source: str, dtype: torch.dtype, **hub) -> "RLMForConditionalGeneration":
+    def _take_pretrained(self, source: str, dtype: torch.dtype, **hub: Any) -> "RLMForConditionalGeneration":
         """Loads encoder and decoder of a library's encoder-decoder; number embeddings and head stay as they are."""
         loaded, info = AutoModel.from_pretrained(
             source, config=self.config.decoder, output_loading_info=True, dtype=dtype, **hub
@@ -343,23 +221,24 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self.decoder.load_state_dict(decoder)
         return self.train(self.training)
 
-    def add_lexical_path(self, settings: LexicalSettings) -> None:
-        """Puts a new lexical path in the place of what there is, its regressors still zero; see `training/lexical.py`."""
-        path = LexicalPath(settings, self.config.encoder_hidden_size)
-        path.apply(self._init_weights)
-        self.config.lexical = settings.to_dict()
-        self.lexical = path.to(self.number_head.weight)
+    def add_ensemble(self, settings: EnsembleConfig) -> None:
+        """Puts a new feature ensemble in the place of what there is, its regressors still zero; see `training/ensemble.py`."""
+        ensemble = FeatureEnsemble(settings, self.config.encoder_hidden_size)
+        ensemble.apply(self._init_weights)
+        self.config.set_ensemble(settings)
+        self.ensemble = ensemble.to(self.number_head.weight)
 
-    def add_magnitudes(self) -> None:
+    def add_number_embeddings(self) -> None:
         """Lets the encoder know how large the numbers in the text are; the answers stay what they were until it is trained."""
         embeddings = self.get_input_embeddings().weight
-        self.config.magnitudes = True
-        self.magnitudes = MagnitudeEmbedding(len(embeddings), self.config.encoder_hidden_size).to(embeddings)
+        self.config.number_embeddings = True
+        self.number_embeddings = NumberEmbedding(len(embeddings), self.config.encoder_hidden_size).to(embeddings)
         self.train(self.training)  # a frozen encoder's are frozen
 
-    def drop_lexical_path(self) -> None:
-        """Takes the lexical path away; the decoder reads the encoder alone."""
-        self.config.lexical, self.lexical = None, None
+    def drop_ensemble(self) -> None:
+        """Takes the feature ensemble away; the decoder reads the encoder alone."""
+        self.config.set_ensemble(None)
+        self.ensemble = None
 
     def add_regression_head(self, shift: float = 0.0, scale: float = 1.0) -> None:
         """Lets a new linear head answer in the decoder's place with `shift + scale * head`, see `regress`."""
@@ -370,11 +249,11 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
 
     # ------------------------------------------------------------------------------------------------ parts
 
-    def get_encoder(self, *args, **kwargs) -> nn.Module:
+    def get_encoder(self, *args: Any, **kwargs: Any) -> nn.Module:
         """The text encoder; `encode_memory` gives what the decoder reads of it."""
         return self.encoder
 
-    def get_decoder(self, *args, **kwargs) -> nn.Module:
+    def get_decoder(self, *args: Any, **kwargs: Any) -> nn.Module:
         """The number decoder."""
         return self.decoder
 
@@ -394,9 +273,16 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         """Replaces the head over the numeric vocabulary."""
         self.number_head = value
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args, **kwargs) -> nn.Module:
-        """Resizes the encoder's embeddings. The numeric vocabulary is the number format's and stays as it is."""
-        return self.encoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+        """Resizes the encoder's embeddings and what is known of its tokens.
+
+        The numeric vocabulary is the number format's and stays as it is.
+        """
+        embeddings = self.encoder.resize_token_embeddings(new_num_tokens, *args, **kwargs)
+        self.config.encoder.vocab_size = embeddings.num_embeddings
+        if self.number_embeddings is not None:
+            self.number_embeddings.resize(embeddings.num_embeddings)
+        return embeddings
 
     def train(self, mode: bool = True) -> "RLMForConditionalGeneration":
         """As in torch; a frozen encoder stays in evaluation mode and without gradients, also after loading."""
@@ -407,8 +293,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         return self
 
     def encoder_requires_grad_(self, required: bool) -> None:
-        """Trains what reads the text, or leaves it out of training: the encoder and its magnitudes."""
-        for part in (self.encoder, self.magnitudes):
+        """Trains what reads the text, or leaves it out of training: the encoder and its number_embeddings."""
+        for part in (self.encoder, self.number_embeddings):
             if part is not None:
                 part.requires_grad_(required)
 
@@ -422,8 +308,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         layers = self.config.encoder_layers
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.freeze_encoder):
             text = {"input_ids": input_ids}
-            if self.magnitudes is not None:
-                text = {"inputs_embeds": self.get_input_embeddings()(input_ids) + self.magnitudes(input_ids)}
+            if self.number_embeddings is not None:
+                text = {"inputs_embeds": self.get_input_embeddings()(input_ids) + self.number_embeddings(input_ids)}
             output = self.encoder(
                 **text, attention_mask=attention_mask, output_hidden_states=bool(layers), return_dict=True
             )
@@ -447,41 +333,65 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        lexical_scores: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        ensemble_scores: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """What the decoder reads: the encoder's memory, then one token per channel of the lexical path, if there is one.
+        """What the decoder reads: the encoder's memory, then one token per metric of the feature ensemble, if there is one.
 
         Args:
             input_ids: Text tokens `(batch, length)`.
             attention_mask: 1 for text, 0 for padding `(batch, length)`.
-            lexical_scores: Scores `(batch, channels)` in place of those that the lexical path gives, see `lexical_rlm`.
+            features: Features of the texts `(batch, size)`, as `RLMProcessor` makes them. Without them the memory is the
+                encoder's alone, and a warning says so once.
+            ensemble_scores: Scores `(batch, metrics)` in place of those that the feature ensemble gives, see `ensemble_rlm`.
 
         Returns:
-            `(batch, length + channels, encoder size)`.
+            `(batch, length + metrics, encoder size)`; `(batch, length, encoder size)` without features.
         """
-        return self._memory(self.encode_layers(input_ids, attention_mask), input_ids, attention_mask, lexical_scores)
+        return self._memory(self.encode_layers(input_ids, attention_mask), features, ensemble_scores)
+
+    def _read_features(self, features: Any) -> torch.Tensor | None:
+        """Features on the model's device; None, and once a warning, where the ensemble gets none."""
+        if self.ensemble is None:
+            return None
+        if features is None:
+            if not self._warned_of_missing_features:
+                self._warned_of_missing_features = True
+                warnings.warn(
+                    "The inputs have no features, so the transformer answers alone, without the feature ensemble. Make the "
+                    "inputs with RLMProcessor to use it.",
+                    stacklevel=4,
+                )
+            return None
+        return torch.as_tensor(features).to(self.ensemble.weight.device, torch.float32)
 
     def _memory(
         self,
         states: torch.Tensor,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None,
-        lexical_scores: torch.Tensor | None,
+        features: torch.Tensor | None,
+        ensemble_scores: torch.Tensor | None,
     ) -> torch.Tensor:
         memory = self.mix_layers(states)
-        if self.lexical is None:
+        if self.ensemble is None:
             return memory
-        if lexical_scores is None:
-            if input_ids is None:
-                raise ValueError("The lexical path reads input_ids or lexical_scores; encoder_states alone do not do.")
-            lexical_scores = self.lexical.scores(input_ids, attention_mask)
-        return torch.cat([memory, self.lexical(lexical_scores).to(memory.dtype)], 1)
+        if ensemble_scores is None:
+            features = self._read_features(features)
+            if features is None:
+                return memory
+            ensemble_scores = self.ensemble.scores(features)
+        return torch.cat([memory, self.ensemble(ensemble_scores).to(memory.dtype)], 1)
 
-    def memory_mask(self, attention_mask: torch.Tensor | None) -> torch.Tensor | None:
-        """The mask of `encode_memory`'s output for a mask of the text: nothing of the lexical path is padding."""
-        if attention_mask is None or self.lexical is None:
-            return attention_mask
-        return F.pad(attention_mask, (0, len(self.lexical.settings.channels)), value=1)
+    @staticmethod
+    def memory_mask(attention_mask: torch.Tensor | None, memory_length: int) -> torch.Tensor | None:
+        """The mask of a memory for a mask of the text: tokens of the feature ensemble, behind the text's, are no padding.
+
+        Args:
+            attention_mask: Of the text, `(batch, length)`; None where nothing is padded.
+            memory_length: Length of the memory, that of the text or more.
+        """
+        if attention_mask is None:
+            return None
+        return F.pad(attention_mask, (0, memory_length - attention_mask.shape[1]), value=1)
 
     def regress(self, inputs: Mapping[str, torch.Tensor]) -> np.ndarray:
         """The regression head's answer: one number per input, float64 `(batch,)`, without an interval.
@@ -500,7 +410,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         mask = inputs.get("attention_mask")
         mask = torch.ones_like(ids) if mask is None else torch.as_tensor(mask).to(self.device)
         shift, scale = self.config.regression_scale
-        with self._answering():
+        with self._inference():
             return shift + scale * self._regressed(self.encode_layers(ids, mask), mask).cpu().numpy()
 
     def _regressed(self, states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -540,10 +450,11 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         past_key_values: Cache | None = None,
         cache: Cache | None = None,
         use_cache: bool | None = None,
-        lexical_scores: torch.Tensor | None = None,
+        features: torch.Tensor | None = None,
+        ensemble_scores: torch.Tensor | None = None,
         targets: torch.Tensor | None = None,
         num_items_in_batch: int | torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """Teacher-forced or step-by-step logits over the numeric vocabulary.
 
@@ -556,7 +467,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             encoder_states: What `encode_layers` gave, in place of `input_ids`.
             past_key_values, cache: Decoder cache of an earlier call, by either of the names that transformers gives it.
             use_cache: Keep a decoder cache.
-            lexical_scores: See `encode_memory`; in training those of regressors that have not seen the row.
+            features: See `encode_memory`.
+            ensemble_scores: See `encode_memory`; in training those of regressors that have not seen the row.
             targets: The number asked for, float64 `(batch,)`: with a regression head the loss is its squared error in units of
                 `config.regression_scale`, and the decoder does not run.
             num_items_in_batch: Divide the summed loss by this instead of by the number of labels.
@@ -570,7 +482,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
                 encoder_states = self.encode_layers(input_ids, attention_mask)
             if self.regression_head is not None and targets is not None:
                 return self._squared_error(encoder_states, attention_mask, targets, labels, num_items_in_batch)
-            memory = self._memory(encoder_states, input_ids, attention_mask, lexical_scores)
+            memory = self._memory(encoder_states, features, ensemble_scores)
             encoder_outputs = BaseModelOutput(last_hidden_state=memory)
         memory = encoder_outputs[0]
         if decoder_input_ids is None:
@@ -588,7 +500,8 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             memory_kv, past = self._cached_memory(memory, cache), cache.self_attention_cache
         else:
             memory_kv, past = self.decoder.project_memory(self.memory_norm(memory)), None
-        hidden = self.decoder(decoder_input_ids, memory_kv, self.memory_mask(attention_mask), start=start, past=past)
+        memory_mask = self.memory_mask(attention_mask, memory.shape[1])
+        hidden = self.decoder(decoder_input_ids, memory_kv, memory_mask, start=start, past=past)
         logits = self.number_head(hidden)
         loss = None
         if labels is not None:
@@ -609,12 +522,16 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
                 pairs.append((cross.layers[index].keys, cross.layers[index].values))
         return pairs
 
-    def generate(self, inputs: Any = None, *, num_objectives: int | None = None, **kwargs) -> Any:
+    def generate(
+        self, inputs: Any = None, *, features: Any = None, num_objectives: int | None = None, **kwargs: Any
+    ) -> Any:
         """transformers' `generate()`; unless `config.constrain_numbers` is off it keeps to the number grammar.
 
         For medians, intervals and samples `predict()` and `sample()` are exact and far faster.
 
         Args:
+            inputs: Text tokens `(batch, length)`, or by keyword as `input_ids`.
+            features: See `encode_memory`.
             num_objectives: Write exactly so many numbers. None: the model ends the answer, after at most
                 `config.max_objectives`.
         """
@@ -632,7 +549,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
             if kwargs.get("attention_mask") is None:
                 kwargs["attention_mask"] = (ids != self.config.pad_token_id).long()
             with torch.no_grad():
-                memory = self.encode_memory(ids, kwargs["attention_mask"])
+                memory = self.encode_memory(ids, kwargs["attention_mask"], features)
             kwargs["encoder_outputs"] = BaseModelOutput(last_hidden_state=memory)
         return super().generate(inputs, **kwargs)
 

@@ -31,15 +31,20 @@ DIGITS = tuple(f"<{d}>" for d in range(10))
 SPECIALS = ("nan", "failed", "-inf", "+inf")
 
 # A program that did not finish is an outcome, not a missing value. In float64 arrays it travels as a quiet NaN whose
-# payload says so; numpy and Python keep the payload through copies, saves and loads.
+# payload marks it; numpy and Python keep the payload through copies, saves and loads.
 _FAILED_BITS = 0x7FF8_0000_0000_FA11
 FAILED: float = float(np.array(_FAILED_BITS, dtype=np.uint64).view(np.float64))
 
 
+# Special outcomes as float64.
+_OUTCOME_VALUES = {"nan": math.nan, "failed": FAILED, "-inf": -math.inf, "+inf": math.inf}
+
+
 def is_failed(values: Any) -> np.ndarray:
-    """Tells which values are the `failed` outcome (a NaN with its own payload); shape as given, bool."""
+    """Returns which values are the `failed` outcome (a NaN with its own payload), bool of the same shape."""
     array = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    return (array.view(np.uint64) == _FAILED_BITS).reshape(np.shape(values))
+    failed: np.ndarray = array.view(np.uint64) == _FAILED_BITS
+    return failed.reshape(np.shape(values))
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,7 @@ class NumberFormat:
     exponent_digits: int = 0
     specials: tuple[str, ...] = SPECIALS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "specials", tuple(self.specials))
         if self.layout not in ("ordered", "p10", "ieee", "text"):
             raise NumberCodeError(f"Unknown number layout {self.layout!r}. Use 'ordered', 'p10', 'ieee' or 'text'.")
@@ -245,6 +250,7 @@ class NumberCodec:
                 new_zeros = grammar.state([(DIGITS[0], zeros), *steps] if zeros is not None else steps, *ends(low))
                 free = grammar.state([(d, free) for d in DIGITS], *ends(DIGITS[0]))
                 zeros = new_zeros
+            assert zeros is not None  # n is at least 1
             return zeros
 
         below_one = exponent(None, falling=True)
@@ -254,16 +260,16 @@ class NumberCodec:
 
     def _text(self, grammar: _Grammar) -> list[tuple[str, int]]:
         f, m, ends = self.format, self.format.mantissa_digits, {self.length: self.END}
-        for place in range(self.length - 1, 0, -1):
-            ends[place] = grammar.chain(FILL, 1, ends[place + 1])
+        for position in range(self.length - 1, 0, -1):
+            ends[position] = grammar.chain(FILL, 1, ends[position + 1])
 
-        def state(place: int, steps: list[tuple[str, int | None]], may_end: bool) -> int | None:
-            """The state at a place, of the steps that lead to a whole number; None where none does."""
-            if place == self.length:
+        def state(position: int, steps: list[tuple[str, int | None]], may_end: bool) -> int | None:
+            """The state at a position, of the steps that lead to a whole number; None where none does."""
+            if position == self.length:
                 return self.END if may_end else None
             possible = [(token, target) for token, target in steps if target is not None]
             if may_end:
-                possible.append((FILL, ends[place + 1]))
+                possible.append((FILL, ends[position + 1]))
             if not possible:
                 return None
             tokens = {token for token, _ in possible}
@@ -273,33 +279,33 @@ class NumberCodec:
             )
 
         @cache
-        def fraction(place: int, written: int, known: int, may_end: bool) -> int | None:
+        def fraction(position: int, written: int, known: int, may_end: bool) -> int | None:
             """Behind the point: `written` places, `known` significant digits so far; the last of them is never a zero."""
             steps: list[tuple[str, int | None]] = []
-            if place < self.length and known == 0:
+            if position < self.length and known == 0:
                 if written + 1 < -f.min_exponent:
-                    steps.append((DIGITS[0], fraction(place + 1, written + 1, 0, False)))
+                    steps.append((DIGITS[0], fraction(position + 1, written + 1, 0, False)))
                 if written < -f.min_exponent:
-                    steps += [(d, fraction(place + 1, written + 1, 1, True)) for d in DIGITS[1:]]
-            elif place < self.length and known < m:
-                steps.append((DIGITS[0], fraction(place + 1, written + 1, known + 1, False)))
-                steps += [(d, fraction(place + 1, written + 1, known + 1, True)) for d in DIGITS[1:]]
-            return state(place, steps, may_end)
+                    steps += [(d, fraction(position + 1, written + 1, 1, True)) for d in DIGITS[1:]]
+            elif position < self.length and known < m:
+                steps.append((DIGITS[0], fraction(position + 1, written + 1, known + 1, False)))
+                steps += [(d, fraction(position + 1, written + 1, known + 1, True)) for d in DIGITS[1:]]
+            return state(position, steps, may_end)
 
         @cache
-        def whole(place: int, written: int) -> int | None:
+        def whole(position: int, written: int) -> int | None:
             """Before the point, behind `written` digits of which the first is no zero."""
             steps: list[tuple[str, int | None]] = []
-            if place < self.length and written <= f.max_exponent:
-                steps += [(d, whole(place + 1, written + 1)) for d in (DIGITS if written < m else DIGITS[:1])]
-            if place < self.length and written < m:
-                steps.append((POINT, fraction(place + 1, 0, written, False)))
-            return state(place, steps, True)
+            if position < self.length and written <= f.max_exponent:
+                steps += [(d, whole(position + 1, written + 1)) for d in (DIGITS if written < m else DIGITS[:1])]
+            if position < self.length and written < m:
+                steps.append((POINT, fraction(position + 1, 0, written, False)))
+            return state(position, steps, True)
 
-        def start(place: int, zero: bool) -> list[tuple[str, int]]:
+        def start(position: int, zero: bool) -> list[tuple[str, int]]:
             """The first digit's steps; `zero`: the number may be zero."""
-            below_one = state(place + 1, [(POINT, fraction(place + 2, 0, 0, False))], zero)
-            steps = [(DIGITS[0], below_one), *((d, whole(place + 1, 1)) for d in DIGITS[1:])]
+            below_one = state(position + 1, [(POINT, fraction(position + 2, 0, 0, False))], zero)
+            steps = [(DIGITS[0], below_one), *((d, whole(position + 1, 1)) for d in DIGITS[1:])]
             return [(token, target) for token, target in steps if target is not None]
 
         return [("<->", grammar.state(start(1, zero=False))), *start(0, zero=True)]
@@ -414,91 +420,170 @@ class NumberCodec:
         return (ids, saturated.reshape(array.shape)) if return_saturated else ids
 
     def _scientific(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """float64 values, int64 mantissas of `mantissa_digits` digits (0 for zero) and exponents of d.ddd * 10 ** e."""
-        digits = self.format.mantissa_digits
+        """Returns float64 values, int64 mantissas of `mantissa_digits` digits (0 for zero), exponents of d.ddd * 10 ** e."""
         if flat.dtype == object:
             floats = np.array([_to_float(v) for v in flat], dtype=np.float64)
-            exact = np.ones(len(flat), dtype=bool)
+            is_exact = np.ones(len(flat), dtype=bool)
         else:
             floats = flat.astype(np.float64)
-            exact = np.zeros(len(flat), dtype=bool)
+            # Whole numbers that a float64 rounds.
+            is_exact = np.zeros(len(flat), dtype=bool)
             if flat.dtype.kind in "iu":
-                exact |= (flat > 2**53) | (flat < -(2**53) if flat.dtype.kind == "i" else False)
+                is_exact |= flat > 2**53
+            if flat.dtype.kind == "i":
+                is_exact |= flat < -(2**53)
         magnitude = np.abs(np.where(np.isfinite(floats), floats, 0.0))
         mantissas, exponents = np.zeros(len(flat), dtype=np.int64), np.zeros(len(flat), dtype=np.int64)
-        # The fast way: scale by a power of ten. Its error is a few units of 2**-53, so only values whose scaled
-        # mantissa is near a tie or near a power of ten need the decimal way.
-        usable = (magnitude > 1e-280) & (magnitude < 1e280) & ~exact
-        if digits <= 9 and usable.any():
-            x = magnitude[usable]
-            e = np.floor(np.log10(x)).astype(np.int64)
-            scaled = x * _POWERS[digits - 1 - e + _POWER_ZERO]
-            low, high = 10.0 ** (digits - 1), 10.0**digits
-            e += (scaled >= high).astype(np.int64) - (scaled < low)
-            scaled = x * _POWERS[digits - 1 - e + _POWER_ZERO]
-            fraction = scaled - np.floor(scaled)
-            sure = (np.abs(fraction - 0.5) > 1e-5) & (scaled > low * (1 + 1e-12)) & (scaled < high - 1)
-            where = np.flatnonzero(usable)
-            mantissas[where], exponents[where] = np.rint(scaled).astype(np.int64), e
-            usable[where] = sure
-        else:
-            usable[:] = False
-        context = decimal.Context(prec=digits, rounding=decimal.ROUND_HALF_EVEN, Emin=-(10**6), Emax=10**6)
-        for i in np.flatnonzero(~usable & ((magnitude > 0) | exact) & np.isfinite(floats)):
-            value = flat[i]
-            number = context.plus(value if isinstance(value, Decimal) else Decimal(str(value)))
-            if number:
-                mantissas[i] = abs(int(number.scaleb(digits - 1 - number.adjusted(), decimal.Context(prec=digits + 2))))
-                exponents[i] = number.adjusted()
+        fast = (magnitude > 1e-280) & (magnitude < 1e280) & ~is_exact
+        fast &= self.format.mantissa_digits <= 9
+        if fast.any():
+            mantissas[fast], exponents[fast], certain = self._scaled(magnitude[fast])
+            fast[fast] = certain
+        slow = ~fast & ((magnitude > 0) | is_exact) & np.isfinite(floats)
+        for i in np.flatnonzero(slow):
+            scientific = self._decimal(flat[i])
+            if scientific is not None:
+                mantissas[i], exponents[i] = scientific
         return floats, mantissas, exponents
 
-    def _write(self, floats, mantissas, exponents, zero, special, under) -> np.ndarray:
-        f, m = self.format, self.format.mantissa_digits
-        codes = np.zeros((len(floats), self.length), dtype=np.int64)
-        negative = floats < 0
-        powers = 10 ** np.arange(m - 1, -1, -1, dtype=np.int64)
-        digits = mantissas[:, None] // powers % 10 + self.digit_zero
-        sign = np.where(negative & ~zero, self.ids["<->"], self.ids.get("<+>", -1))
-        if f.layout == "ordered":
-            codes[:, 0], codes[:, 2:] = sign, digits
-            codes[:, 1] = self.ids[self.exponents[0]] + exponents - self.min_exponent
-            names = np.full(len(floats), -1)
-            names[zero] = self.ids["<zero>"]
-            if special.any():
-                kinds = np.select([is_failed(floats), np.isnan(floats), floats > 0], ["failed", "nan", "+inf"], "-inf")
-                for name in np.unique(kinds[special]).tolist():
-                    if name not in f.specials:
-                        raise NumberCodeError(
-                            f"This number format does not write {name!r} (special outcomes: {list(f.specials) or 'none'}). "
-                            "Drop those rows or add it to the format's specials."
-                        )
-                    names[special & (kinds == name)] = self.ids[f"<{name}>"]
-            filled = names >= 0
-            codes[filled, 0], codes[filled, 1:] = names[filled], self.ids[FILL]
-            return codes
+    def _scaled(self, magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns mantissas and exponents by scaling with a power of ten, and which of them are certain.
+
+        The error of scaling is a few units of 2**-53: only a scaled mantissa near a tie or near a power of ten is uncertain.
+        """
+        digits = self.format.mantissa_digits
+        low, high = 10.0 ** (digits - 1), 10.0**digits
+        exponents = np.floor(np.log10(magnitude)).astype(np.int64)
+        scaled = magnitude * _POWERS[digits - 1 - exponents + _POWER_ZERO]
+        # The logarithm may be one off at powers of ten.
+        exponents += (scaled >= high).astype(np.int64) - (scaled < low)
+        scaled = magnitude * _POWERS[digits - 1 - exponents + _POWER_ZERO]
+        fraction = scaled - np.floor(scaled)
+        certain = (np.abs(fraction - 0.5) > 1e-5) & (scaled > low * (1 + 1e-12)) & (scaled < high - 1)
+        return np.rint(scaled).astype(np.int64), exponents, certain
+
+    def _decimal(self, value: Any) -> tuple[int, int] | None:
+        """Returns mantissa and exponent of a number by decimal arithmetic, half to even; None for zero."""
+        rounding, shifting = self._decimal_contexts
+        number = rounding.plus(value if isinstance(value, Decimal) else Decimal(str(value)))
+        if not number:
+            return None
+        whole = number.scaleb(self._last_digit - number.adjusted(), shifting)
+        return abs(int(whole)), number.adjusted()
+
+    @cached_property
+    def _decimal_contexts(self) -> tuple[decimal.Context, decimal.Context]:
+        """Contexts that round to the mantissa's digits, and that shift the point without rounding."""
+        digits = self.format.mantissa_digits
+        rounding = decimal.Context(prec=digits, rounding=decimal.ROUND_HALF_EVEN, Emin=-(10**6), Emax=10**6)
+        return rounding, decimal.Context(prec=digits + 2)
+
+    def _write(
+        self,
+        floats: np.ndarray,
+        mantissas: np.ndarray,
+        exponents: np.ndarray,
+        zero: np.ndarray,
+        special: np.ndarray,
+        under: np.ndarray,
+    ) -> np.ndarray:
+        """Returns the codes of numbers in scientific form, int64 `(values, length)`.
+
+        Args:
+            floats: The values, for their signs and special outcomes.
+            mantissas, exponents: See `_scientific`.
+            zero: Which are written as zero.
+            special: Which are no finite numbers.
+            under: Which were below the range.
+
+        Raises:
+            NumberCodeError: A special outcome that the format does not have.
+        """
+        layout = self.format.layout
+        if layout == "ordered":
+            return self._write_ordered(floats, mantissas, exponents, zero, special)
         if special.any():
             raise NumberCodeError(
-                f"The {f.layout!r} layout writes finite numbers only; {int(special.sum())} values are not."
+                f"The {layout!r} layout writes finite numbers only; {int(special.sum())} values are not."
             )
         exponents = np.where(zero, 0, exponents)
-        if f.layout == "text":
-            mantissas = np.where(zero, 0, mantissas)
-            for row, number in enumerate(zip((negative & ~zero).tolist(), mantissas.tolist(), exponents.tolist())):
-                codes[row] = self._spelled(*number)
+        is_negative = (floats < 0) & ~zero
+        if layout == "text":
+            return self._write_text(is_negative, np.where(zero, 0, mantissas), exponents)
+        if layout == "p10":
+            return self._write_p10(is_negative, mantissas, np.where(zero, 0, exponents - self._last_digit))
+        # The published code of an underflow keeps both minus signs: a zero that the grammar does not allow, written all the
+        # same so that the layout matches.
+        underflow = zero & under
+        return self._write_ieee((floats < 0) & (~zero | under), (exponents < 0) | underflow, mantissas, exponents)
+
+    @property
+    def _last_digit(self) -> int:
+        """Position of the last mantissa digit behind the first."""
+        return self.format.mantissa_digits - 1
+
+    def _digit_tokens(self, numbers: np.ndarray, count: int) -> np.ndarray:
+        """Returns the tokens of the last `count` digits of whole numbers, `(values, count)`."""
+        powers = 10 ** np.arange(count - 1, -1, -1, dtype=np.int64)
+        return numbers[:, None] // powers % 10 + self.digit_zero
+
+    def _sign_tokens(self, is_negative: np.ndarray) -> np.ndarray:
+        return np.where(is_negative, self.ids["<->"], self.ids["<+>"])
+
+    def _write_ordered(
+        self,
+        floats: np.ndarray,
+        mantissas: np.ndarray,
+        exponents: np.ndarray,
+        zero: np.ndarray,
+        special: np.ndarray,
+    ) -> np.ndarray:
+        """Returns codes of sign, exponent and mantissa; of zero and special outcomes, their token and fill tokens."""
+        codes = np.zeros((len(floats), self.length), dtype=np.int64)
+        codes[:, 0] = self._sign_tokens(floats < 0)
+        codes[:, 1] = self.ids[self.exponents[0]] + exponents - self.min_exponent
+        codes[:, 2:] = self._digit_tokens(mantissas, self.format.mantissa_digits)
+        codes[zero, 0] = self.ids["<zero>"]
+        if not special.any():
+            codes[zero, 1:] = self.ids[FILL]
             return codes
-        if f.layout == "p10":
-            lookup = np.array([self.ids[f"<E{e}>"] for e in range(f.min_exponent, f.max_exponent + 1)])
-            exponents = np.where(zero, 0, exponents - (m - 1))
-            codes[:, 0], codes[:, 1:-1], codes[:, -1] = sign, digits, lookup[exponents - f.min_exponent]
-        else:
-            n = f.exponent_digits
-            codes[:, 0] = np.where(negative & (~zero | under), self.ids["<->"], self.ids["<+>"])
-            # The published code of an underflow keeps the exponent's minus sign: a zero that the grammar does not allow,
-            # written all the same so that the layout matches.
-            codes[:, 1] = np.where((exponents < 0) | (zero & under), self.ids["<->"], self.ids["<+>"])
-            places = 10 ** np.arange(n - 1, -1, -1, dtype=np.int64)
-            codes[:, 2 : 2 + n] = np.abs(exponents)[:, None] // places % 10 + self.digit_zero
-            codes[:, 2 + n :] = digits
+        names = np.select([is_failed(floats), np.isnan(floats), floats > 0], ["failed", "nan", "+inf"], "-inf")
+        for name in np.unique(names[special]).tolist():
+            if name not in self.format.specials:
+                raise NumberCodeError(
+                    f"This number format does not write {name!r} (special outcomes: {list(self.format.specials) or 'none'}). "
+                    "Drop those rows or add it to the format's specials."
+                )
+            codes[special & (names == name), 0] = self.ids[f"<{name}>"]
+        codes[zero | special, 1:] = self.ids[FILL]
+        return codes
+
+    def _write_p10(self, is_negative: np.ndarray, mantissas: np.ndarray, powers: np.ndarray) -> np.ndarray:
+        """Returns codes of sign, digits and the power of ten that the whole mantissa is multiplied by."""
+        by_power = [self.ids[f"<E{e}>"] for e in range(self.format.min_exponent, self.format.max_exponent + 1)]
+        codes = np.zeros((len(mantissas), self.length), dtype=np.int64)
+        codes[:, 0] = self._sign_tokens(is_negative)
+        codes[:, 1:-1] = self._digit_tokens(mantissas, self.format.mantissa_digits)
+        codes[:, -1] = np.array(by_power)[powers - self.format.min_exponent]
+        return codes
+
+    def _write_ieee(
+        self, is_negative: np.ndarray, is_below_one: np.ndarray, mantissas: np.ndarray, exponents: np.ndarray
+    ) -> np.ndarray:
+        """Returns codes of sign, exponent sign, exponent digits and mantissa digits."""
+        mantissa_start = 2 + self.format.exponent_digits
+        codes = np.zeros((len(mantissas), self.length), dtype=np.int64)
+        codes[:, 0] = self._sign_tokens(is_negative)
+        codes[:, 1] = self._sign_tokens(is_below_one)
+        codes[:, 2:mantissa_start] = self._digit_tokens(np.abs(exponents), self.format.exponent_digits)
+        codes[:, mantissa_start:] = self._digit_tokens(mantissas, self.format.mantissa_digits)
+        return codes
+
+    def _write_text(self, is_negative: np.ndarray, mantissas: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+        """Returns codes of the characters that people write."""
+        codes = np.zeros((len(mantissas), self.length), dtype=np.int64)
+        for row in range(len(codes)):
+            codes[row] = self._spelled(bool(is_negative[row]), int(mantissas[row]), int(exponents[row]))
         return codes
 
     def _spelled(self, negative: bool, mantissa: int, exponent: int) -> list[int]:
@@ -525,7 +610,7 @@ class NumberCodec:
         if ids.dtype.kind not in "iu" or ids.ndim == 0 or ids.shape[-1] != self.length:
             raise NumberCodeError(f"Codes must be integers of shape (..., {self.length}), got {ids.dtype} {ids.shape}.")
         flat = ids.reshape(-1, self.length).astype(np.int64)
-        wrong = ~self._readable(flat)
+        wrong = ~self._is_readable(flat)
         if wrong.any():
             row = int(np.argmax(wrong))
             raise NumberCodeError(
@@ -534,46 +619,70 @@ class NumberCodec:
             )
         return self._decode(flat).reshape(ids.shape[:-1])
 
-    def _readable(self, flat: np.ndarray) -> np.ndarray:
-        """Whether each place holds a token of its kind: wider than the grammar, which admits canonical codes only."""
-        f, n = self.format, self.format.exponent_digits
-        inside = ((flat >= 0) & (flat < self.vocab_size)).all(1)
-        if f.layout in ("ordered", "text"):
-            return inside & (self.states(np.where(inside[:, None], flat, 0))[:, -1] == self.END)
-        digit = (flat >= self.digit_zero) & (flat < self.digit_zero + 10)
-        sign = np.isin(flat, [self.ids["<+>"], self.ids["<->"]])
-        if f.layout == "p10":
-            return sign[:, 0] & digit[:, 1:-1].all(1) & np.isin(flat[:, -1], [self.ids[e] for e in self.exponents])
-        return sign[:, :2].all(1) & digit[:, 2:].all(1) & (n > 0)
+    def _is_readable(self, flat: np.ndarray) -> np.ndarray:
+        """Returns whether each position holds a token of its kind; wider than the grammar, which has canonical codes only."""
+        layout = self.format.layout
+        inside: np.ndarray = np.logical_and.reduce((flat >= 0) & (flat < self.vocab_size), axis=1)
+        if layout in ("ordered", "text"):
+            reaches_end: np.ndarray = self.states(np.where(inside[:, None], flat, 0))[:, -1] == self.END
+            return inside & reaches_end
+        is_digit = (flat >= self.digit_zero) & (flat < self.digit_zero + 10)
+        is_sign = np.isin(flat, [self.ids["<+>"], self.ids["<->"]])
+        if layout == "p10":
+            is_exponent = np.isin(flat[:, -1], [self.ids[e] for e in self.exponents])
+            return is_sign[:, 0] & np.logical_and.reduce(is_digit[:, 1:-1], axis=1) & is_exponent
+        return np.logical_and.reduce(np.concatenate([is_sign[:, :2], is_digit[:, 2:]], 1), axis=1)
 
     def _decode(self, flat: np.ndarray) -> np.ndarray:
-        f, m, n = self.format, self.format.mantissa_digits, self.format.exponent_digits
-        if f.layout == "text":
-            distinct, inverse = np.unique(flat, axis=0, return_inverse=True)
-            characters = {FILL: "", POINT: ".", "<->": "-"}
-            spelled = [
-                "".join(characters.get(t := self.vocabulary[i], t[1:-1]) for i in row) for row in distinct.tolist()
-            ]
-            return np.array([float(s) for s in spelled], dtype=np.float64)[inverse.reshape(-1)]
-        weights = 10 ** np.arange(m - 1, -1, -1, dtype=np.int64)
-        if f.layout == "ordered":
-            first = flat[:, 0]
-            finite = (first == self.ids["<+>"]) | (first == self.ids["<->"])
-            mantissa = np.where(finite, (flat[:, 2:] - self.digit_zero) @ weights, 0)
-            power = np.where(finite, flat[:, 1] - self.ids[self.exponents[0]] + self.min_exponent - (m - 1), 0)
-        elif f.layout == "p10":
-            lookup = np.zeros(self.vocab_size, dtype=np.int64)
-            lookup[[self.ids[e] for e in self.exponents]] = [int(e[2:-1]) for e in self.exponents]
-            mantissa, power = (flat[:, 1:-1] - self.digit_zero) @ weights, lookup[flat[:, -1]]
-        else:
-            exponent = (flat[:, 2 : 2 + n] - self.digit_zero) @ (10 ** np.arange(n - 1, -1, -1, dtype=np.int64))
-            power = np.where(flat[:, 1] == self.ids["<->"], -exponent, exponent) - (m - 1)
-            mantissa = (flat[:, 2 + n :] - self.digit_zero) @ weights
-        values = _times_power_of_ten(mantissa, power)
-        values = np.where((flat[:, 0] == self.ids["<->"]) & (mantissa != 0), -values, values)
+        """Returns the float64 values of codes `(values, length)`."""
+        layout = self.format.layout
+        if layout == "text":
+            return self._decode_text(flat)
+        decoders = {"ordered": self._decode_ordered, "p10": self._decode_p10, "ieee": self._decode_ieee}
+        mantissas, powers = decoders[layout](flat)
+        values = _times_power_of_ten(mantissas, powers)
+        is_negative = (flat[:, 0] == self.ids["<->"]) & (mantissas != 0)
+        values = np.where(is_negative, -values, values)
         for name, token in self.outcome_tokens.items():
-            values[flat[:, 0] == token] = {"nan": math.nan, "failed": FAILED, "-inf": -math.inf, "+inf": math.inf}[name]
+            values[flat[:, 0] == token] = _OUTCOME_VALUES[name]
         return values
+
+    def _number(self, digit_tokens: np.ndarray) -> np.ndarray:
+        """Returns the whole numbers of digit tokens `(values, digits)`."""
+        powers = 10 ** np.arange(digit_tokens.shape[1] - 1, -1, -1, dtype=np.int64)
+        numbers: np.ndarray = (digit_tokens - self.digit_zero) @ powers
+        return numbers
+
+    def _decode_ordered(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns whole mantissas and powers of ten; 0 for zero and special outcomes."""
+        is_number = np.isin(flat[:, 0], [self.ids["<+>"], self.ids["<->"]])
+        exponents = flat[:, 1] - self.ids[self.exponents[0]] + self.min_exponent
+        mantissas = np.where(is_number, self._number(flat[:, 2:]), 0)
+        return mantissas, np.where(is_number, exponents - self._last_digit, 0)
+
+    def _decode_p10(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns whole mantissas and powers of ten."""
+        power_of_token = np.zeros(self.vocab_size, dtype=np.int64)
+        power_of_token[[self.ids[e] for e in self.exponents]] = [int(e[2:-1]) for e in self.exponents]
+        return self._number(flat[:, 1:-1]), power_of_token[flat[:, -1]]
+
+    def _decode_ieee(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns whole mantissas and powers of ten."""
+        mantissa_start = 2 + self.format.exponent_digits
+        exponents = self._number(flat[:, 2:mantissa_start])
+        exponents = np.where(flat[:, 1] == self.ids["<->"], -exponents, exponents)
+        return self._number(flat[:, mantissa_start:]), exponents - self._last_digit
+
+    def _decode_text(self, flat: np.ndarray) -> np.ndarray:
+        """Returns the values of codes of characters."""
+        characters = {FILL: "", POINT: ".", "<->": "-", **{digit: digit[1:-1] for digit in DIGITS}}
+        distinct, inverse = np.unique(flat, axis=0, return_inverse=True)
+        values = np.empty(len(distinct))
+        for row, code in enumerate(distinct.tolist()):
+            # Bounds are also asked of codes that no grammar allows: other tokens stand as they are spelled.
+            tokens = [self.vocabulary[i] for i in code]
+            values[row] = float("".join(characters.get(token, token[1:-1]) for token in tokens))
+        return values[inverse.reshape(-1)]
 
     @property
     def largest_magnitude(self) -> float:

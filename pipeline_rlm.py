@@ -6,20 +6,23 @@ pipe("def f(n): return [0] * n", metrics=["peak_memory_bytes"], interval=0.9)
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
 
 import numpy as np
-import torch
+from torch.utils.data import DataLoader
 from transformers import Pipeline
 
-from .errors_rlm import CheckpointError, InputError, MetricError
+from .digit_tree_rlm import EncodedInputs
+from .distributions_rlm import Adjustment, probability_best
+from .errors_rlm import CheckpointError, InputError, MetricError, UnfamiliarInputError
+from .familiarity_rlm import UNFAMILIAR, Comparison, observe
 from .generation_rlm import Prediction
-from .inputs_rlm import CodeInput, encode_inputs, metric_groups, read_input
-from .numbers_rlm import is_failed
-from .ranking_rlm import probability_best
+from .numbers_rlm import NumberFormat, is_failed
+from .processing_rlm import CodeInput, EncodedInput, RLMProcessor, length_batches, metric_groups, read_input
+from .x86_rlm import MEASURED_TO_LEAST
 
 
 @dataclass
@@ -37,6 +40,9 @@ class CallOptions:
         context: Header lines for every input, a mapping or `key: value` strings.
         batch_size: Inputs run together; they are sorted by length first.
         calibrated: Answer with calibrated quantiles where the checkpoint has a calibration of the metric.
+        outcomes: Also return the probability of each special outcome.
+        num_workers: Processes that fetch the items of a data set ahead of use.
+        strict: Raise `UnfamiliarInputError` for an input that is unlike the rows that a metric was trained on.
     """
 
     metrics: Any = None
@@ -49,8 +55,11 @@ class CallOptions:
     context: Any = None
     batch_size: int | None = None
     calibrated: bool = True
+    outcomes: bool = False
+    num_workers: int = 0
+    strict: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if isinstance(self.metrics, str):
             self.metrics = [self.metrics]
         if self.metrics is not None:
@@ -70,20 +79,100 @@ class CallOptions:
             raise InputError(f"batch_size must be at least 1, got {self.batch_size!r}.")
         if not isinstance(self.calibrated, bool):
             raise MetricError(f"calibrated must be True or False, got {self.calibrated!r}.")
+        if self.num_workers != 0 and not _is_count(self.num_workers):
+            raise InputError(f"num_workers must be a whole number of at least 0, got {self.num_workers!r}.")
+        if not isinstance(self.strict, bool):
+            raise MetricError(f"strict must be True or False, got {self.strict!r}.")
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1
 
 
+def _is_frame(inputs: Any) -> bool:
+    """Whether inputs are a pandas DataFrame."""
+    return type(inputs).__name__ == "DataFrame" and hasattr(inputs, "columns") and hasattr(inputs, "to_dict")
+
+
+def _is_one_input(inputs: Any) -> bool:
+    """Whether inputs are a single one: text, a record, a path, a graph; not a list, a data set or a generator."""
+    if isinstance(inputs, (str, bytes, Mapping, CodeInput)):
+        return True
+    is_data_set = hasattr(inputs, "__len__") and hasattr(inputs, "__getitem__")
+    return not isinstance(inputs, Iterable) and not is_data_set
+
+
+def _items(inputs: Any, num_workers: int) -> Iterable[Any]:
+    """The items of a list, a generator, a data set of torch or of the library, or a DataLoader, whose batches are opened."""
+    if isinstance(inputs, DataLoader):
+        return _opened(inputs)
+    if num_workers:
+        return DataLoader(inputs, batch_size=None, num_workers=num_workers, collate_fn=_same)
+    if isinstance(inputs, Iterable):
+        return inputs
+    return (inputs[position] for position in range(len(inputs)))
+
+
+def _same(item: Any) -> Any:
+    return item
+
+
+def _opened(batches: Iterable[Any]) -> Iterator[Any]:
+    """The items of batches: lists, or dicts of lists as a DataLoader makes them of records."""
+    for batch in batches:
+        if isinstance(batch, Mapping):
+            columns = {name: list(values) for name, values in batch.items()}
+            for row in zip(*columns.values(), strict=True):
+                yield dict(zip(columns, row, strict=True))
+        elif isinstance(batch, (list, tuple)):
+            yield from batch
+        else:
+            yield batch
+
+
 @dataclass
 class _Prepared:
-    """One text ready to run: whose it is (a position in the chunk), token ids, its metrics in decoding order."""
+    """One text ready to run.
+
+    Attributes:
+        owner: Position of its input in the chunk.
+        metrics: Its metrics in decoding order.
+        encoded: Its token ids.
+        read: The input itself.
+    """
 
     owner: int
-    input_ids: list[int]
     metrics: tuple[str, ...]
-    truncated_tokens: int
+    encoded: EncodedInput
+    read: CodeInput
+
+
+@dataclass(frozen=True)
+class _Assessment:
+    """Familiarity of an input with the training rows of a metric, None where nothing is known, and what follows from it."""
+
+    comparison: Comparison | None
+    adjustment: Adjustment
+
+    def changes(self, low: float) -> bool:
+        """Whether the adjustment changes a distribution whose lower quantile is given."""
+        bound = self.adjustment.lower_bound
+        return self.adjustment.novelty_weight > 0 or (bound is not None and not low >= bound)
+
+
+def _refuse_unfamiliar(
+    items: Sequence[_Prepared], metrics: Sequence[str], assessments: Sequence[Sequence[_Assessment]]
+) -> None:
+    """Raises an error that names the first input that is unlike the training rows of a metric, and why."""
+    for item, own in zip(items, assessments, strict=True):
+        for metric, assessment in zip(metrics, own, strict=True):
+            comparison = assessment.comparison
+            if comparison is not None and comparison.familiarity < UNFAMILIAR:
+                raise UnfamiliarInputError(
+                    f"{item.read.source}: unlike the rows that {metric} was trained on (familiarity "
+                    f"{comparison.familiarity:.2g}): {'; '.join(comparison.reasons) or 'no single reason'}. Leave strict out "
+                    "to get a wide interval, or fine-tune on rows like it."
+                )
 
 
 class CodeRegressionPipeline(Pipeline):
@@ -95,10 +184,14 @@ class CodeRegressionPipeline(Pipeline):
     reads in a text of their own (`Metric.template`) are predicted one by one; the answers come in the order asked for.
 
     Each dict is JSON-ready: `metric`, `value` (the median), `unit`, `low`, `high`, `level`, `calibrated` (whether the
-    checkpoint's calibration was applied), `truncated_tokens`, `outcomes` (probability of each special outcome, where the
-    checkpoint knows them) and `samples` if asked for. `value`, `low` and `high` are None where the model expects no finite
-    number at all. Checkpoints in the p10 layout have no exact quantiles: theirs come from draws, and `draws` says how many.
-    Those with a regression head give a value without an interval.
+    checkpoint's calibration was applied and the input is familiar), `familiarity` with `reasons` where the training rows are
+    known, `truncated_tokens`, and if asked for `outcomes` (probability of each special outcome, where the checkpoint knows
+    them) and `samples`. What is computed from a graph has `exact`. `value`, `low` and `high` are None where the model expects
+    no finite number at all. Checkpoints in the p10 layout have no exact quantiles: theirs come from draws, and `draws` says how
+    many. Those with a regression head give a value without an interval.
+
+    Attributes:
+        processor: The `RLMProcessor` that reads the inputs; made from the tokenizer and the model's config if none is given.
     """
 
     _load_tokenizer = True
@@ -109,31 +202,70 @@ class CodeRegressionPipeline(Pipeline):
     default_batch_size = 16
     quantile_draws = 1024  # in the p10 layout
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not hasattr(self.model, "codec") or self.tokenizer is None:
             raise CheckpointError(
                 f"code-regression needs a Code-RLM model and its tokenizer, got {type(self.model).__name__} and "
                 f"{type(self.tokenizer).__name__}."
             )
+        if not isinstance(self.processor, RLMProcessor):
+            self.processor = RLMProcessor(self.tokenizer, self.model.config)
 
-    def _sanitize_parameters(self, **options):
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         known = {f.name for f in fields(CallOptions)}
         if unknown := sorted(set(options) - known):
             raise TypeError(f"Unknown options {unknown}. A code-regression pipeline takes {sorted(known)}.")
         return options, {}, {}
 
-    def __call__(self, inputs: Any, **options) -> list[dict[str, Any]] | list[list[dict[str, Any]]] | Iterator:
+    def __call__(self, inputs: Any, **options: Any) -> list[dict[str, Any]] | list[list[dict[str, Any]]] | Iterator:
         """Predicts; see the class for inputs and answers and `CallOptions` for the options."""
         given, _, _ = self._sanitize_parameters(**options)
         call = CallOptions(**{**self._preprocess_params, **given})
-        if isinstance(inputs, (str, bytes, Mapping, CodeInput)) or not isinstance(inputs, Iterable):
+        if _is_frame(inputs):
+            return self._frame(inputs, call)
+        if _is_one_input(inputs):
             return next(self._stream([inputs], call, numbered=False))
+        items = _items(inputs, call.num_workers)
         if isinstance(inputs, Sized):
             if not len(inputs):
                 raise InputError("There are no inputs: the list is empty.")
-            return list(self._stream(inputs, call))
-        return self._stream(inputs, call)
+            return list(self._stream(items, call))
+        return self._stream(items, call)
+
+    def _frame(self, frame: Any, call: CallOptions) -> Any:
+        """A copy of a pandas DataFrame with the answers as columns.
+
+        The column of the code is named `text` or `code`; `language` and `context` are read where they are there. Columns
+        added for a metric m: `m`, `m_low`, `m_high`, and `m_familiarity` where it is known.
+
+        Raises:
+            InputError: No column of code, an empty frame, or columns that are there already.
+        """
+        column = next((name for name in ("text", "code") if name in frame.columns), None)
+        if column is None:
+            raise InputError(f"A DataFrame needs a column named text or code, got {list(map(str, frame.columns))}.")
+        if not len(frame):
+            raise InputError("There are no inputs: the DataFrame is empty.")
+        known = [name for name in ("language", "context") if name in frame.columns]
+        records = [
+            {"text": row[column], **{name: row[name] for name in known if row[name] is not None}}
+            for row in frame[[column, *known]].to_dict("records")
+        ]
+        answered = frame.copy()
+        columns: dict[str, list[Any]] = {}
+        for position, answer in enumerate(self._stream(records, call)):
+            for entry in answer:
+                cells = {"": "value", "_low": "low", "_high": "high", "_familiarity": "familiarity"}
+                for suffix, key in cells.items():
+                    if key in entry:
+                        name = entry["metric"] + suffix
+                        columns.setdefault(name, [None] * len(frame))[position] = entry[key]
+        if taken := sorted(set(columns) & set(map(str, frame.columns))):
+            raise InputError(f"The DataFrame has columns {taken} already; rename or drop them.")
+        for name, values in columns.items():
+            answered[name] = values
+        return answered
 
     def _stream(self, items: Iterable[Any], call: CallOptions, numbered: bool = True) -> Iterator[list[dict[str, Any]]]:
         """Answers in input order; inputs are taken in chunks, and within a chunk batched by length."""
@@ -147,12 +279,14 @@ class CodeRegressionPipeline(Pipeline):
                 except InputError as error:
                     raise InputError(f"Input {position}: {error}" if numbered else str(error)) from None
             prepared = self.preprocess(read, call)
-            found: list[dict[str, dict[str, Any]]] = [{} for _ in read]
+            found: list[dict[str, dict[str, Any]]] = [self._exact_entries(item, call) for item in read]
             for group in self._groups(prepared, size):
-                outputs = self.forward({**self._collate(group), "metrics": group[0].metrics, "call": call})
+                outputs = self.forward(self._batch(group, call))
                 for item, answer in zip(group, self.postprocess(outputs), strict=True):
                     for entry in answer:
-                        entry["truncated_tokens"] = item.truncated_tokens
+                        entry["truncated_tokens"] = item.encoded.truncated_tokens
+                        if item.read.record:
+                            entry["record"] = dict(item.read.record)
                         found[item.owner][entry["metric"]] = entry
             answers = [[entries[name] for name in asked] for entries, asked in zip(found, self._asked(read, call))]
             yield from answers
@@ -161,17 +295,24 @@ class CodeRegressionPipeline(Pipeline):
     @staticmethod
     def _groups(prepared: list[_Prepared], size: int) -> Iterator[list[_Prepared]]:
         """What runs together: the same metrics, like lengths."""
-        order = sorted(prepared, key=lambda p: (p.metrics, len(p.input_ids)))
-        while order:
-            group = [p for p in order[:size] if p.metrics == order[0].metrics]
-            order = order[len(group) :]
-            yield group
+        by_metrics: dict[tuple[str, ...], list[_Prepared]] = {}
+        for item in prepared:
+            by_metrics.setdefault(item.metrics, []).append(item)
+        for metrics in sorted(by_metrics):
+            items = by_metrics[metrics]
+            for batch in length_batches([len(item.encoded.input_ids) for item in items], batch_size=size):
+                yield [items[i] for i in batch]
 
-    def rank(self, candidates: Iterable[Any], metric: str, **options) -> list[dict[str, Any]]:
-        """Ranks inputs by one metric, the best first; the registry tells whether smaller is better.
+    def _batch(self, group: list[_Prepared], call: CallOptions) -> dict[str, Any]:
+        """Tensors of texts that run together, with what is asked."""
+        inputs = self.processor.collate([item.encoded for item in group])
+        return {**inputs, "metrics": group[0].metrics, "call": call, "items": group}
+
+    def rank(self, candidates: Iterable[Any], metric: str, **options: Any) -> list[dict[str, Any]]:
+        """Ranks inputs by one metric, the best first; the registry names the direction.
 
         `probability_best` is exact up to about 0.001 under the assumption that the candidates' distributions are independent
-        of each other (`ranking_rlm.probability_best`), so that of the first entry is the probability that the first is best.
+        of each other (`distributions_rlm.probability_best`), so that of the first entry is the probability that it is best.
         Similar inputs err alike: then the order is surer than these probabilities say.
 
         Args:
@@ -212,10 +353,9 @@ class CodeRegressionPipeline(Pipeline):
         entries: list[Any] = [None] * len(read)
         distributions: list[Any] = [None] * len(read)
         for group in self._groups(prepared, call.batch_size or self._batch_size or self.default_batch_size):
-            batch = {**self._collate(group), "metrics": group[0].metrics, "call": call}
-            found = self.forward({**batch, "whole": True})
+            found = self.forward({**self._batch(group, call), "whole": True})
             for item, [entry], whole in zip(group, self.postprocess(found), found["distributions"], strict=True):
-                entry["truncated_tokens"] = item.truncated_tokens
+                entry["truncated_tokens"] = item.encoded.truncated_tokens
                 entries[item.owner], distributions[item.owner] = entry, whole
         chances = probability_best(distributions, smaller)
 
@@ -237,22 +377,59 @@ class CodeRegressionPipeline(Pipeline):
             if call.metrics is None and item.language is None:
                 raise InputError(
                     f"{item.source}: cannot tell what kind of code this is. Pass language=..., one of "
-                    f"{sorted({k for m in config.metrics for k in m['kinds']})}, or metrics=[...]."
+                    f"{sorted({k for m in config.metrics for k in m['languages']})}, or metrics=[...]."
                 )
-            names = [m for m in (call.metrics or config.metrics_for(item.language)) if m not in call.given]
+            names = [m for m in (call.metrics or self._default_metrics(item)) if m not in call.given]
             if not names:
                 raise MetricError("Every metric asked for is given; name at least one other in metrics.")
             asked.append(names)
         return asked
 
+    def _default_metrics(self, item: CodeInput) -> list[str]:
+        """The metrics to answer for an input where none is named."""
+        language = item.language or ""
+        defaults = self.model.config.metrics_for(language)
+        familiarity = self.model.config.fitted.familiarity
+        known = self.model.config.metric_names()
+        row = observe(item.text, language, item.context, ())
+        chosen = familiarity.default_metrics(defaults, known, language, row)
+        # Nothing was learned of such a graph: what it computes is answered.
+        return chosen or [value.metric for value in item.exact if value.metric != "flops_count"] or defaults
+
+    def _exact_entries(self, item: CodeInput, call: CallOptions) -> dict[str, dict[str, Any]]:
+        """Answers that are computed from the input, by metric."""
+        entries = {}
+        for each in item.exact:
+            entries[each.metric] = {
+                "metric": each.metric,
+                "value": each.value,
+                "unit": "count",
+                "low": each.value,
+                "high": each.value if not each.unknown else None,
+                "level": call.interval,
+                "calibrated": not each.unknown,
+                "exact": not each.unknown,
+                "unknown_operators": each.unknown,
+                "truncated_tokens": 0,
+            }
+        return entries
+
     def preprocess(self, inputs: list[CodeInput], call: CallOptions) -> list[_Prepared]:
         """Chooses each input's metrics and turns header and code into token ids; one text for each group of metrics."""
         config, templates = self.model.config, self.model.config.templates
+        computed = {each.metric for item in inputs for each in item.exact}
         for name in [*call.given, *(call.metrics or ())]:
-            config.metric(name)
+            if name not in computed:
+                config.metric(name)
         owners, metrics = [], []
         for owner, (item, asked) in enumerate(zip(inputs, self._asked(inputs, call), strict=True)):
-            if strange := [m for m in asked if item.language and item.language not in config.metric(m).kinds]:
+            exact = {each.metric for each in item.exact}
+            asked = [name for name in asked if name not in exact]
+            for name in asked:
+                config.metric(name)
+            if not asked:
+                continue
+            if strange := [m for m in asked if item.language and item.language not in config.metric(m).languages]:
                 warnings.warn(
                     f"{', '.join(strange)}: this checkpoint has not seen {item.language!r} input with it; do not trust the "
                     "answer.",
@@ -264,25 +441,18 @@ class CodeRegressionPipeline(Pipeline):
                         f"{own[0]} is predicted from a text of its own, apart from other metrics, so it takes no part in "
                         "given. Leave given out, or ask for the others alone."
                     )
+                for name in group if call.given else ():
+                    component = config.fitted.pooling_of(name)
+                    if component is not None and component.decoder_weight == 0:
+                        raise MetricError(
+                            f"given has no effect on {name}: this checkpoint answers it from the feature ensemble alone. "
+                            "Leave given out."
+                        )
                 owners.append(owner)
                 metrics.append((*call.given, *group))
-        limits = [min(config.max_input_tokens_of(m) for m in names) for names in metrics]
-        encoded = encode_inputs(self.tokenizer, [inputs[i] for i in owners], metrics, limits, templates)
-        return [
-            _Prepared(owner, ids, names, lost)
-            for owner, ids, names, lost in zip(
-                owners, encoded.input_ids, metrics, encoded.truncated_tokens, strict=True
-            )
-        ]
-
-    def _collate(self, prepared: list[_Prepared]) -> dict[str, torch.Tensor]:
-        width = max(len(p.input_ids) for p in prepared)
-        ids = torch.full((len(prepared), width), self.tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, p in enumerate(prepared):
-            ids[row, : len(p.input_ids)] = torch.tensor(p.input_ids)
-            mask[row, : len(p.input_ids)] = 1
-        return {"input_ids": ids, "attention_mask": mask}
+        encoded = self.processor.encode([inputs[owner] for owner in owners], metrics)
+        read = [inputs[owner] for owner in owners]
+        return [_Prepared(*each) for each in zip(owners, metrics, encoded, read, strict=True)]
 
     def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         call: CallOptions = batch["call"]
@@ -295,7 +465,13 @@ class CodeRegressionPipeline(Pipeline):
             unknown = np.full_like(values, np.nan)
             quantiles = np.stack([unknown, values, unknown], -1)[:, None]
             prediction = Prediction(batch["metrics"], (), quantiles, {}, "none", (False,) * len(batch["metrics"]))
-            return {"prediction": prediction, "samples": None, "level": None}
+            return {
+                "prediction": prediction,
+                "samples": None,
+                "level": None,
+                "comparisons": None,
+                "outcomes": call.outcomes,
+            }
         tail = (1 - call.interval) / 2
         encoded = self.model.encode(batch)
         options = {"metrics": batch["metrics"], "given": call.given}
@@ -311,10 +487,83 @@ class CodeRegressionPipeline(Pipeline):
         samples = None
         if call.num_samples is not None:
             samples = self.model.sample(encoded, call.num_samples, seed=call.seed, **options)
-        answer = {"prediction": prediction, "samples": samples, "level": call.interval}
+        adjusted = self._adjust(batch["items"], encoded, prediction, samples, call)
+        if call.strict:
+            _refuse_unfamiliar(batch["items"], prediction.metrics, adjusted)
+        answer: dict[str, Any] = {
+            "prediction": prediction,
+            "samples": samples,
+            "level": call.interval,
+            "comparisons": adjusted,
+            "outcomes": call.outcomes,
+        }
         if batch.get("whole"):
             answer["distributions"] = self.model.distributions(encoded, calibrated=call.calibrated, **options)
+            for whole, [item] in zip(answer["distributions"], adjusted, strict=True):
+                whole.adjustment = item.adjustment
         return answer
+
+    def _adjust(
+        self,
+        items: list[_Prepared],
+        encoded: EncodedInputs,
+        prediction: Prediction,
+        samples: np.ndarray | None,
+        call: CallOptions,
+    ) -> list[list["_Assessment"]]:
+        """Compares inputs with the training rows and puts adjusted quantiles and samples in the place of those that need it.
+
+        Returns:
+            For each input an assessment of each metric.
+        """
+        if not (call.calibrated or call.strict):  # the model's own answer
+            return [[_Assessment(None, Adjustment()) for _ in prediction.metrics] for _ in items]
+        assessments = [[self._assess(item, metric) for metric in prediction.metrics] for item in items]
+        if not (self.model.codec.ordered_digits and call.calibrated):
+            return assessments
+        tail = (1 - call.interval) / 2
+        given: dict[str, Any] = dict(call.given)
+        for column, metric in enumerate(prediction.metrics):
+            rows = [
+                row for row, own in enumerate(assessments) if own[column].changes(prediction.quantiles[row, column, 0])
+            ]
+            if rows and np.isfinite(prediction.quantiles[:, column, 1]).all():
+                wholes = self.model.distributions(
+                    encoded, metrics=(*given, *prediction.metrics[column:]), given=given, calibrated=call.calibrated
+                )
+                for row in rows:
+                    wholes[row].adjustment = assessments[row][column].adjustment
+                    adjusted = wholes[row].quantiles((tail, 0.5, 1 - tail))
+                    prediction.quantiles[row, column] = [float(f"{value:.6g}") for value in adjusted]
+                    if samples is not None:
+                        samples[row, :, column] = wholes[row].sample(samples.shape[1], call.seed)
+            given[metric] = prediction.quantiles[:, column, 1]
+        return assessments
+
+    def _assess(self, item: _Prepared, metric: str) -> "_Assessment":
+        """Familiarity of an input with the training rows of a metric, and what follows for its distribution."""
+        familiarity = self.model.config.fitted.familiarity
+        language = item.read.language
+        observation = observe(item.read.text, language or "", item.read.context, item.encoded.code_ids)
+        comparison = familiarity.compare(metric, language, observation)
+        weight, values = 0.0, ()
+        pool = familiarity.pools.get(metric)
+        if comparison is not None and pool is not None:
+            values = pool.values_for(language)
+            weight = pool.weight_at(comparison.familiarity) if values else 0.0
+        bound = dict(item.read.lower_bounds).get(metric)
+        ratios: tuple[float, ...] = MEASURED_TO_LEAST
+        if bound is None:
+            bound = familiarity.lower_bound(metric, language, item.read.text)
+            ratios = familiarity.bound_ratios.get(metric, (1.0,))
+        return _Assessment(comparison, Adjustment(weight, values, bound, ratios))
+
+    def _rounded(self, value: float) -> float | str | None:
+        """A number of an answer, JSON-ready: no more digits than the number format writes, and six at least."""
+        plain = _plain(value)
+        number_format: NumberFormat = self.model.config.format
+        digits = max(6, number_format.mantissa_digits)
+        return float(f"{plain:.{digits}g}") if isinstance(plain, float) else plain
 
     def postprocess(self, found: dict[str, Any]) -> list[list[dict[str, Any]]]:
         """JSON-ready answers, one list per input."""
@@ -323,7 +572,7 @@ class CodeRegressionPipeline(Pipeline):
         for row in range(len(prediction.quantiles)):
             answer = []
             for column, name in enumerate(prediction.metrics):
-                low, value, high = (_plain(v) for v in prediction.quantiles[row, column])
+                low, value, high = (self._rounded(v) for v in prediction.quantiles[row, column])
                 entry = {
                     "metric": name,
                     "value": value,
@@ -334,9 +583,14 @@ class CodeRegressionPipeline(Pipeline):
                     "calibrated": prediction.calibrated[column],
                     "truncated_tokens": 0,
                 }
+                comparison = found["comparisons"][row][column].comparison if found["comparisons"] else None
+                if comparison is not None:
+                    entry["familiarity"] = float(f"{comparison.familiarity:.3g}")
+                    entry["reasons"] = list(comparison.reasons)
+                    entry["calibrated"] &= comparison.familiarity >= UNFAMILIAR
                 if prediction.draws:
                     entry["draws"] = prediction.draws
-                if prediction.outcomes:
+                if prediction.outcomes and found["outcomes"]:
                     entry["outcomes"] = {k: float(p[row, column]) for k, p in prediction.outcomes.items()}
                 if samples is not None:
                     draws = samples[row, :, column]

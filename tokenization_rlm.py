@@ -18,7 +18,7 @@ class RLMTokenizer(PreTrainedTokenizerFast):
 
     A subclass without `__init__`: one that defines it reloads silently wrong. The number format is the `number_format` entry of
     `tokenizer_config.json`. `input_layout`, where that has one, says how a text's token ids become an input
-    (`inputs_rlm.InputLayout`): `start` and `end`, ids around it, and `keep`, `head` or `ends`, what stays of a long one.
+    (`processing_rlm.InputLayout`): `start` and `end`, ids around it, and `keep`, `head` or `ends`, what stays of a long one.
     """
 
     model_input_names = ["input_ids", "attention_mask"]  # noqa: RUF012

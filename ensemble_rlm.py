@@ -1,0 +1,407 @@
+"""The feature ensemble: regressors on a text's features, whose scores the decoder reads beside the encoder's memory.
+
+A transformer of a few million parameters learns a table of a thousand programs by heart; ridge regression on their n-grams
+does not. So a checkpoint may carry regressors for some of its metrics, fitted before the first step
+(`training/ensemble.py`), and the decoder reads each score as one more memory token. In training the scores are
+out-of-fold predictions: those of regressors that have not seen the row's group, so that the decoder learns how far to trust
+them.
+
+The features (`features_rlm.py`) are an input of the model like the token ids. A metric's score is a linear function of them,
+on a scale of its own (`ScoreScale`). With `trees` it is that plus boosted regression trees (`training/trees.py`), and with
+`mlp_features` small networks on the features that the trees split by most (`training/mlp.py`), which several metrics may
+share; each base learner has a stacking weight, fitted to out-of-fold predictions.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .distributions_rlm import Regressor, ScoreScale
+from .errors_rlm import CheckpointError
+from .features_rlm import STRUCTURES, FeatureLayout
+
+TREE_NODES = 31  # of a tree: 16 leaves
+_KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
+MLP_WIDTH, MLP_LAYERS = 128, 3  # units of a hidden layer, hidden layers
+MLP_REACH = 8.0  # a feature's distance from its mean, scaled, is clamped to this
+# The least value of each size in an ensemble.
+_LEAST = {"trees": 0, "tree_grams": 1, "tree_numbers": 0, "mlp_features": 0, "mlp_count": 1}
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Which features the ensemble reads, and which regressors it has.
+
+    Attributes:
+        features: The `FeatureLayout` of its input.
+        metrics: Metrics with a regressor, in the order of the scores.
+        trees: The most boosted trees of a regressor, of at most `TREE_NODES` nodes each; 0: none.
+        tree_grams: How many n-gram buckets a regressor's trees can split by, those whose counts vary most among its texts.
+        tree_numbers: How many buckets of the code's and its names' numbers they can split by, chosen likewise.
+        scales: For each metric its `ScoreScale`; None for metrics that nothing was fitted to yet.
+        mlp_features: The most features that an MLP reads, those that the trees of its regressors split by most; 0: no MLPs.
+        mlp_count: How many MLPs are averaged, each of another random initialisation.
+        domains: Metric to the domains of texts that have a regressor of their own: a language of `STRUCTURES`, or that and
+            words that such a text has, with spaces between. The last domain that a text belongs to gives its score. They are
+            fitted after the first regressor, which the decoder was trained with and which stays for all other texts.
+        mlps: Which of `regressors` each MLP answers, in the order of its outputs.
+        residual_scales: For each of `regressors` the scale of the logistic distribution that has the median distance between
+            its out-of-fold predictions and the true scores; 0 where it is not known.
+    """
+
+    features: FeatureLayout = field(default_factory=FeatureLayout)
+    metrics: tuple[str, ...] = ()
+    trees: int = 0
+    tree_grams: int = 384
+    tree_numbers: int = 1536
+    scales: tuple[ScoreScale | None, ...] = ()
+    mlp_features: int = 0
+    mlp_count: int = 1
+    domains: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    mlps: tuple[tuple[Regressor, ...], ...] = ()
+    residual_scales: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "features", FeatureLayout.from_dict(self.features))
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        for name, least in _LEAST.items():
+            size = getattr(self, name)
+            if not isinstance(size, int) or size < least:
+                raise CheckpointError(f"ensemble.{name} must be a whole number of at least {least}, got {size!r}.")
+        object.__setattr__(self, "domains", self._checked_domains())
+        object.__setattr__(self, "scales", self._checked_scales())
+        object.__setattr__(self, "mlps", self._checked_mlps())
+        object.__setattr__(self, "residual_scales", self._checked_residual_scales())
+
+    def _checked_domains(self) -> dict[str, tuple[str, ...]]:
+        """The domains in the order in which configs are written; a single one may stand by itself."""
+        if not isinstance(self.domains, Mapping):
+            raise CheckpointError(f"ensemble.domains must be a mapping, got {self.domains!r:.200}.")
+        domains: dict[str, tuple[str, ...]] = {}
+        for metric, names in sorted(self.domains.items()):
+            domains[metric] = tuple(names) if isinstance(names, (list, tuple)) else (names,)
+        valid = all(metric in self.metrics and _are_domains(names) for metric, names in domains.items())
+        if not valid or (domains and not self.features.reads_structure):
+            raise CheckpointError(
+                f"ensemble.domains names metrics and domains of texts, each once, that begin with a language of "
+                f"{sorted(STRUCTURES)}, and needs structure_buckets or position_buckets, got {domains!r:.200}."
+            )
+        return domains
+
+    def _checked_scales(self) -> tuple[ScoreScale | None, ...]:
+        scales = tuple(None if scale is None else ScoreScale.from_dict(scale) for scale in self.scales)
+        scales = scales or (None,) * len(self.metrics)
+        if len(scales) != len(self.metrics):
+            raise CheckpointError(f"ensemble.scales must have one entry for each of {len(self.metrics)} metrics.")
+        return scales
+
+    def _checked_mlps(self) -> tuple[tuple[Regressor, ...], ...]:
+        try:
+            mlps = tuple(_regressors_of(each) for each in self.mlps)
+        except (TypeError, ValueError):
+            raise CheckpointError(
+                f"ensemble.mlps must be a list of lists of regressors, got {self.mlps!r:.200}."
+            ) from None
+        known = set(self.regressors)
+        valid = all(each and set(each) <= known and len(set(each)) == len(each) for each in mlps)
+        if not valid or (mlps and not (self.mlp_features and self.trees)):
+            raise CheckpointError(
+                f"Each of ensemble.mlps names some of the regressors {self.regressors}, each once, and needs "
+                f"mlp_features and trees, got {mlps!r:.200}."
+            )
+        return mlps
+
+    def _checked_residual_scales(self) -> tuple[float, ...]:
+        if not isinstance(self.residual_scales, (list, tuple)):
+            raise CheckpointError(f"ensemble.residual_scales must be a list, got {self.residual_scales!r:.200}.")
+        scales = tuple(self.residual_scales) or (0.0,) * len(self.regressors)
+        valid = all(isinstance(scale, (int, float)) and 0 <= scale < math.inf for scale in scales)
+        if len(scales) != len(self.regressors) or not valid:
+            raise CheckpointError(
+                f"ensemble.residual_scales must be a number of at least 0 for each of {len(self.regressors)} regressors, got "
+                f"{scales!r:.200}."
+            )
+        return scales
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "EnsembleConfig":
+        """Builds the settings from their JSON form; unknown keys are an error."""
+        known = {each.name for each in fields(cls)}
+        if unknown := sorted(set(entry) - known):
+            raise CheckpointError(f"ensemble has unknown keys {unknown}.")
+        return cls(**entry)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-ready fields."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {
+            **plain,
+            "features": self.features.to_dict(),
+            "scales": [None if scale is None else scale.to_dict() for scale in self.scales],
+            "domains": {name: list(domains) for name, domains in self.domains.items()},
+            "mlps": [[list(regressor) for regressor in each] for each in self.mlps],
+        }
+
+    def changed(self, **changes: Any) -> "EnsembleConfig":
+        """A copy with other fields; those of the feature layout are named beside those of the ensemble."""
+        layout = {each.name for each in fields(FeatureLayout)}
+        features = {name: value for name, value in changes.items() if name in layout}
+        others = {name: value for name, value in changes.items() if name not in layout}
+        return replace(self, features=replace(self.features, **features), **others)
+
+    def scale_of(self, metric: str) -> ScoreScale | None:
+        """The scale of a metric's scores, None where nothing was fitted to it yet."""
+        return self.scales[self.metrics.index(metric)]
+
+    @property
+    def regressors(self) -> list[Regressor]:
+        """The metric of every regressor and the domain of texts that it is for, None for all other texts, in their order."""
+        further = [(metric, domain) for metric, domains in self.domains.items() for domain in domains]
+        return [*((metric, None) for metric in self.metrics), *further]
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Every domain once: the last columns of the features, see `RLMFeatureExtractor`."""
+        return tuple(dict.fromkeys(domain for domains in self.domains.values() for domain in domains))
+
+    @property
+    def input_size(self) -> int:
+        """Number of features, domains included."""
+        return self.features.size + len(self.domain_names)
+
+
+def _are_domains(names: Sequence[Any]) -> bool:
+    """Whether these are names of domains, one or more, each once."""
+    if not names or not all(isinstance(name, str) for name in names):
+        return False
+    languages = {name.partition(" ")[0] for name in names}
+    return languages <= set(STRUCTURES) and len(set(names)) == len(names)
+
+
+def _regressors_of(mlp: Sequence[Any]) -> tuple[Regressor, ...]:
+    """The regressors that an MLP answers. One that answers a single one may stand as that."""
+    single = isinstance(mlp, (list, tuple)) and len(mlp) > 0 and isinstance(mlp[0], str)
+    found = tuple((name, domain) for name, domain in ([mlp] if single else mlp))
+    if not all(isinstance(name, str) and isinstance(domain, (str, type(None))) for name, domain in found):
+        raise TypeError("names and domains are strings")
+    return found
+
+
+class FeatureEnsemble(nn.Module):
+    """Scores of the features by metric, and the memory tokens made of them.
+
+    Attributes:
+        weight: Ridge regression, `(features, regressors)`, fitted in closed form, never by gradients.
+        bias: `(regressors,)`.
+        idf: Inverse document frequency by bucket `(buckets,)`.
+        tree_feature, tree_left, tree_right: For each node the feature it splits by and the nodes that follow, itself for a
+            leaf, int `(regressors, trees, TREE_NODES)`; these buffers are there only with `trees`.
+        tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(regressors, trees, TREE_NODES)`.
+        mlps: The `MLPs` of some regressors; there only with `mlp_features`.
+    """
+
+    def __init__(self, settings: EnsembleConfig, memory_size: int):
+        super().__init__()
+        self.settings = settings
+        metrics, regressors = len(settings.metrics), len(settings.regressors)
+        self.register_buffer("weight", torch.zeros(settings.features.size, regressors))
+        self.register_buffer("bias", torch.zeros(regressors))
+        self.register_buffer("idf", torch.ones(settings.features.buckets))
+        if settings.trees:
+            shape = (regressors, settings.trees, TREE_NODES)
+            self.register_buffer("tree_feature", torch.zeros(shape, dtype=torch.int32))
+            for name in ("tree_left", "tree_right"):
+                self.register_buffer(name, torch.zeros(shape, dtype=torch.int16))
+            for name in ("tree_threshold", "tree_value"):
+                self.register_buffer(name, torch.zeros(shape))
+        if settings.mlp_features:
+            self.mlps = MLPs([len(each) for each in settings.mlps], settings.mlp_features)
+        self.score_embedding = nn.Parameter(torch.zeros(metrics, memory_size))
+        self.score_proj = nn.Linear(_KNOTS + 1, memory_size, bias=False)
+
+    def take_over(self, old: "FeatureEnsemble") -> None:
+        """Copies all that an ensemble was fitted to and has learned; this one may have room for more behind it."""
+        own = self.state_dict()
+        for name, tensor in old.state_dict().items():
+            own[name][tuple(slice(size) for size in tensor.shape)] = tensor
+
+    def weighted(self, raw: torch.Tensor) -> torch.Tensor:
+        """Features `(batch, size)` whose n-grams are weighted by `idf` and scaled to length 1, as the ridge reads them."""
+        buckets = self.settings.features.buckets
+        grams = raw[:, :buckets] * self.idf.float()
+        grams = grams / grams.norm(dim=1, keepdim=True).clamp_min(1e-6)
+        return torch.cat([grams, raw[:, buckets:]], 1)
+
+    def scores(self, features: torch.Tensor) -> torch.Tensor:
+        """Score of each metric `(batch, metrics)`, on the metric's scale.
+
+        Args:
+            features: float32 `(batch, settings.input_size)`, see `RLMFeatureExtractor`.
+
+        Raises:
+            ValueError: Features of another layout.
+        """
+        members = self._members(features)
+        with torch.autocast(features.device.type, enabled=False):
+            raw = features[:, : self.settings.features.size].float()
+            scores = self.weighted(raw) @ self.weight.float() + self.bias.float()
+            if self.settings.trees:
+                needed = [domain is None for _, domain in self.settings.regressors]
+                for column, domain in enumerate(self.settings.domain_names):
+                    if bool(members[:, column].any()):
+                        needed = [own or each == domain for own, (_, each) in zip(needed, self.settings.regressors)]
+                scores = scores + self.further(raw, needed)
+            return self.chosen(scores, members)
+
+    def residual_scales(self, features: torch.Tensor) -> np.ndarray:
+        """Scale of each score's error on the metric's scale, float64 `(batch, metrics)`; see `EnsembleConfig`.
+
+        Where that of the chosen regressor is not known, it is that of the metric's worst; 1 where none is known.
+
+        Args:
+            features: As for `scores`.
+        """
+        settings = self.settings
+        known = np.array(settings.residual_scales)
+        widest = np.zeros(len(settings.metrics))
+        for (metric, _), scale in zip(settings.regressors, settings.residual_scales, strict=True):
+            column = settings.metrics.index(metric)
+            widest[column] = max(widest[column], scale)
+        scales = known[self._regressor_of(self._members(features))]
+        return np.where(scales > 0, scales, np.where(widest > 0, widest, 1.0))
+
+    def _members(self, features: torch.Tensor) -> np.ndarray:
+        """Which domains each text belongs to, bool `(batch, domains)`: the last columns of its features."""
+        if features.ndim != 2 or features.shape[1] != self.settings.input_size:
+            raise ValueError(
+                f"features must be (batch, {self.settings.input_size}), got {tuple(features.shape)}. Make them with the "
+                "processor of this checkpoint."
+            )
+        return (features[:, self.settings.features.size :] > 0).cpu().numpy()
+
+    def chosen(self, scores: torch.Tensor, members: np.ndarray) -> torch.Tensor:
+        """The score of each metric `(batch, metrics)` from those of all regressors `(batch, regressors)`.
+
+        Args:
+            scores: Of all regressors.
+            members: Which of `EnsembleConfig.domain_names` each text belongs to, bool `(batch, domains)`.
+        """
+        return scores.gather(1, torch.from_numpy(self._regressor_of(members)).to(scores.device))
+
+    def _regressor_of(self, members: np.ndarray) -> np.ndarray:
+        """Which regressor gives the score of each metric, int64 `(batch, metrics)`: the last whose domain the text is of."""
+        settings = self.settings
+        chosen = np.tile(np.arange(len(settings.metrics)), (len(members), 1))
+        domains = {name: column for column, name in enumerate(settings.domain_names)}
+        for number, (metric, domain) in enumerate(settings.regressors):
+            if domain is not None:
+                chosen[members[:, domains[domain]], settings.metrics.index(metric)] = number
+        return chosen
+
+    def further(self, raw: torch.Tensor, needed: Sequence[bool] | None = None) -> torch.Tensor:
+        """What trees and MLPs add to the score of each regressor `(batch, regressors)`.
+
+        Args:
+            raw: Features without domains, `(batch, size)`.
+            needed: Which regressors' scores are used; the sums of the others mean nothing. None: all.
+        """
+        added = self._tree_sums(raw, needed)
+        if self.settings.mlps:
+            numbers = {regressor: number for number, regressor in enumerate(self.settings.regressors)}
+            answered = [numbers[regressor] for each in self.settings.mlps for regressor in each]
+            added.index_add_(1, torch.tensor(answered, device=added.device), self.mlps(raw))
+        return added
+
+    def _tree_sums(self, raw: torch.Tensor, needed: Sequence[bool] | None = None) -> torch.Tensor:
+        """What the trees add to the score of each regressor `(batch, regressors)`; 0 for those that are not needed."""
+        # All regressors, trees and nodes in one row: a node is a number, and so is a root. Trees of one leaf go nowhere.
+        feature, left, right, threshold, value = (
+            getattr(self, f"tree_{name}") for name in ("feature", "left", "right", "threshold", "value")
+        )
+        reached = value[:, :, 0].float().repeat(len(raw), 1, 1)
+        grown = left[:, :, 0] > 0
+        if needed is not None:
+            used = torch.tensor(needed, dtype=torch.bool, device=raw.device)[:, None]
+            grown &= used
+            reached *= used
+        roots = grown.flatten().nonzero()[:, 0] * TREE_NODES
+        feature, left, right, threshold, value = (t.flatten() for t in (feature, left, right, threshold, value))
+        at = roots.expand(len(raw), len(roots))
+        while True:
+            goes_left = raw.gather(1, feature[at].long()) <= threshold[at].float()
+            after = roots + torch.where(goes_left, left[at], right[at]).long()
+            if torch.equal(after, at):
+                break
+            at = after
+        reached[:, grown] = value[at].float()
+        return reached.sum(2)
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        """Memory tokens `(batch, metrics, memory size)` of scores `(batch, metrics)`."""
+        knots = torch.linspace(-4, 4, _KNOTS, device=scores.device)
+        width = 8 / (_KNOTS - 1)
+        scores = scores.float().clamp(-8, 8)[..., None]
+        basis = torch.cat([torch.exp(-0.5 * ((scores - knots) / width) ** 2), scores], -1)
+        return self.score_proj(basis.to(self.score_proj.weight.dtype)) + self.score_embedding
+
+
+class MLPs(nn.Module):
+    """The multilayer perceptrons (MLPs) of some regressors, side by side.
+
+    Args:
+        outputs: Number of regressors that each of them answers.
+        features: The most features that one of them reads.
+
+    Attributes:
+        owner: Index of the MLP that each output belongs to.
+        feature: Which features each reads, int `(count, features)`.
+        center, scale: A feature is read as (feature - center) * scale, at most `MLP_REACH`, `(count, features)`; scale 0 where
+            nothing is read.
+        first: Weights of the first hidden layer `(count, features, MLP_WIDTH)`.
+        hidden: Those of the others `(count, MLP_LAYERS - 1, MLP_WIDTH, MLP_WIDTH)`.
+        bias: Of the hidden layers `(count, MLP_LAYERS, MLP_WIDTH)`.
+        last: Weights of the outputs, those of one MLP after those of another, `(outputs, MLP_WIDTH)`; their biases are the
+            regressors'.
+    """
+
+    def __init__(self, outputs: Sequence[int], features: int):
+        super().__init__()
+        count = len(outputs)
+        self.owner: list[int] = []
+        for number, width in enumerate(outputs):
+            self.owner += [number] * width
+        self.register_buffer("feature", torch.zeros(count, features, dtype=torch.int32))
+        for name in ("center", "scale"):
+            self.register_buffer(name, torch.zeros(count, features))
+        self.register_buffer("first", torch.zeros(count, features, MLP_WIDTH))
+        self.register_buffer("hidden", torch.zeros(count, MLP_LAYERS - 1, MLP_WIDTH, MLP_WIDTH))
+        self.register_buffer("bias", torch.zeros(count, MLP_LAYERS, MLP_WIDTH))
+        self.register_buffer("last", torch.zeros(len(self.owner), MLP_WIDTH))
+
+    def forward(self, raw: torch.Tensor) -> torch.Tensor:
+        """What each output adds to its regressor's score, float32 `(batch, outputs)`, for features `(batch, features)`."""
+        count, width = self.feature.shape
+        read = raw[:, self.feature.flatten().long()].view(len(raw), count, width).transpose(0, 1)
+        read = ((read - self.center.float()[:, None]) * self.scale.float()[:, None]).clamp(-MLP_REACH, MLP_REACH)
+        weights = [self.first, *self.hidden.unbind(1)]
+        for weight, bias in zip(weights, self.bias.float().unbind(1), strict=True):
+            read = F.silu(torch.baddbmm(bias[:, None], read, weight.float()))
+        return (read[self.owner] * self.last.float()[:, None]).sum(2).T
+
+
+__all__ = [
+    "MLP_LAYERS",
+    "MLP_REACH",
+    "MLP_WIDTH",
+    "TREE_NODES",
+    "EnsembleConfig",
+    "FeatureEnsemble",
+    "MLPs",
+    "ScoreScale",
+]
