@@ -1,245 +1,510 @@
-"""The command `code-rlm`: predict, and the others of `COMMANDS`.
+"""The command `code-rlm`: one tree of commands. Each is imported only when it runs, so that help and completion are quick.
 
 code-rlm predict examples/                        # the weights that ship, offline
 code-rlm predict model.onnx --metrics cifar10_valid_accuracy_percent --interval 0.8 --format json
-code-rlm train --config configs/small_1.yaml --data_root DATA
+code-rlm train --config mine.yaml --out runs/mine
 code-rlm evaluate --task bhive_zen4 --data-root DATA --out report
-code-rlm convert akhauriyash/RLM-GemmaS-Code-v0 published
 code-rlm measure solutions/ --out measured        # time and memory of programs, as a data set to train on
 """
 
 import argparse
-import csv
-import json
+import errno
+import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from transformers.utils import logging
+from jsonargparse.typing import PositiveInt
 
-from code_rlm.errors_rlm import InputError, RLMError
-from code_rlm.inputs_rlm import LANGUAGES, CodeInput, read_input
-from code_rlm.loading import pipeline
+from code_rlm import __version__
+from code_rlm.command_parser import CommandParser, UsageError, suggestion
+from code_rlm.console import FORMATS, log
+from code_rlm.errors_rlm import RLMError
 
-FORMATS = ("table", "json", "csv")
-COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "calibrated", "truncated_tokens")
-
-# Each with its help and the module whose `main` it is; imported only when asked for, as most bring much with them.
-COMMANDS = {
-    "train": ("train or fine-tune a model", "code_rlm.train"),
-    "evaluate": ("measure a model against baselines", "code_rlm.evaluation.run"),
-    "calibrate": ("fit a model's intervals on held-out rows", "code_rlm.evaluation.calibration"),
-    "pareto": ("files that no other beats in two metrics", "code_rlm.evaluation.pareto"),
-    "card": ("write a checkpoint's model card", "code_rlm.hub.card"),
-    "convert": ("read the paper's published weights", "code_rlm.hub.convert"),
-    "measure": ("measure programs into a data set", "code_rlm.data.measure.run"),
-}
+SHELLS = ("bash", "zsh", "tcsh")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The argument parser of `predict`; the other commands have their own, in their modules."""
-    parser = argparse.ArgumentParser(
-        "code-rlm", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def _add_files(parser: CommandParser, text: str) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help=text)
+
+
+def _add_model(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--model", metavar="MODEL", help="checkpoint folder or hub id; by default the weights that ship"
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    predict = commands.add_parser("predict", help="predict numbers for files", description="Predict numbers for files.")
-    predict.add_argument(
-        "files", nargs="+", metavar="FILE", help="files, directories (walked), or - for standard input"
+
+
+def _add_input_options(parser: CommandParser) -> None:
+    """Adds the options of how inputs are read and answers are given, which `predict` and `pareto` share."""
+    inputs = parser.add_argument_group("inputs")
+    inputs.add_argument("--language", help="language of the inputs, where the file's name does not show it")
+    inputs.add_argument(
+        "--input-shape",
+        nargs="+",
+        default=[],
+        metavar="NAME:1x3x224x224",
+        help="shapes of a graph's inputs, where its file leaves sizes free",
     )
-    predict.add_argument("--metrics", nargs="+", help="metrics in decoding order; by default those of the file's kind")
-    predict.add_argument("--given", nargs="+", default=[], metavar="NAME=VALUE", help="known values to condition on")
-    predict.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
-    predict.add_argument("--interval", type=float, default=0.9, help="probability that the interval holds [0.9]")
-    predict.add_argument(
+    inputs.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
+    inputs.add_argument("--batch-size", type=int, help="inputs run together [16]")
+    output = parser.add_argument_group("output")
+    output.add_argument("--interval", type=float, default=0.9, help="probability that an interval holds")
+    output.add_argument(
         "--uncalibrated", action="store_true", help="the model's own intervals, where the checkpoint has a calibration"
     )
-    predict.add_argument("--model", help="checkpoint folder or hub id; by default the weights that ship")
-    predict.add_argument("--language", help="kind of input, where the file's name does not tell")
-    predict.add_argument("--batch-size", type=int, help="inputs run together [16]")
-    predict.add_argument("--format", choices=FORMATS, help="output; by default a table on a terminal, JSON elsewhere")
-    for name, (text, _) in COMMANDS.items():
-        commands.add_parser(name, help=text, add_help=False)
+    output.add_argument("--format", choices=FORMATS, help="by default a table on a terminal, JSON elsewhere")
+
+
+def _add_row_options(parser: CommandParser, split: str) -> None:
+    """Adds the options that name tables, columns and rows, which `evaluate` and `calibrate` share."""
+    rows = parser.add_argument_group("rows")
+    rows.add_argument("--task", nargs="+", default=[], metavar="NAME", help="tasks of data/readers.py")
+    rows.add_argument("--data-root", metavar="DIR", help="folder of the tasks' tables")
+    rows.add_argument("--data", metavar="FILE", help="a table of your own: CSV, JSONL, parquet, hub id")
+    rows.add_argument("--text-column", default="text", metavar="NAME", help="column of the code")
+    rows.add_argument(
+        "--target-columns", nargs="+", default=[], metavar="NAME", help="columns named as the metrics are"
+    )
+    rows.add_argument("--group-column", metavar="NAME", help="rows that share its value never fall in two splits")
+    rows.add_argument("--language-column", metavar="NAME", help="column of the language")
+    rows.add_argument("--language", help="language of every row, where there is no such column")
+    rows.add_argument(
+        "--context-columns", nargs="*", default=[], metavar="NAME", help="columns that become header lines of the input"
+    )
+    rows.add_argument(
+        "--metrics", nargs="+", metavar="NAME", help="by default all that the model knows and the rows have"
+    )
+    rows.add_argument("--split", default=split, help="train, validation, test, or all for every row")
+    rows.add_argument("--max-rows", type=PositiveInt, metavar="N", help="at most so many rows of each table")
+    rows.add_argument("--seed", type=int, default=0, help="seed of the split and of row limits")
+
+
+# ---------------------------------------------------------------------------------------------------- parsers
+
+
+def predict_parser() -> CommandParser:
+    """Returns the parser of `code-rlm predict`."""
+    parser = CommandParser("predict", "Predicts numbers for files.\n\n  code-rlm predict examples/")
+    _add_files(parser, "files, directories (walked), or - for standard input")
+    _add_model(parser)
+    question = parser.add_argument_group("question")
+    question.add_argument(
+        "--metrics",
+        nargs="+",
+        metavar="NAME",
+        help="metrics in decoding order; by default those of the file's language",
+    )
+    question.add_argument("--given", nargs="+", default=[], metavar="NAME=VALUE", help="known values to condition on")
+    question.add_argument(
+        "--outcomes",
+        action="store_true",
+        help="also the probability of failing, in JSON, where the checkpoint knows it",
+    )
+    question.add_argument(
+        "--strict",
+        action="store_true",
+        help="refuse inputs that are unlike the rows that a metric was trained on: one line that says why, exit status 3",
+    )
+    question.add_argument(
+        "--text-column", metavar="NAME", help="column of the code in files that are tables; by default text or code"
+    )
+    _add_input_options(parser)
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, or 2 after one line on what is wrong."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if argv and argv[0] in COMMANDS:
-        return import_module(COMMANDS[argv[0]][1]).main(argv[1:])
-    args = build_parser().parse_args(argv)
-    try:
-        return predict(args, sys.stdout)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except RLMError as error:
-        print(f"code-rlm: {error}", file=sys.stderr)
-        return 2
+def train_parser() -> CommandParser:
+    """Returns the parser of `code-rlm train`."""
+    from code_rlm.training.options import build_parser
+
+    return build_parser(
+        "Trains a regression language model: from scratch, around a pretrained encoder, or from a checkpoint.\n\n"
+        "  code-rlm train --config mine.yaml --dry-run          # what it would do\n"
+        "  code-rlm train --config mine.yaml --out runs/mine    # the same command resumes a killed run\n\n"
+        "In the YAML file the options stand in groups (schedule: {steps: 500}) or by their short names (steps: 500)."
+    )
 
 
-def predict(args: argparse.Namespace, out: TextIO) -> int:
-    """`code-rlm predict`."""
-    given, context = parse_pairs(args.given, "--given"), parse_pairs(args.context, "--context")
-    for name, value in given.items():
-        try:
-            given[name] = float(value)
-        except ValueError:
-            raise InputError(f"--given {name}={value}: the value must be a number.") from None
-    found = list(find_inputs(args.files))  # missing files are told before the weights are loaded
+def evaluate_parser() -> CommandParser:
+    """Returns the parser of `code-rlm evaluate`."""
+    parser = CommandParser(
+        "evaluate",
+        "Measures a checkpoint on held-out groups, with baselines fitted on the training split of the same table. Writes\n"
+        "report.json and report.md, and plots where matplotlib is installed.\n\n"
+        "  code-rlm evaluate --task bhive_zen4 tritonbench --data-root DATA --out report\n"
+        "  code-rlm evaluate --model runs/mine/final --data mine.parquet --text-column code \\\n"
+        "      --target-columns latency_ms --group-column problem --language python --out report\n"
+        "  accelerate launch --num_processes 4 -m code_rlm evaluate --task bhive_zen4 --data-root DATA --out report",
+    )
+    _add_model(parser)
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument("--batch-size", type=PositiveInt, default=32, help="rows run together")
+    parser.add_argument("--uncalibrated", action="store_true", help="leave the checkpoint's calibration out")
+    parser.add_argument("--resamples", type=PositiveInt, default=1000, help="bootstrap resamples of each interval")
+    _add_row_options(parser, split="test")
+    baselines = parser.add_argument_group("baselines")
+    baselines.add_argument(
+        "--baselines", nargs="*", metavar="NAME", help="baselines to fit [all]; none after the name: none"
+    )
+    baselines.add_argument(
+        "--train-data-root",
+        metavar="DIR",
+        help="fit them on the training split found here (a folder; with --data, a file) instead of the same table's",
+    )
+    baselines.add_argument("--train-rows", type=PositiveInt, default=10_000, help="at most so many rows to fit them on")
+    return parser
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    shared = int(os.environ.get("WORLD_SIZE", "1")) > 1  # under `accelerate launch`
-    if shared:
-        from code_rlm.evaluation.shards import is_main_process, own_device
 
-        if "-" in args.files:
-            raise InputError("Standard input cannot be shared out over processes; name files or directories.")
-    pipe = pipeline(args.model, device=own_device() if shared else None)
-    speaks = not shared or is_main_process()
-    inputs, skipped = [], []
-    for path, named in found:
-        if path == "-":
-            item = CodeInput(_standard_input(), source="<stdin>")
-        else:
-            item = Path(path)
-        try:
-            read = read_input(item, language=args.language)
-            if not args.metrics and read.language:
-                pipe.model.config.metrics_for(read.language)
-        except RLMError as error:
-            if named:
-                raise
-            skipped.append(f"{path}: {error}")
-            continue
-        inputs.append(read)
-    if skipped and speaks:
-        print(f"code-rlm: {len(skipped)} files skipped, the first: {skipped[0]}", file=sys.stderr)
-    if not inputs:
-        raise InputError(f"There is nothing to predict for; known kinds of files: {' '.join(sorted(LANGUAGES))}.")
-    options = {"metrics": args.metrics, "given": given, "context": context, "interval": args.interval}
-    options |= {"calibrated": not args.uncalibrated, "batch_size": args.batch_size}
-    answers = _answers(pipe, inputs, options, shared)
-    if not speaks:
-        return 0
-    rows = [{"file": item.source, **entry} for item, answer in zip(inputs, answers, strict=True) for entry in answer]
-    style = args.format or ("table" if out.isatty() else "json")
-    {"table": write_table, "json": write_json, "csv": write_csv}[style](rows, out)
+def calibrate_parser() -> CommandParser:
+    """Returns the parser of `code-rlm calibrate`."""
+    parser = CommandParser(
+        "calibrate",
+        "Fits a checkpoint's intervals on rows held out from training, and writes the calibration into the checkpoint.\n\n"
+        "  code-rlm calibrate --model runs/mine/final --task bhive_zen4 --data-root DATA --out runs/mine/calibrated\n"
+        "  code-rlm calibrate --model runs/mine/final --data mine.parquet --text-column code \\\n"
+        "      --target-columns latency_ms --group-column kernel --language python --in-place\n\n"
+        "A table may have metrics that the model learned on other inputs: name those that it learned there (--metrics).",
+    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="checkpoint folder")
+    parser.add_argument("--batch-size", type=PositiveInt, default=32, help="rows run together")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=("levels", "familiarity"),
+        default=["levels", "familiarity"],
+        help="what to fit: calibrated levels, and what training rows are like",
+    )
+    parser.add_argument(
+        "--unfamiliar",
+        metavar="PARQUET",
+        help="measured rows unlike the training rows, in the schema of code_rlm.data: how far intervals grow beyond the "
+        "training rows is fitted to them, each source left out in turn",
+    )
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--out", metavar="DIR", help="folder for a copy of the checkpoint with the calibration")
+    where.add_argument("--in-place", action="store_true", help="write into the checkpoint itself")
+    _add_row_options(parser, split="validation")
+    return parser
+
+
+def pareto_parser() -> CommandParser:
+    """Returns the parser of `code-rlm pareto`."""
+    parser = CommandParser(
+        "pareto",
+        "Compares files by two metrics: which of them no other one beats in both.\n\n"
+        "  code-rlm pareto nets/ --metrics latency_ms@pixel3 cifar10_valid_accuracy_percent --plot front.png",
+    )
+    _add_files(parser, "files and directories (walked), at least two files")
+    parser.add_argument("--metrics", nargs=2, required=True, metavar=("X", "Y"), help="the two metrics")
+    _add_model(parser)
+    _add_input_options(parser)
+    parser.add_argument("--plot", metavar="FILE.png", help="also draw the front with the predicted densities")
+    return parser
+
+
+def card_parser() -> CommandParser:
+    """Returns the parser of `code-rlm card`."""
+    parser = CommandParser(
+        "card",
+        "Writes a checkpoint's model card from its config, the options that trained it and the report that measured it.\n\n"
+        "  code-rlm card --model runs/mine/final --report report/report.json --license mit --name you/my-rlm --push",
+    )
+    parser.add_argument("--model", metavar="DIR", help="checkpoint folder; by default the weights that ship")
+    parser.add_argument("--report", metavar="FILE", help="report.json of code-rlm evaluate; by default the folder's")
+    parser.add_argument("--training", nargs="+", default=[], metavar="YAML", help="options of each run that made it")
+    parser.add_argument("--name", help="hub id or another name; by default the folder's")
+    parser.add_argument("--license", metavar="ID", help="as the hub names licences: mit, apache-2.0, ...")
+    parser.add_argument("--push", action="store_true", help="validate the card and upload it to the hub id of --name")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the card is not up to date")
+    return parser
+
+
+def convert_parser() -> CommandParser:
+    """Returns the parser of `code-rlm convert`."""
+    parser = CommandParser(
+        "convert",
+        "Reads the paper's published weights into a checkpoint of this package; runs no code of theirs.\n\n"
+        "  code-rlm convert akhauriyash/RLM-GemmaS-Code-v0 published",
+    )
+    parser.add_argument("source", metavar="SOURCE", help="hub id or folder of a published checkpoint")
+    parser.add_argument("out", metavar="OUT", help="folder to write")
+    parser.add_argument("--revision", help="commit, tag or branch on the hub")
+    return parser
+
+
+# ---------------------------------------------------------------------------------------------------- commands
+
+
+def _run_predict(args: argparse.Namespace) -> int:
+    from code_rlm.predict import predict
+
+    return predict(args, sys.stdout)
+
+
+def _run_evaluate(args: argparse.Namespace) -> int:
+    from code_rlm.evaluation.run import evaluate
+
+    evaluate(args)
     return 0
 
 
-def _standard_input() -> str:
+def _run_calibrate(args: argparse.Namespace) -> int:
+    from code_rlm.evaluation.calibration import calibrate
+
+    calibrate(args)
+    return 0
+
+
+def _run_pareto(args: argparse.Namespace) -> int:
+    from code_rlm.evaluation.pareto import run
+
+    return run(args, sys.stdout)
+
+
+def _run_card(args: argparse.Namespace) -> int:
+    from code_rlm.hub.card import write_card
+
+    return write_card(args)
+
+
+def _run_convert(args: argparse.Namespace) -> int:
+    from code_rlm.hub.convert import convert, summary
+
+    print(*summary(convert(args.source, args.out, revision=args.revision)), sep="\n")
+    return 0
+
+
+def _train(argv: Sequence[str]) -> int:
+    """Parses the options and trains."""
+    from code_rlm.training.options import parse_options
+
+    train_parser()  # with the description, for --help
+    options = parse_options(argv)
+    from code_rlm.train import run_command
+
+    return run_command(options)
+
+
+def _measure(argv: Sequence[str]) -> int:
+    """Hands over to the package that measures, if it is installed."""
+    return import_module("code_rlm_data.measure.run").main(list(argv))
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the tree.
+
+    Attributes:
+        section: Heading in the help of `code-rlm`.
+        summary: Its line there.
+        run: Runs it with its arguments and returns the exit status.
+        parser: Makes its parser; None where another package has it.
+        stopped: How to go on after Ctrl-C.
+        requirement: What to install for it, as pip takes it.
+    """
+
+    section: str
+    summary: str
+    run: Callable[[Sequence[str]], int]
+    parser: Callable[[], CommandParser] | None
+    stopped: str
+    requirement: str = "code-rlm"
+
+
+def _parsed(parser: Callable[[], CommandParser], body: Callable[[argparse.Namespace], int]) -> Callable[[Any], int]:
+    """Returns a function that parses arguments and runs a command's body."""
+
+    def run(argv: Sequence[str]) -> int:
+        parsed = parser().parse(argv)
+        return body(argparse.Namespace(**vars(parsed)))
+
+    return run
+
+
+_AGAIN = "stopped; nothing was written. Run the same command again"
+
+COMMANDS = {
+    "predict": Command(
+        "Use a model",
+        "predict numbers for files",
+        _parsed(predict_parser, _run_predict),
+        predict_parser,
+        "stopped before every file was read; name fewer files, or run it again",
+    ),
+    "pareto": Command(
+        "Use a model",
+        "find the files that no other beats in two metrics",
+        _parsed(pareto_parser, _run_pareto),
+        pareto_parser,
+        _AGAIN,
+        "'code-rlm[plots]'",
+    ),
+    "train": Command(
+        "Make a model",
+        "train or fine-tune a model",
+        _train,
+        train_parser,
+        "stopped; the same command resumes from the last checkpoint",
+        "'code-rlm[train]'",
+    ),
+    "evaluate": Command(
+        "Make a model",
+        "measure a model against baselines",
+        _parsed(evaluate_parser, _run_evaluate),
+        evaluate_parser,
+        "stopped; there is no report yet. Run the same command again, or fewer rows with --max-rows",
+        "'code-rlm[evaluate]'",
+    ),
+    "calibrate": Command(
+        "Make a model",
+        "fit a model's intervals on held-out rows",
+        _parsed(calibrate_parser, _run_calibrate),
+        calibrate_parser,
+        _AGAIN,
+        "'code-rlm[evaluate]'",
+    ),
+    "card": Command(
+        "Publish a model",
+        "write a checkpoint's model card",
+        _parsed(card_parser, _run_card),
+        card_parser,
+        "stopped; run the same command again",
+        "'code-rlm[evaluate]'",
+    ),
+    "convert": Command(
+        "Publish a model",
+        "read the paper's published weights",
+        _parsed(convert_parser, _run_convert),
+        convert_parser,
+        _AGAIN,
+    ),
+    "measure": Command(
+        "Make data",
+        "measure programs into a data set",
+        _measure,
+        None,
+        "stopped; the same command resumes",
+        "code-rlm-data",
+    ),
+}
+
+
+def help_text() -> str:
+    """Returns the help of `code-rlm`."""
+    lines = ["usage: code-rlm COMMAND [ARGUMENTS]", "", "Reads code and answers with numbers and intervals.", ""]
+    for section in dict.fromkeys(command.section for command in COMMANDS.values()):
+        lines.append(f"{section}:")
+        lines += [f"  {name:12} {each.summary}" for name, each in COMMANDS.items() if each.section == section]
+        lines.append("")
+    lines += [
+        "Options:",
+        "  -h, --help   show this text; after a command, its options",
+        "  --version    show the version",
+        f"  --completion {{{','.join(SHELLS)}}}",
+        '               print a completion script: eval "$(code-rlm --completion bash)"',
+        "",
+        "Examples:",
+        "  code-rlm predict examples/",
+        "  code-rlm train --config mine.yaml --out runs/mine",
+        "  code-rlm evaluate --model runs/mine/final --data mine.parquet --target-columns latency_ms --out report",
+    ]
+    return "\n".join(lines)
+
+
+def completion_script(shell: str) -> str:
+    """Returns a script that completes commands, options and choices in a shell.
+
+    Raises:
+        UsageError: Another shell, or shtab is not installed.
+    """
+    if shell not in SHELLS:
+        raise UsageError(f"There is no completion for {shell or 'no shell'}; choose one of {', '.join(SHELLS)}.")
+    if importlib.util.find_spec("shtab") is None:
+        raise UsageError("Completion needs the package shtab; install it: pip install shtab.")
+    tree = CommandParser("")
+    tree.add_argument("--version", action="store_true", help="show the version")
+    tree.add_argument("--completion", choices=SHELLS, help="print a completion script")
+    commands = tree.add_subcommands(dest="command")
+    for name, command in COMMANDS.items():
+        parser = command.parser() if command.parser else CommandParser(name)
+        commands.add_subcommand(name, parser, help=command.summary)
+    return tree.get_completion_script(f"shtab-{shell}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command.
+
+    Args:
+        argv: Arguments; by default those of the process.
+
+    Returns:
+        The exit status: 0, 2 after one line on what is wrong, 130 after Ctrl-C.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = argv[0] if argv and argv[0] in COMMANDS else ""
     try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"<stdin>: not UTF-8 text (byte {error.start}); is it binary?") from None
+        return COMMANDS[name].run(argv[1:]) if name else _run_top(argv)
+    except SystemExit as stop:  # after --help
+        return stop.code if isinstance(stop.code, int) else 0
+    except KeyboardInterrupt:
+        log(f"{_program(name)}: {COMMANDS[name].stopped if name else 'stopped'}.")
+        return 130
+    except BrokenPipeError:  # the reader has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        log(f"{_program(name)}: the disk is full; free some space and give the same command again.")
+        return 2
+    except RLMError as error:
+        log(f"{_program(name)}: {error}")
+        return 2
+    except ImportError as error:
+        log(f"{_program(name)}: {_what_to_install(error, name)}")
+        return 2
 
 
-def parse_pairs(items: list[str], option: str) -> dict[str, str]:
-    """NAME=VALUE arguments as a mapping."""
-    pairs = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise InputError(f"{option} takes NAME=VALUE, got {item!r}.")
-        pairs[name] = value
-    return pairs
+def _program(name: str) -> str:
+    return f"code-rlm {name}".strip()
 
 
-def find_inputs(names: list[str]) -> Iterator[tuple[str, bool]]:
-    """Files as (path, whether it was named itself); directories are walked for known suffixes, hidden ones left out."""
-    for name in names:
-        if name == "-":
-            yield name, True
-        elif os.path.isdir(name):
-            inside = []
-            for folder, folders, files in os.walk(name):
-                folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__pycache__")
-                inside += [os.path.join(folder, f) for f in sorted(files) if Path(f).suffix.lower() in LANGUAGES]
-            if not inside:
-                raise InputError(f"{name} holds no file with a known suffix ({' '.join(sorted(LANGUAGES))}).")
-            yield from ((path, False) for path in inside)
-        elif os.path.exists(name):
-            yield name, True
-        else:
-            raise InputError(f"{name} does not exist.")
+def _what_to_install(error: ImportError, command: str) -> str:
+    """Returns which package is missing and how to get it.
+
+    Raises:
+        ImportError: A fault of this package, not of the environment.
+    """
+    missing = (error.name or "").partition(".")[0]
+    if missing == "code_rlm":
+        raise error
+    if not isinstance(error, ModuleNotFoundError) or not missing:
+        return " ".join(str(error).split())  # has its own words on what to install
+    requirement = COMMANDS[command].requirement if command else "code-rlm"
+    return f"needs the package {missing}, which is not installed: pip install {requirement}"
 
 
-def _answers(pipe: Any, inputs: list[Any], options: dict[str, Any], shared: bool) -> list[Any]:
-    """The pipeline's answers, chunk by chunk, so that batches and answers are the same for any number of processes."""
-    size = 8 * max(1, options["batch_size"] or pipe.default_batch_size)  # what is no size is told by the pipeline
-    chunks = [inputs[i : i + size] for i in range(0, len(inputs), size)]
-    if shared:
-        from code_rlm.evaluation.shards import map_shards
-
-        return [answer for part in map_shards(lambda chunk: pipe(chunk, **options), chunks) for answer in part]
-    return [answer for chunk in _with_progress(chunks, len(inputs)) for answer in pipe(chunk, **options)]
-
-
-def _with_progress(chunks: list[list[Any]], inputs: int) -> Iterator[list[Any]]:
-    """The chunks one by one, with a progress bar on a terminal when there are many inputs."""
-    if inputs < 64 or not sys.stderr.isatty():
-        yield from chunks
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=inputs, unit="file") as bar:
-        for chunk in chunks:
-            yield chunk
-            bar.update(len(chunk))
+def _run_top(argv: Sequence[str]) -> int:
+    """Runs `code-rlm` without a command."""
+    first = argv[0].replace("_", "-") if argv else "--help"
+    option, _, value = first.partition("=")
+    if option in ("-h", "--help", "help"):
+        print(help_text())
+        return 0 if argv else 2
+    if option in ("-V", "--version"):
+        print(f"code-rlm {__version__}")
+        return 0
+    if option == "--completion":
+        print(completion_script(value or (argv[1] if len(argv) > 1 else "")))
+        return 0
+    known = (*COMMANDS, "--help", "--version", "--completion")
+    what = "option" if option.startswith("-") else "command"
+    raise UsageError(f"There is no {what} {argv[0]}.{suggestion(argv[0], known)} See code-rlm --help.")
 
 
-# ---------------------------------------------------------------------------------------------------- output
-
-
-def write_json(rows: list[dict[str, Any]], out: TextIO) -> None:
-    """One list of objects."""
-    json.dump(rows, out, indent=1, allow_nan=False)
-    out.write("\n")
-
-
-def write_csv(rows: list[dict[str, Any]], out: TextIO) -> None:
-    """One line per file and metric, with a header."""
-    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-
-
-def write_table(rows: list[dict[str, Any]], out: TextIO) -> None:
-    """A table for people, in human units."""
-    level = rows[0]["level"]
-    head = ("file", "metric", "value", f"{level:.0%} interval", "")
-    lines = []
-    for row in rows:
-        value, unit = human(row["value"], row["unit"])
-        low, high = (human(row[k], row["unit"]) for k in ("low", "high"))
-        note = f"{row['truncated_tokens']} tokens of the middle left out" if row["truncated_tokens"] else ""
-        lines.append((row["file"], row["metric"], f"{value} {unit}", f"{' '.join(low)} to {' '.join(high)}", note))
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    for line in [head, *lines]:
-        out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
-
-
-def human(value: float | None, unit: str) -> tuple[str, str]:
-    """A number and its unit as people write them: 1536 bytes as 1.5 KiB, 0.002 ms as 2 us."""
-    if value is None or isinstance(value, str):
-        return str(value), unit
-    size = abs(value)
-    scales = [(1.0, unit)]
-    if unit == "bytes":
-        scales = [(1024.0**-k, name) for k, name in enumerate(("bytes", "KiB", "MiB", "GiB", "TiB", "PiB"))]
-    elif unit == "ms" and size:
-        scales = [(1e6, "ns"), (1e3, "us"), (1.0, "ms"), (1e-3, "s")]
-    scale, name = next(((s, n) for s, n in reversed(scales) if size * s >= 1), scales[0])
-    value *= scale
-    text = f"{value:.4g}" if scale == 1 else f"{value:.3g}"
-    # Thousands are written out: 1,000 KiB, 2,500 s.
-    return (f"{value:,.0f}" if "e+" in text and abs(value) < 1e15 else text), name
-
+__all__ = ["COMMANDS", "Command", "completion_script", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,11 +4,11 @@
 
     predictions = {name: fit_predict(name, train_texts, train_values, test_texts, groups=problem) for name in BASELINES}
 
-They read the very texts that the model reads, header lines such as `# input_size: 1024x4096` included:
+They read the same texts as the model, header lines such as `# input_size: 1024x4096` included:
 
 - `constant`: the median of the training values.
 - `length_only`: gradient boosting on three numbers, the logarithms of characters, lines and tokens.
-- `context_only`: gradient boosting on the numbers in the header lines; what the input sizes alone can tell.
+- `context_only`: gradient boosting on the numbers in the header lines; the input sizes alone.
 - `tfidf_ridge`: ridge regression on TF-IDF weights of tokens (1 and 2) and of characters inside words (3 and 4), the
   lengths and the header numbers; its penalty chosen on groups held out from the training rows.
 - `gradient_boosting`: gradient boosting on counts of the commonest tokens, the lengths and the header numbers.
@@ -154,11 +154,12 @@ def _tfidf_ridge(train: Sequence[str], values: np.ndarray, test: Sequence[str], 
 
     train_numbers = numbers(train)
     known = np.ma.masked_invalid(train_numbers)
-    center, spread = known.mean(axis=0).data, np.maximum(known.std(axis=0).filled(0.0), 1e-9)
+    center = known.mean(axis=0).data
+    scale = np.maximum(known.std(axis=0).filled(0.0), 1e-9)
 
     def joined(weights: Any, numbers: np.ndarray) -> csr_matrix:
         # An absent number counts as an average one.
-        return csr_matrix(hstack([weights, np.nan_to_num((numbers - center) / spread)]))
+        return csr_matrix(hstack([weights, np.nan_to_num((numbers - center) / scale)]))
 
     x, x_test = joined(train_weights, train_numbers), joined(weights.transform(test), numbers(test))
 

@@ -4,20 +4,22 @@
 
     print(bootstrap_interval(spearman, target, prediction, groups=problem))
 
-Everything is float64 and counts every row given. A score that the rows do not define (a constant column has no rank
-agreement, a relative error has no zero in its denominator) is NaN, as each docstring says; rows that cannot be scored
-at all (NaN, lengths that differ, none) are an `EvaluationError`.
+Everything is float64 and counts every row given. A score that the rows do not define is NaN, as each docstring states: a
+constant column has no rank agreement, a target of zero has no relative error. Rows that cannot be scored at all (NaN,
+lengths that differ, none) are an `EvaluationError`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.stats import kendalltau
 
+from code_rlm import stats
 from code_rlm.errors_rlm import RLMError
 
 
@@ -30,7 +32,7 @@ class Interval(NamedTuple):
 
     Attributes:
         value: The score on the rows given.
-        low: Lower end of the interval; NaN where it cannot be told.
+        low: Lower end of the interval; NaN where the rows do not define it.
         high: Upper end.
         resamples: Bootstrap resamples that defined the score; fewer than asked for where some were degenerate.
     """
@@ -66,19 +68,21 @@ def _rows(name: str, values: Any, *, finite: bool = False) -> np.ndarray:
         raise EvaluationError(f"{name} has no rows; give at least one")
     bad = ~np.isfinite(array) if finite else np.isnan(array)
     if bad.any():
-        kind = "not finite" if finite else "NaN"
+        found = "not finite" if finite else "NaN"
         raise EvaluationError(
-            f"{name} is {kind} in {bad.sum()} of {array.size} rows, first in row {int(bad.argmax())}; "
+            f"{name} is {found} in {bad.sum()} of {array.size} rows, first in row {int(bad.argmax())}; "
             "leave these rows out and report how many they were"
         )
     return array
 
 
 def _pair(target: Any, prediction: Any) -> tuple[np.ndarray, np.ndarray]:
-    target, prediction = _rows("target", target, finite=True), _rows("prediction", prediction)
-    if target.size != prediction.size:
-        raise EvaluationError(f"target has {target.size} rows and prediction {prediction.size}; they must pair up")
-    return target, prediction
+    """Returns targets and predictions as float64 `(rows,)` each, of equal length."""
+    true_values = _rows("target", target, finite=True)
+    predicted = _rows("prediction", prediction)
+    if true_values.size != predicted.size:
+        raise EvaluationError(f"target has {true_values.size} rows and prediction {predicted.size}; they must pair up")
+    return true_values, predicted
 
 
 def _group_index(groups: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +94,7 @@ def _group_index(groups: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def spearman(target: Any, prediction: Any) -> float:
-    """Spearman's rank correlation rho: Pearson's correlation of the ranks, ties at their mean rank.
+    """Returns Spearman's rank correlation rho: Pearson's correlation of the ranks, ties at their mean rank.
 
     Args:
         target: True values, `(rows,)`, finite.
@@ -102,15 +106,11 @@ def spearman(target: Any, prediction: Any) -> float:
     Raises:
         EvaluationError: No rows, lengths that differ, a NaN, or a target that is not finite.
     """
-    target, prediction = _pair(target, prediction)
-    # Ranks of n rows have the mean (n + 1) / 2, ties or not.
-    x, y = (stats.rankdata(values) - (values.size + 1) / 2 for values in (target, prediction))
-    scale = math.sqrt((x * x).sum() * (y * y).sum())
-    return max(-1.0, min(1.0, float((x * y).sum()) / scale)) if scale > 0 else math.nan
+    return stats.spearman(*_pair(target, prediction))
 
 
 def kendall(target: Any, prediction: Any) -> float:
-    """Kendall's tau-b: concordant less discordant pairs, over pairs, with the correction for ties.
+    """Returns Kendall's tau-b: concordant less discordant pairs, over pairs, with the correction for ties.
 
     Args:
         target: True values, `(rows,)`, finite.
@@ -127,10 +127,11 @@ def kendall(target: Any, prediction: Any) -> float:
         return math.nan
     # The p-value is not used: its exact form is slow, its asymptotic one divides by zero on two rows.
     method = "asymptotic" if target.size > 2 else "auto"
-    return float(stats.kendalltau(target, prediction, variant="b", method=method).statistic)
+    return float(kendalltau(target, prediction, variant="b", method=method).statistic)
 
 
 def _relative_errors(target: Any, prediction: Any) -> np.ndarray | None:
+    """Returns `|prediction - target| / |target|`, `(rows,)`; None where a target is zero."""
     target, prediction = _pair(target, prediction)
     if (target == 0).any():
         return None
@@ -138,7 +139,7 @@ def _relative_errors(target: Any, prediction: Any) -> np.ndarray | None:
 
 
 def mape(target: Any, prediction: Any) -> float:
-    """Mean absolute percentage error, `mean(|prediction - target| / |target|)`, as a share: 0.25 is 25%.
+    """Returns the mean absolute percentage error, `mean(|prediction - target| / |target|)`, as a share: 0.25 is 25%.
 
     Args:
         target: True values, `(rows,)`, finite.
@@ -155,7 +156,7 @@ def mape(target: Any, prediction: Any) -> float:
 
 
 def median_ape(target: Any, prediction: Any) -> float:
-    """Median absolute percentage error as a share: half the rows are nearer to their target than this.
+    """Returns the median absolute percentage error as a share: 0.25 is 25%.
 
     Args:
         target: True values, `(rows,)`, finite.
@@ -172,7 +173,7 @@ def median_ape(target: Any, prediction: Any) -> float:
 
 
 def log_rmse(target: Any, prediction: Any) -> float:
-    """Root mean squared error of the natural logarithms; about the relative error while that is small.
+    """Returns the root mean squared error of the natural logarithms; about the relative error while that is small.
 
     Args:
         target: True values, `(rows,)`, finite.
@@ -191,7 +192,9 @@ def log_rmse(target: Any, prediction: Any) -> float:
 
 
 def _bounds(low: Any, high: Any) -> tuple[np.ndarray, np.ndarray]:
-    low, high = _rows("low", low), _rows("high", high)
+    """Returns the ends of intervals as float64 `(rows,)` each, the lower ones not above the upper ones."""
+    low = _rows("low", low)
+    high = _rows("high", high)
     if low.size != high.size:
         raise EvaluationError(f"low has {low.size} rows and high {high.size}; they must pair up")
     if (low > high).any():
@@ -201,7 +204,7 @@ def _bounds(low: Any, high: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def interval_coverage(target: Any, low: Any, high: Any) -> float:
-    """Share of targets inside their interval, ends included. A calibrated 90% interval covers 0.9.
+    """Returns the share of targets inside their interval, ends included. A calibrated 90% interval covers 0.9.
 
     Args:
         target: True values, `(rows,)`, finite.
@@ -220,7 +223,7 @@ def interval_coverage(target: Any, low: Any, high: Any) -> float:
 
 
 def interval_width(low: Any, high: Any, scale: Any = None) -> float:
-    """Median width of the intervals: of two that cover alike, the narrower says more.
+    """Returns the median width of the intervals; of two that cover alike, the narrower is better.
 
     Args:
         low: Lower ends, `(rows,)`.
@@ -241,7 +244,7 @@ def interval_width(low: Any, high: Any, scale: Any = None) -> float:
 
 
 def nll(log_probs: Any) -> float:
-    """Mean negative log-likelihood of the targets, in nats a row.
+    """Returns the mean negative log-likelihood of the targets, in nats a row.
 
     Args:
         log_probs: Natural logarithm of the probability (or density) that the model gave each target, `(rows,)`.
@@ -256,7 +259,7 @@ def nll(log_probs: Any) -> float:
 
 
 def crps_from_quantiles(target: Any, quantiles: Any, levels: Sequence[float]) -> np.ndarray:
-    """Continuous ranked probability score of each row, from quantiles of the predicted distribution.
+    """Returns the continuous ranked probability score of each row, from quantiles of the predicted distribution.
 
     The score is the integral of the quantile (pinball) losses over all levels,
     `CRPS = 2 * integral_0^1 (1{y < q(t)} - t) * (q(t) - y) dt` (Laio and Tamea 2007, Hydrology and Earth System
@@ -279,13 +282,8 @@ def crps_from_quantiles(target: Any, quantiles: Any, levels: Sequence[float]) ->
     target = _rows("target", target, finite=True)
     values = np.asarray(quantiles, dtype=np.float64)
     level = np.asarray(levels, dtype=np.float64)
-    if (
-        level.ndim != 1
-        or level.size == 0
-        or not (level > 0).all()
-        or not (level < 1).all()
-        or (np.diff(level) <= 0).any()
-    ):
+    inside = level.ndim == 1 and level.size > 0 and (level > 0).all() and (level < 1).all()
+    if not inside or (np.diff(level) <= 0).any():
         raise EvaluationError(f"levels must ascend strictly inside (0, 1); got {list(levels)}")
     if values.shape != (target.size, level.size):
         raise EvaluationError(
@@ -301,10 +299,9 @@ def crps_from_quantiles(target: Any, quantiles: Any, levels: Sequence[float]) ->
 def per_group_spearman(
     target: Any, prediction: Any, groups: Any, *, more_than: int = 8, minimum_spread: float = 0.0
 ) -> GroupScores:
-    """Spearman's rho inside every group that has enough rows, such as the solutions of one problem.
+    """Returns Spearman's rho inside every group that has enough rows, such as the solutions of one problem.
 
-    A group whose predictions are all equal ranks nothing and scores 0: leaving it out would favour a model that does
-    not answer.
+    A group whose predictions are all equal scores 0. Leaving it out would favour a model that does not answer.
 
     Args:
         target: True values, `(rows,)`, finite.
@@ -325,9 +322,11 @@ def per_group_spearman(
         raise EvaluationError(f"need more_than >= 1 and minimum_spread >= 0; got {more_than} and {minimum_spread}")
     target, prediction = _pair(target, prediction)
     names, index = _group_index(groups, target.size)
-    members = np.split(np.argsort(index, kind="stable"), np.cumsum(np.bincount(index))[:-1])
-    scored, values, too_small, too_narrow = [], [], 0, 0
-    for name, rows in zip(names, members):
+    by_group = np.argsort(index, kind="stable")
+    ends = np.cumsum(np.bincount(index))
+    scored, values = [], []
+    too_small = too_narrow = 0
+    for name, rows in zip(names, np.split(by_group, ends[:-1]), strict=True):
         truth = target[rows]
         if rows.size <= more_than:
             too_small += 1
@@ -343,7 +342,7 @@ def per_group_spearman(
 def within_group_spearman(
     target: Any, prediction: Any, groups: Any, *, more_than: int = 8, minimum_spread: float = 0.0
 ) -> float:
-    """Mean over groups of Spearman's rho inside each; see `per_group_spearman` for the groups that count.
+    """Returns the mean over groups of Spearman's rho inside each; see `per_group_spearman` for the groups that count.
 
     Returns:
         From -1 to 1; NaN when no group counts.
@@ -353,7 +352,7 @@ def within_group_spearman(
 
 
 def top_1(target: Any, prediction: Any, groups: Any = None, *, lower_is_better: bool = False) -> float:
-    """Share of groups in which the row predicted best is truly best.
+    """Returns the share of groups in which the row predicted best is truly best.
 
     Where several rows share the best prediction, one of them is taken to be drawn at random; where several share the
     best target, any of them is right.
@@ -386,7 +385,7 @@ def top_1(target: Any, prediction: Any, groups: Any = None, *, lower_is_better: 
 
 
 def top_share(target: Any, prediction: Any, share: float = 0.1, *, lower_is_better: bool = False) -> float:
-    """Of the rows predicted in the best `share`, the share that truly is there; chance is `share`.
+    """Returns which share of the rows predicted in the best `share` truly is there; chance is `share`.
 
     The best `share` are `ceil(share * rows)` rows, so precision and recall are one number. Rows that tie at the border
     count by the probability that a random order of the ties takes them in.
@@ -411,7 +410,8 @@ def top_share(target: Any, prediction: Any, share: float = 0.1, *, lower_is_bett
     def membership(values: np.ndarray) -> np.ndarray:
         values = values if lower_is_better else -values
         border = np.partition(values, count - 1)[count - 1]
-        inside, tied = values < border, values == border
+        inside = values < border
+        tied = values == border
         return inside + tied * ((count - inside.sum()) / tied.sum())
 
     return float(membership(target) @ membership(prediction)) / count
@@ -425,11 +425,11 @@ def bootstrap_interval(
     n: int = 1000,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap of a score, drawing whole groups with replacement.
+    """Returns a score with its percentile bootstrap interval; whole groups are drawn with replacement.
 
-    Rows of one group are not independent, so groups are what is drawn: as many as there are, each with all its rows.
-    The statistic must not depend on the order of rows. Ten thousand rows take about two seconds with rank
-    correlations, less with anything simpler.
+    Rows of one group are not independent, so groups are drawn: as many as there are, each with all its rows. The
+    statistic must not depend on the order of rows. Ten thousand rows take about three seconds with rank correlations,
+    less with anything simpler.
 
     Args:
         statistic: Called with the arrays' drawn rows, returns a number.
@@ -458,12 +458,7 @@ def bootstrap_interval(
     count = int(index.max()) + 1
     if count < 2 or math.isnan(value):
         return Interval(value, math.nan, math.nan, 0)
-    rng = np.random.default_rng(seed)
-    scores = np.empty(n)
-    for i in range(n):
-        times_drawn = np.bincount(rng.integers(0, count, size=count), minlength=count)
-        drawn = np.repeat(np.arange(rows), times_drawn[index])
-        scores[i] = statistic(*(array[drawn] for array in data))
+    scores = stats.bootstrap_scores(statistic, data, index, n, seed)
     scores = scores[~np.isnan(scores)]
     if scores.size < 2:
         return Interval(value, math.nan, math.nan, scores.size)
@@ -483,12 +478,10 @@ def central_intervals(levels: Mapping[float, Any] | Sequence[float]) -> dict[flo
     Returns:
         Coverage of each interval, ascending, and the two levels that bound it; a level without counterpart is in none.
     """
-    known = sorted(levels)
     pairs = {}
-    for low in known:
-        for high in known:
-            if low < 0.5 and abs(low + high - 1) < 1e-9:
-                pairs[round(high - low, 9)] = (low, high)
+    for low, high in itertools.combinations(sorted(levels), 2):
+        if abs(low + high - 1) < 1e-9:
+            pairs[round(high - low, 9)] = (low, high)
     return dict(sorted(pairs.items()))
 
 

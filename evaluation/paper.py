@@ -10,7 +10,7 @@ class PaperFigure:
     """One figure of the paper.
 
     Attributes:
-        task: Our task on the same or the nearest kind of data.
+        task: Our task on the same data or the nearest to it.
         metric: Our metric, without the device where all devices are meant.
         score: Its name in our reports.
         value: The paper's figure.
@@ -34,7 +34,7 @@ class PaperFigure:
 _JOINT = "NAS-Bench-201, five objectives in one model (accuracy, then four latencies): {}"
 _DEVICE = (
     "Nearly: the same latency table and one model for all objectives. Ours are classes of isomorphic cells of which none was "
-    "trained on; the paper tells of no such grouping{}"
+    "trained on; the paper describes no such grouping{}"
 )
 _THOUSAND = "fine-tuning on 1,000 architectures, {} after"
 FIGURES = (
@@ -105,7 +105,7 @@ FIGURES = (
         0.930,
         "APPS LeetCode, 1,024 programs",
         "No: other programs and inputs, the problem's statement in the text, and problems in both splits; ours are split by "
-        "problem. The same kind of number: the peak of tracemalloc.",
+        "problem. The same measure: the peak of tracemalloc.",
     ),
     PaperFigure(
         "leetcode_memory",

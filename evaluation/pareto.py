@@ -3,13 +3,11 @@
     code-rlm pareto nets/ --metrics latency_ms@pixel3 cifar10_valid_accuracy_percent --plot front.png
     code-rlm pareto a.py b.py c.py --metrics peak_memory_bytes cpu_time_ms --format json
 
-Each metric is asked for alone; the registry tells whether smaller is better. The front is that of the medians. Beside it
+Each metric is asked for alone; the registry names the direction. The front is that of the medians. Beside it
 stands the probability that a file is best in each metric, from whole distributions (`CodeRegressionPipeline.rank`).
 """
 
 import argparse
-import csv
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +16,12 @@ from typing import Any, TextIO
 import numpy as np
 from transformers.utils import logging
 
-from code_rlm.cli import find_inputs, human, parse_pairs
-from code_rlm.errors_rlm import InputError, MetricError, RLMError
+from code_rlm import cli
+from code_rlm.console import quantity, write_csv, write_json, write_table
+from code_rlm.errors_rlm import InputError, MetricError
 from code_rlm.loading import pipeline
 from code_rlm.pipeline_rlm import CodeRegressionPipeline
+from code_rlm.predict import find_inputs, parse_pairs
 
 COLUMNS = ("file", "on_front", "metric", "value", "unit", "low", "high", "level", "calibrated", "probability_best")
 
@@ -101,40 +101,15 @@ def draw(rows: Sequence[dict[str, Any]], metrics: Sequence[str], path: Path) -> 
     ax.figure.savefig(path, bbox_inches="tight")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The argument parser of `code-rlm pareto`."""
-    parser = argparse.ArgumentParser(
-        "code-rlm pareto", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("files", nargs="+", metavar="FILE", help="files and directories (walked), at least two files")
-    parser.add_argument("--metrics", nargs=2, required=True, metavar=("X", "Y"), help="the two metrics")
-    parser.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
-    parser.add_argument("--interval", type=float, default=0.9, help="probability that an interval holds [0.9]")
-    parser.add_argument("--uncalibrated", action="store_true", help="the model's own distributions")
-    parser.add_argument("--model", help="checkpoint folder or hub id; by default the weights that ship")
-    parser.add_argument("--language", help="kind of input, where the file's name does not tell")
-    parser.add_argument("--batch-size", type=int, help="inputs run together [16]")
-    parser.add_argument(
-        "--format", choices=("table", "json", "csv"), help="by default a table on a terminal, else JSON"
-    )
-    parser.add_argument("--plot", metavar="FILE.png", help="also draw the front with the predicted densities")
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line; 2 and one line on unusable arguments or files."""
-    args = build_parser().parse_args(argv)
-    try:
-        return run(args, sys.stdout)
-    except (RLMError, ImportError) as error:
-        print(f"code-rlm pareto: {error}", file=sys.stderr)
-        return 2
+    """Runs `code-rlm pareto` and returns its exit status."""
+    return cli.main(["pareto", *(sys.argv[1:] if argv is None else argv)])
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """`code-rlm pareto`."""
     if args.plot:
-        import code_rlm.evaluation.plots  # noqa: F401  (told before the work is done)
+        import code_rlm.evaluation.plots  # noqa: F401  (an error before the work is done)
     context = parse_pairs(args.context, "--context")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -146,44 +121,37 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if args.plot:
         draw(rows, args.metrics, Path(args.plot))
     style = args.format or ("table" if out.isatty() else "json")
-    {"table": write_table, "json": write_json, "csv": write_csv}[style](rows, args.metrics, out)
+    write_rows(rows, args.metrics, style, out)
     return 0
 
 
-def write_json(rows: Sequence[dict[str, Any]], metrics: Sequence[str], out: TextIO) -> None:
-    """One list of objects."""
-    json.dump(rows, out, indent=1, allow_nan=False)
-    out.write("\n")
+def write_rows(rows: Sequence[dict[str, Any]], metrics: Sequence[str], style: str, out: TextIO) -> None:
+    """Writes the comparison as a table, JSON or CSV."""
+    if style == "json":
+        write_json(rows, out)
+    elif style == "csv":
+        lines = [
+            {"file": row["file"], "on_front": row["on_front"], **row[metric]} for row in rows for metric in metrics
+        ]
+        write_csv(lines, COLUMNS, out)
+    else:
+        write_front(rows, metrics, out)
 
 
-def write_csv(rows: Sequence[dict[str, Any]], metrics: Sequence[str], out: TextIO) -> None:
-    """One line per file and metric, with a header."""
-    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore")
-    writer.writeheader()
-    for row in rows:
-        writer.writerows({"file": row["file"], "on_front": row["on_front"], **row[metric]} for metric in metrics)
-
-
-def write_table(rows: Sequence[dict[str, Any]], metrics: Sequence[str], out: TextIO) -> None:
-    """A table for people: the front first, by the first metric."""
+def write_front(rows: Sequence[dict[str, Any]], metrics: Sequence[str], out: TextIO) -> None:
+    """Writes a table for people: the front first, by the first metric."""
     head = ["", "file"]
     for metric in metrics:
         head += [metric, f"{rows[0][metric]['level']:.0%} interval", "P(best)"]
-    lines = [head]
+    lines = []
     for row in sorted(rows, key=lambda r: (not r["on_front"], r[metrics[0]]["rank"])):
         cells = ["*" if row["on_front"] else "", row["file"]]
         for metric in metrics:
             entry = row[metric]
-            low, high = (" ".join(human(entry[end], entry["unit"])) for end in ("low", "high"))
-            cells += [
-                " ".join(human(entry["value"], entry["unit"])),
-                f"{low} to {high}",
-                f"{entry['probability_best']:.1%}",
-            ]
+            low, high = quantity(entry["low"], entry["unit"]), quantity(entry["high"], entry["unit"])
+            cells += [quantity(entry["value"], entry["unit"]), f"{low} to {high}", f"{entry['probability_best']:.1%}"]
         lines.append(cells)
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    for line in lines:
-        out.write("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n")
+    write_table(head, lines, out)
     out.write(f"* no other file is better in both; {sum(r['on_front'] for r in rows)} of {len(rows)}\n")
 
 

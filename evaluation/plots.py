@@ -1,4 +1,4 @@
-"""Plots of predictions, intervals and training. Every function draws on one Axes and returns it.
+"""Plots of predictions and intervals. Every function draws on one Axes and returns it.
 
     from code_rlm.evaluation.plots import calibration_curve, prediction_scatter
 
@@ -10,40 +10,41 @@ All take `ax=`, and make a figure of their own without it. Needs matplotlib, whi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy.stats import norm, rankdata
 
 from code_rlm.evaluation.metrics import EvaluationError, per_group_spearman, spearman, top_share
 from code_rlm.evaluation.report import MINIMUM_SPREAD, Predictions
 
 try:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse, Patch
-    from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
+    from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 except ImportError as error:
     raise ImportError("the plots need matplotlib: pip install 'code-rlm[plots]'") from error
 
-# Okabe and Ito's colours: told apart with any kind of colour vision.
+# Okabe and Ito's colours, which people with any colour vision can distinguish.
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072B2", "#D55E00", "#009E73", "#999999", "#222222"
 CURVES = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", BLACK)
 MOST_POINTS = 4000
 
 
 def new_axes(size: tuple[float, float] = (5.0, 4.2)) -> Axes:
-    """Axes on a figure of their own, which no window and no global state knows of."""
+    """Returns axes on a figure of their own, without a window and without pyplot's global state."""
     figure = Figure(figsize=size, dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure.add_subplot()
 
 
 def _dressed(ax: Axes, title: str | None, x: str, y: str) -> Axes:
+    """Returns the axes with labels, title and grid."""
     ax.set_xlabel(x)
     ax.set_ylabel(y)
     if title:
@@ -64,10 +65,11 @@ def prediction_scatter(
     title: str | None = None,
     seed: int = 0,
 ) -> Axes:
-    """Prediction against truth on probit axes: each side's ranks as normal scores, so that dense and sparse ranges read alike.
+    """Draws predictions against true values on probit axes: the ranks of each side as normal scores.
 
-    The diagonal is perfect ranking; the ticks name values of the metric at the truth's quantiles. Where interval ends are
-    given, points whose interval misses the truth are drawn in another colour. More than 4,000 rows are sampled.
+    Dense and sparse ranges read alike on these axes. The diagonal is perfect ranking; the ticks name values of the metric at
+    quantiles. Where interval ends are given, points whose interval misses the true value have another colour. More than 4,000
+    rows are sampled.
 
     Args:
         target: True values, `(rows,)`, finite.
@@ -78,38 +80,50 @@ def prediction_scatter(
         seed: Of the sample.
     """
     ax = new_axes() if ax is None else ax
-    target, prediction = np.asarray(target, dtype=np.float64), np.asarray(prediction, dtype=np.float64)
-    rho = spearman(target, prediction)
-    count = len(target)
-    x, y = (stats.norm.ppf((stats.rankdata(values) - 0.5) / count) for values in (target, prediction))
+    truth = np.asarray(target, dtype=np.float64)
+    predicted = np.asarray(prediction, dtype=np.float64)
+    rho = spearman(truth, predicted)
+    count = len(truth)
+    has_intervals = low is not None and high is not None
+    inside = np.ones(count, dtype=bool)
+    if has_intervals:
+        inside = (np.asarray(low) <= truth) & (truth <= np.asarray(high))
     shown = np.arange(count)
     if count > MOST_POINTS:
         shown = np.sort(np.random.default_rng(seed).permutation(count)[:MOST_POINTS])
-    size, alpha = (7, 0.35) if len(shown) > 500 else (14, 0.6)
-    inside = np.ones(count, dtype=bool)
-    if low is not None and high is not None:
-        inside = (np.asarray(low) <= target) & (target <= np.asarray(high))
+
     ax.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle="--", zorder=1)
+    x, y = _normal_scores(truth), _normal_scores(predicted)
+    style = {"s": 7, "alpha": 0.35} if len(shown) > 500 else {"s": 14, "alpha": 0.6}
     for chosen, color, label in ((inside, BLUE, "interval holds"), (~inside, ORANGE, "interval misses")):
         if chosen.any():
-            of = shown[chosen[shown]]
-            name = f"{label} ({chosen.mean():.0%})" if low is not None else None
-            ax.scatter(x[of], y[of], s=size, alpha=alpha, color=color, linewidths=0, label=name)
-    levels = np.array([0.01, 0.1, 0.5, 0.9, 0.99]) if count >= 50 else np.array([0.1, 0.5, 0.9])
-    for axis, values in ((ax.xaxis, target), (ax.yaxis, prediction)):
-        axis.set_major_locator(FixedLocator(stats.norm.ppf(levels)))
-        names = [_short(v) for v in np.quantile(values, levels, method="nearest")]
-        axis.set_major_formatter(
-            FuncFormatter(lambda _, place, names=names: names[place] if place < len(names) else "")
-        )
-    if low is not None:
+            rows = shown[chosen[shown]]
+            name = f"{label} ({chosen.mean():.0%})" if has_intervals else None
+            ax.scatter(x[rows], y[rows], color=color, linewidths=0, label=name, **style)
+    _name_quantiles(ax.xaxis, truth)
+    _name_quantiles(ax.yaxis, predicted)
+    if has_intervals:
         ax.legend(loc="upper left", fontsize="small", frameon=False)
     ax.set_aspect("equal")
     heading = f"{title}: " if title else ""
-    return _dressed(ax, f"{heading}rho {rho:.3f}, {count} rows", "truth (ranks, probit)", "prediction (ranks, probit)")
+    labels = ("true value (ranks, probit)", "prediction (ranks, probit)")
+    return _dressed(ax, f"{heading}rho {rho:.3f}, {count} rows", *labels)
+
+
+def _normal_scores(values: np.ndarray) -> np.ndarray:
+    """Returns the normal scores of the ranks, `(rows,)`."""
+    return norm.ppf((rankdata(values) - 0.5) / len(values))
+
+
+def _name_quantiles(axis: Axis, values: np.ndarray) -> None:
+    """Puts ticks at quantiles of values, `(rows,)`, on an axis of normal scores, and names the values there."""
+    levels = [0.01, 0.1, 0.5, 0.9, 0.99] if len(values) >= 50 else [0.1, 0.5, 0.9]
+    axis.set_major_locator(FixedLocator(norm.ppf(levels)))
+    axis.set_major_formatter(FixedFormatter([_short(v) for v in np.quantile(values, levels, method="nearest")]))
 
 
 def _short(value: float) -> str:
+    """Returns a number in a few characters: 1.2k, 3M."""
     size = abs(value)
     if size >= 1e15 or 0 < size < 1e-6:
         return f"{value:.1e}"
@@ -126,7 +140,7 @@ def calibration_curve(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Reliability of quantiles: the share of truths at or under the quantile of each level; the diagonal is honest.
+    """Draws the share of true values at or under the quantile of each level. Calibrated quantiles are on the diagonal.
 
     Args:
         target: True values, `(rows,)`.
@@ -139,21 +153,21 @@ def calibration_curve(
     ax.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle="--", zorder=1)
     for (name, by_level), color in zip(quantiles.items(), (ORANGE, BLUE, GREEN), strict=False):
         levels = np.array(sorted(by_level))
-        # A truth that equals the quantile is half under it: with values that repeat, neither side may have all.
-        under = [np.mean(target < by_level[q]) / 2 + np.mean(target <= by_level[q]) / 2 for q in levels]
-        gap = np.abs(np.array(under) - levels).max()
+        # A true value that equals the quantile counts half, so that values which repeat do not all fall on one side.
+        under = np.array([(np.mean(target < by_level[q]) + np.mean(target <= by_level[q])) / 2 for q in levels])
+        gap = np.abs(under - levels).max()
         ax.plot(levels, under, marker="o", markersize=4, color=color, label=f"{name} (largest gap {gap:.1%})")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
     ax.legend(loc="upper left", fontsize="small", frameon=False)
-    return _dressed(ax, title, "level of the quantile", "truths under it")
+    return _dressed(ax, title, "level of the quantile", "true values under it")
 
 
 def group_histogram(
     target: Any, prediction: Any, groups: Any, *, ax: Axes | None = None, title: str | None = None, more_than: int = 8
 ) -> Axes:
-    """Histogram of Spearman's rho inside groups, such as the solutions of one problem; groups as in the report.
+    """Draws a histogram of Spearman's rho inside groups, such as the solutions of one problem; groups as in the report.
 
     Raises:
         EvaluationError: No group is large and wide enough.
@@ -184,7 +198,7 @@ def selection_curve(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Of the rows predicted in the best p%, the share that truly is there, over p; the diagonal is choice by lot.
+    """Draws the share of the rows predicted in the best p% that truly is there, over p. The diagonal is choice by lot.
 
     Args:
         target: True values, `(rows,)`.
@@ -213,7 +227,7 @@ def selection_curve(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.legend(loc="lower right", fontsize="small", frameon=False)
-    return _dressed(ax, title, "rows chosen, best first", "of them truly there")
+    return _dressed(ax, title, "rows chosen, best first", "share that truly belongs there")
 
 
 def pareto_plot(
@@ -228,7 +242,7 @@ def pareto_plot(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Two objectives of several candidates: medians, the Pareto front, and an ellipse of the predicted density each.
+    """Draws two objectives of several candidates: medians, the Pareto front, and an ellipse over each candidate's intervals.
 
     An ellipse spans the central intervals of both metrics; axes are logarithmic where everything drawn is positive and spans
     more than a factor of 10.
@@ -243,38 +257,25 @@ def pareto_plot(
         title: Of the plot.
     """
     ax = new_axes((6.2, 4.8)) if ax is None else ax
-    values, low, high = (np.asarray(v, dtype=np.float64) for v in (values, low, high))
-    front = np.asarray(front, dtype=bool)
-    logarithmic = [bool((low[:, k] > 0).all() and high[:, k].max() / low[:, k].min() > 10) for k in (0, 1)]
+    is_front = np.asarray(front, dtype=bool)
+    ends = [np.asarray(v, dtype=np.float64) for v in (values, low, high)]
+    logarithmic = [bool((ends[1][:, k] > 0).all() and ends[2][:, k].max() / ends[1][:, k].min() > 10) for k in (0, 1)]
+    # Ellipses cannot be drawn on logarithmic axes: the axes are linear, and what is drawn on them are logarithms.
+    middle, least, most = (_drawn(points, logarithmic) for points in ends)
 
-    def drawn(points: np.ndarray) -> np.ndarray:
-        return np.stack([np.log10(points[:, k]) if logarithmic[k] else points[:, k] for k in (0, 1)], 1)
-
-    middle, least, most = drawn(values), drawn(low), drawn(high)
-    for i in np.argsort(front, kind="stable"):  # the front on top
+    for i in np.argsort(is_front, kind="stable"):  # the front on top
         # Medians are seldom in the middle of their interval: the ellipse stands on the interval, the point on the median.
-        center, size = (least[i] + most[i]) / 2, np.maximum(most[i] - least[i], 1e-9)
-        fill = {"facecolor": BLUE, "alpha": 0.13} if front[i] else {"facecolor": GREY, "alpha": 0.05}
-        ax.add_patch(Ellipse(center, *size, edgecolor="none", zorder=2 + front[i], **fill))
-    ax.scatter(*middle[~front].T, s=14, color=GREY, linewidths=0, label="dominated", zorder=4)
-    best = np.flatnonzero(front)[np.argsort(middle[front, 0])]
+        center = (least[i] + most[i]) / 2
+        width, height = np.maximum(most[i] - least[i], 1e-9)
+        fill = {"facecolor": BLUE, "alpha": 0.13} if is_front[i] else {"facecolor": GREY, "alpha": 0.05}
+        ax.add_patch(Ellipse(center, width, height, edgecolor="none", zorder=2 + is_front[i], **fill))
+    ax.scatter(*middle[~is_front].T, s=14, color=GREY, linewidths=0, label="dominated", zorder=4)
+    best = np.flatnonzero(is_front)[np.argsort(middle[is_front, 0])]
     ax.plot(*middle[best].T, color=BLUE, linewidth=1.2, marker="o", markersize=5, label="Pareto front", zorder=5)
-    listed = []
-    for number, i in enumerate(best, start=1):
-        above = 5 if number % 2 else -11
-        style = {"fontsize": "x-small", "color": BLACK, "zorder": 6, "ha": "center"}
-        ax.annotate(str(number), middle[i], xytext=(0, above), textcoords="offset points", **style)
-        listed.append(f"{number}  {names[i]}")
-    if len(listed) > 24:
-        listed = [*listed[:23], f"and {len(listed) - 23} more"]
-    ax.text(1.02, 1.0, "\n".join(listed), transform=ax.transAxes, va="top", fontsize="x-small", color=BLACK)
+    _number_points(ax, middle[best], [names[i] for i in best])
     for k, axis in enumerate((ax.xaxis, ax.yaxis)):
         if logarithmic[k]:
-            first, last = np.floor(least[:, k].min()), np.ceil(most[:, k].max())
-            steps = (1, 2, 5) if last - first <= 3 else (1,)
-            ticks = [e + np.log10(s) for e in np.arange(first, last + 1) for s in steps]
-            axis.set_major_locator(FixedLocator(ticks))
-            axis.set_major_formatter(FuncFormatter(lambda v, _: _short(10.0**v)))
+            _logarithmic_ticks(axis, least[:, k].min(), most[:, k].max())
     ax.margins(0.05)
     ax.autoscale_view()
     density = Patch(facecolor=BLUE, alpha=0.25, label=f"{level:.0%} intervals")
@@ -282,67 +283,32 @@ def pareto_plot(
     return _dressed(ax, title, *labels)
 
 
-def learning_curves(
-    logs: Mapping[str, str | Path], *, ax: Axes | None = None, title: str | None = None, smoothing: int = 5
-) -> Axes:
-    """Validation losses over steps, and training losses on an axis of their own, from the `log.jsonl` of runs.
-
-    Of a single run every source has a curve; of several runs the means over sources are compared. A run that has not been
-    validated yet shows its training loss alone.
-
-    Args:
-        logs: Name of a run to its log.
-        ax: Where to draw.
-        title: Of the plot.
-        smoothing: Training losses averaged in each point.
-
-    Raises:
-        EvaluationError: A log without a loss; the message names file and line where it is not JSON.
-    """
-    ax = new_axes((6.2, 4.2)) if ax is None else ax
-    read = {name: _losses(Path(path)) for name, path in logs.items()}
-    side = ax.twinx() if any(validation for _, validation in read.values()) else ax
-    curves = iter(CURVES * (1 + len(logs)))
-    for name, (training, validation) in read.items():
-        steps, losses = (np.array(column, dtype=np.float64) for column in zip(*training))
-        if len(losses) >= 2 * smoothing:
-            kernel = np.ones(smoothing) / smoothing
-            steps, losses = np.convolve(steps, kernel, "valid"), np.convolve(losses, kernel, "valid")
-        color = GREY if len(read) == 1 else next(curves)
-        side.plot(steps, losses, color=color, linewidth=1.0, alpha=0.7, linestyle=":" if side is not ax else "-")
-        ax.plot([], [], color=color, linewidth=1.0, linestyle=":" if side is not ax else "-", label=f"{name}, training")
-        if validation and len(read) > 1:
-            means = [(step, float(np.mean(list(scores.values())))) for step, scores in validation]
-            ax.plot(*zip(*means), color=color, linewidth=1.6, marker="o", markersize=4, label=f"{name}, validation")
-        elif validation:
-            for source in dict.fromkeys(source for _, scores in validation for source in scores):
-                points = [(step, scores[source]) for step, scores in validation if source in scores]
-                ax.plot(*zip(*points), color=next(curves), linewidth=1.6, marker="o", markersize=4, label=source)
-    if side is not ax:
-        side.set_ylabel("training loss (nats a token)")
-        side.spines["top"].set_visible(False)
-    ax.legend(fontsize="small", frameon=False)
-    _dressed(ax, title, "step", "validation loss (nats a number)" if side is not ax else "training loss (nats a token)")
-    ax.spines["right"].set_visible(side is not ax)
-    return ax
+def _drawn(points: np.ndarray, logarithmic: Sequence[bool]) -> np.ndarray:
+    """Returns points `(candidates, 2)` as they are drawn: decimal logarithms on the axes that are logarithmic."""
+    columns = [np.log10(points[:, k]) if logarithmic[k] else points[:, k] for k in (0, 1)]
+    return np.stack(columns, axis=1)
 
 
-def _losses(path: Path) -> tuple[list[tuple[int, float]], list[tuple[int, dict[str, float]]]]:
-    """(step, loss) of a log's training lines, and (step, loss by source) of its validation lines."""
-    training, validation = [], []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise EvaluationError(f"{path}: line {number} is not JSON: {error}") from None
-        if isinstance(entry.get("loss"), (int, float)):
-            training.append((entry["step"], entry["loss"]))
-        if isinstance(entry.get("validation"), dict):
-            scores = {k: v for k, v in entry["validation"].items() if isinstance(v, (int, float))}
-            validation.append((entry["step"], scores))
-    if not training:
-        raise EvaluationError(f"{path} has no line with a loss")
-    return training, validation
+def _number_points(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
+    """Numbers points `(points, 2)` and lists their names beside the axes, at most 24 lines."""
+    style = {"fontsize": "x-small", "color": BLACK, "zorder": 6, "ha": "center"}
+    listed = []
+    for number, (point, name) in enumerate(zip(points, names, strict=True), start=1):
+        above = 5 if number % 2 else -11  # neighbours do not overlap
+        ax.annotate(str(number), point, xytext=(0, above), textcoords="offset points", **style)
+        listed.append(f"{number}  {name}")
+    if len(listed) > 24:
+        listed = [*listed[:23], f"and {len(listed) - 23} more"]
+    ax.text(1.02, 1.0, "\n".join(listed), transform=ax.transAxes, va="top", fontsize="x-small", color=BLACK)
+
+
+def _logarithmic_ticks(axis: Axis, least: float, most: float) -> None:
+    """Puts ticks of a logarithmic scale on an axis of decimal logarithms between two of these."""
+    first, last = np.floor(least), np.ceil(most)
+    steps = (1, 2, 5) if last - first <= 3 else (1,)
+    ticks = [exponent + np.log10(step) for exponent in np.arange(first, last + 1) for step in steps]
+    axis.set_major_locator(FixedLocator(ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _short(10.0**value)))
 
 
 def report_plots(tasks: Mapping[str, Mapping[str, Predictions]], folder: str | Path) -> list[Path]:
@@ -355,51 +321,57 @@ def report_plots(tasks: Mapping[str, Mapping[str, Predictions]], folder: str | P
     Returns:
         The paths.
     """
-    folder, written = Path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
-
-    def save(ax: Axes, *parts: str) -> None:
-        name = "-".join("".join(c if c.isalnum() or c in "._" else "_" for c in part) for part in parts)
-        written.append(folder / f"{name}.png")
-        ax.figure.savefig(written[-1], bbox_inches="tight")
-
+    target_folder = Path(folder)
+    target_folder.mkdir(parents=True, exist_ok=True)
+    written = []
     for task, metrics in tasks.items():
-        for metric, found in metrics.items():
-            keep = np.isfinite(found.target) & ~np.isnan(found.median)
-            if keep.sum() < 2:
-                continue
-            target, median = found.target[keep], found.median[keep]
-            quantiles = {q: values[keep] for q, values in found.quantiles.items()}
-            title = f"{task}, {metric}"
-            save(
-                prediction_scatter(target, median, quantiles.get(0.05), quantiles.get(0.95), title=title),
-                task,
-                metric,
-                "scatter",
-            )
-            curves = {"calibrated" if found.uncalibrated else "the model's own": quantiles}
-            if found.uncalibrated:
-                curves = {"the model's own": {q: v[keep] for q, v in found.uncalibrated.items()}, **curves}
-            if quantiles:
-                save(calibration_curve(target, curves, title=title), task, metric, "calibration")
-            predictors = {
-                "this model": median,
-                **{n: v[keep] for n, v in found.baselines.items() if np.ptp(v[keep]) > 0},
-            }
-            chosen = selection_curve(target, predictors, smaller_is_better=found.smaller_is_better, title=title)
-            save(chosen, task, metric, "selection")
-            groups = None if found.groups is None else np.asarray(found.groups)[keep]
-            if groups is not None and len(
-                per_group_spearman(target, median, groups, minimum_spread=MINIMUM_SPREAD).values
-            ):
-                save(group_histogram(target, median, groups, title=title), task, metric, "groups")
+        for metric, predictions in metrics.items():
+            for plot, ax in _plots_of(predictions, f"{task}, {metric}").items():
+                name = "-".join(_file_name(part) for part in (task, metric, plot))
+                written.append(target_folder / f"{name}.png")
+                ax.figure.savefig(written[-1], bbox_inches="tight")
     return written
+
+
+def _file_name(part: str) -> str:
+    """Returns a name with everything replaced that a file's name should not hold."""
+    return "".join(c if c.isalnum() or c in "._" else "_" for c in part)
+
+
+def _plots_of(predictions: Predictions, title: str) -> dict[str, Axes]:
+    """Returns the plots that the rows of one metric allow, by name; none for fewer than two rows."""
+    keep = np.isfinite(predictions.target) & ~np.isnan(predictions.median)
+    if keep.sum() < 2:
+        return {}
+    target = predictions.target[keep]
+    median = predictions.median[keep]
+    quantiles = {level: values[keep] for level, values in predictions.quantiles.items()}
+    plots = {"scatter": prediction_scatter(target, median, quantiles.get(0.05), quantiles.get(0.95), title=title)}
+
+    if quantiles and predictions.uncalibrated:
+        own = {level: values[keep] for level, values in predictions.uncalibrated.items()}
+        curves = {"the model's own": own, "calibrated": quantiles}
+        plots["calibration"] = calibration_curve(target, curves, title=title)
+    elif quantiles:
+        plots["calibration"] = calibration_curve(target, {"the model's own": quantiles}, title=title)
+
+    predictors = {"this model": median}
+    for name, values in predictions.baselines.items():
+        if np.ptp(values[keep]) > 0:  # a constant chooses nothing
+            predictors[name] = values[keep]
+    smaller = predictions.smaller_is_better
+    plots["selection"] = selection_curve(target, predictors, smaller_is_better=smaller, title=title)
+
+    if predictions.groups is not None:
+        groups = np.asarray(predictions.groups)[keep]
+        if len(per_group_spearman(target, median, groups, minimum_spread=MINIMUM_SPREAD).values):
+            plots["groups"] = group_histogram(target, median, groups, title=title)
+    return plots
 
 
 __all__ = [
     "calibration_curve",
     "group_histogram",
-    "learning_curves",
     "new_axes",
     "pareto_plot",
     "prediction_scatter",

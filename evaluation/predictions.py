@@ -1,21 +1,18 @@
-"""What a checkpoint says of a table in the schema: exact quantiles, probabilities, log-probabilities, row by row."""
+"""Predictions of a checkpoint for a table in the schema: exact quantiles and log-probabilities, row by row."""
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from datasets import Dataset
 
-from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.evaluation.report import Predictions
 from code_rlm.evaluation.rows import measured
 from code_rlm.evaluation.shards import map_shards
 from code_rlm.generation_rlm import EncodedInputs
-from code_rlm.inputs_rlm import CodeInput, encode_inputs
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
-from code_rlm.tokenization_rlm import RLMTokenizer
+from code_rlm.processing_rlm import CodeInput, EncodedInput, RLMProcessor, length_batches
 
 QUANTILE_DRAWS = 1024  # for layouts without exact quantiles
 # Central intervals of 50, 80, 90 and 95%, the median, and enough between them for the CRPS.
@@ -32,7 +29,7 @@ class EncodedRows:
         target: Its values, float64 `(rows,)`.
         written: As the number format writes them, `(rows,)`.
         saturated: Which lie outside the format's range, bool `(rows,)`.
-        input_ids: Token ids of each, unpadded.
+        inputs: Token ids of each, unpadded.
         truncated: Whether a part of the text was left out, bool `(rows,)`.
     """
 
@@ -41,32 +38,35 @@ class EncodedRows:
     target: np.ndarray
     written: np.ndarray
     saturated: np.ndarray
-    input_ids: list[list[int]]
+    inputs: list[EncodedInput]
     truncated: np.ndarray
 
     @classmethod
-    def of(cls, rows: Dataset, metric: str, tokenizer: RLMTokenizer, config: RLMConfig) -> "EncodedRows":
+    def of(cls, rows: Dataset, metric: str, processor: RLMProcessor) -> "EncodedRows":
         """Tokenises the rows that have the metric, asked for alone."""
         index, target = measured(rows, metric)
         chosen = rows.select(index)
-        inputs = [CodeInput(r["text"], r["language"], tuple(r["context"]), f"row {i}") for i, r in zip(index, chosen)]
-        limit = config.max_input_tokens_of(metric)
-        encoded = encode_inputs(tokenizer, inputs, [(metric,)] * len(inputs), limit, config.templates)
+        inputs = []
+        for number, row in zip(index, chosen, strict=True):
+            inputs.append(CodeInput(row["text"], row["language"], tuple(row["context"]), f"row {number}"))
+        encoded = processor.encode(inputs, [(metric,)] * len(inputs))
+        tokenizer = processor.tokenizer
         codes, saturated = tokenizer.encode_numbers(target, out_of_range="saturate", return_saturated=True)
-        written, truncated = tokenizer.decode_numbers(codes), np.array(encoded.truncated_tokens) > 0
-        return cls(metric, chosen, target, written, saturated, encoded.input_ids, truncated)
+        written = tokenizer.decode_numbers(codes)
+        truncated = np.array([item.truncated_tokens > 0 for item in encoded])
+        return cls(metric, chosen, target, written, saturated, encoded, truncated)
 
     def run(
         self,
         model: RLMForConditionalGeneration,
-        tokenizer: RLMTokenizer,
+        processor: RLMProcessor,
         ask: Callable[[EncodedInputs, np.ndarray], Sequence[np.ndarray]],
         batch_size: int,
     ) -> list[np.ndarray]:
         """Runs the encoder over batches of like length, shared out over processes.
 
         Args:
-            model, tokenizer: The checkpoint.
+            model, processor: The checkpoint.
             ask: Given a batch's memory and its rows' numbers, returns arrays `(batch, ...)`. A checkpoint that answers with a
                 regression head gives its answers alone, and nothing is asked.
             batch_size: Rows run together.
@@ -74,15 +74,13 @@ class EncodedRows:
         Returns:
             The arrays of all batches joined, `(rows, ...)` each.
         """
-        order = np.argsort([len(ids) for ids in self.input_ids], kind="stable")
-        batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        batches = length_batches([len(item.input_ids) for item in self.inputs], batch_size=batch_size)
 
         def work(batch: np.ndarray) -> Sequence[np.ndarray]:
-            padded = tokenizer.pad({"input_ids": [self.input_ids[i] for i in batch]}, return_tensors="pt")
-            inputs = {k: torch.as_tensor(padded[k]) for k in ("input_ids", "attention_mask")}
+            inputs = processor.collate([self.inputs[i] for i in batch])
             return [model.regress(inputs)] if model.regression_head is not None else ask(model.encode(inputs), batch)
 
-        back = np.argsort(order)
+        back = np.argsort(np.concatenate(batches))
         return [np.concatenate(parts)[back] for parts in zip(*map_shards(work, batches), strict=True)]
 
 
@@ -93,7 +91,7 @@ def seen_text(row: dict) -> str:
 
 def predict_rows(
     model: RLMForConditionalGeneration,
-    tokenizer: RLMTokenizer,
+    processor: RLMProcessor,
     rows: Dataset,
     metric: str,
     *,
@@ -104,7 +102,7 @@ def predict_rows(
     """Predicts one metric, asked for alone, for all rows that have it.
 
     Args:
-        model, tokenizer: The checkpoint.
+        model, processor: The checkpoint.
         rows: A table in the schema.
         metric: Its name.
         levels: Of the quantiles; 0.5 among them.
@@ -115,21 +113,21 @@ def predict_rows(
     Returns:
         `Predictions` without baselines, in the order of the rows.
     """
-    encoded = EncodedRows.of(rows, metric, tokenizer, model.config)
-    mended = calibrated and model.config.calibration_of(metric) is not None
+    encoded = EncodedRows.of(rows, metric, processor)
+    has_calibration = calibrated and model.config.fitted.calibration_of(metric) is not None
 
     # Layouts that write the exponent last have no exact quantiles.
     draws = None if model.codec.ordered_digits else QUANTILE_DRAWS
 
     def ask(memory: EncodedInputs, batch: np.ndarray) -> list[np.ndarray]:
-        own = model.predict(memory, levels, metrics=[metric], draws=draws).quantiles[:, 0]
+        own = model.predict(memory, levels, metrics=[metric], draws=draws, calibrated=False).quantiles[:, 0]
         log_probs = model.log_prob(memory, encoded.written[batch], metrics=[metric])[:, 0]
-        if not mended:
+        if not has_calibration:
             return [own, log_probs]
         return [own, log_probs, model.predict(memory, levels, metrics=[metric], calibrated=True).quantiles[:, 0]]
 
     began = time.perf_counter()
-    found = encoded.run(model, tokenizer, ask, batch_size)
+    found = encoded.run(model, processor, ask, batch_size)
     seconds = time.perf_counter() - began
 
     def by_level(array: np.ndarray) -> dict[float, np.ndarray]:
@@ -140,7 +138,11 @@ def predict_rows(
     else:
         own, log_probs, *calibrated_ones = found
         quantiles = by_level(calibrated_ones[0] if calibrated_ones else own)
-        answer = {"median": quantiles[0.5], "quantiles": quantiles, "uncalibrated": by_level(own) if mended else {}}
+        answer = {
+            "median": quantiles[0.5],
+            "quantiles": quantiles,
+            "uncalibrated": by_level(own) if has_calibration else {},
+        }
         answer["log_probs"] = np.where(encoded.saturated, -np.inf, log_probs)
     return Predictions(
         target=encoded.target,

@@ -1,9 +1,9 @@
-"""From stored reports to tables: docs/results.md, the README's table, and the rows that model cards show.
+"""Turns stored reports into tables: docs/results.md, the README's table, and the rows of model cards.
 
     python -m code_rlm.evaluation.results            # writes docs/results.md in the current folder
     python -m code_rlm.evaluation.results --check    # exit 1 if it is not what the stored reports give
 
-`rows_of` is the one place that reads a report; everything else writes rows.
+Only `rows_of` reads a report; all other functions take rows.
 """
 
 from __future__ import annotations
@@ -53,19 +53,26 @@ class Score:
     high: float | None = None
 
     def text(self, digits: int = 3, percent: bool = False) -> str:
-        """The value, and the interval in brackets where there is one."""
-        ends = [_number(end, digits, percent) for end in (self.value, self.low, self.high)]
-        return ends[0] if self.low is None or self.high is None else f"{ends[0]} ({ends[1]} to {ends[2]})"
+        """Returns the value, and the interval in brackets where there is one.
+
+        Args:
+            digits: Behind the point.
+            percent: Whether to write percent, with one digit.
+        """
+        value = _number(self.value, digits, percent)
+        if self.low is None or self.high is None:
+            return value
+        return f"{value} ({_number(self.low, digits, percent)} to {_number(self.high, digits, percent)})"
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a report says of one task and metric.
+    """The part of a report that one metric of a task has.
 
     Attributes:
         task: Name of the task, or of the table's file.
         metric: Name of the metric.
-        hardware: What the metric was measured on; empty where the table does not tell.
+        hardware: What the metric was measured on; empty where that is not known.
         n: Rows scored.
         groups: Groups among them.
         scores: Those of `SCORES`.
@@ -98,32 +105,37 @@ class Row:
     excluded: Mapping[str, int] = field(default_factory=dict)
 
     def best_baseline(self, score: str) -> tuple[str, float] | None:
-        """Name and value of the baseline with the best score, None where there is none."""
-        larger = SCORES[score][1]
-        found = {name: values[score] for name, values in self.baselines.items() if values.get(score) is not None}
-        if not found:
+        """Returns name and value of the baseline with the best score, None where there is none."""
+        known = [(name, values.get(score)) for name, values in self.baselines.items()]
+        defined = [(name, value) for name, value in known if value is not None]
+        if not defined:
             return None
-        name = (max if larger else min)(found, key=found.__getitem__)
-        return name, found[name]
+        best = max if SCORES[score][1] else min
+        return best(defined, key=lambda pair: pair[1])
 
     def is_behind(self, score: str) -> bool | None:
         """Whether the best baseline is better; None where there is nothing to compare."""
-        best, own = self.best_baseline(score), self.scores[score].value
+        best = self.best_baseline(score)
+        own = self.scores[score].value
         if best is None or own is None:
             return None
         return own < best[1] if SCORES[score][1] else own > best[1]
 
     def is_certain(self, score: str) -> bool:
         """Whether the best baseline, its value taken as exact, lies outside the model's interval."""
-        best, own = self.best_baseline(score), self.scores[score]
-        return best is None or own.low is None or own.high is None or not own.low <= best[1] <= own.high
+        best = self.best_baseline(score)
+        own = self.scores[score]
+        if best is None or own.low is None or own.high is None:
+            return True
+        return not own.low <= best[1] <= own.high
 
     def verdict(self, score: str = "spearman") -> str:
-        """The model beside the best baseline in words."""
+        """Returns the comparison of the model with the best baseline in words."""
         behind = self.is_behind(score)
-        if behind is None:
+        best = self.best_baseline(score)
+        if behind is None or best is None:
             return "nothing to compare with"
-        name = self.best_baseline(score)[0]
+        name = best[0]
         name = BASELINES.get(name, name)
         if behind:
             return f"**{name} wins**" if self.is_certain(score) else f"{name} is better, within the interval"
@@ -133,8 +145,11 @@ class Row:
 
 
 def rows_of(report: Mapping[str, Any]) -> list[Row]:
-    """The rows of a report of `evaluation.report`, in its order."""
-    return [_row(task, metric, entry) for task, metrics in report["tasks"].items() for metric, entry in metrics.items()]
+    """Returns the rows of a report of `evaluation.report`, in its order."""
+    rows = []
+    for task, metrics in report["tasks"].items():
+        rows += [_row(task, metric, entry) for metric, entry in metrics.items()]
+    return rows
 
 
 def _row(task: str, metric: str, entry: Mapping[str, Any]) -> Row:
@@ -162,7 +177,7 @@ def _row(task: str, metric: str, entry: Mapping[str, Any]) -> Row:
 
 
 def hardware_of(task: str, metric: str) -> str:
-    """What a metric of a task was measured on; empty for tables of one's own and where the source does not tell."""
+    """Returns what a metric of a task was measured on; empty for other tables and where the source does not state it."""
     try:
         return TASKS[task].hardware_of(metric)
     except (KeyError, DataError):
@@ -173,170 +188,191 @@ def hardware_of(task: str, metric: str) -> str:
 
 
 def _number(value: float | None, digits: int = 3, percent: bool = False) -> str:
+    """Returns a number as text; a dash for None."""
     if value is None:
         return _NONE
     return f"{value:.1%}" if percent else f"{value:.{digits}f}"
 
 
+def _whole_percent(value: float | None) -> str:
+    """Returns a share as whole percent; a dash for None."""
+    return _NONE if value is None else f"{value:.0%}"
+
+
+def _line(cells: Iterable[str]) -> str:
+    """Returns one line of a Markdown table; bars inside cells are escaped."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table; bars inside cells are escaped."""
+    """Returns the lines of a Markdown table; bars inside cells are escaped."""
+    return [_line(header), "|" + "---|" * len(header), *(_line(row) for row in rows)]
 
-    def line(cells: Iterable[str]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
 
-    return [line(header), "|" + "---|" * len(header), *map(line, rows)]
+def _counts(row: Row) -> str:
+    return f"{row.n} ({row.groups})"
+
+
+def _covered(row: Row, nominal: str) -> float | None:
+    """Returns the share of rows inside an interval; None where the report has no such interval."""
+    return row.coverage[nominal].value if nominal in row.coverage else None
+
+
+def _bold(score: Score, digits: int = 2) -> str:
+    """Returns a score in bold with its interval, if any, behind it."""
+    value, *interval = score.text(digits).split(" ", 1)
+    return " ".join([f"**{value}**", *interval])
 
 
 def summary_table(rows: Iterable[Row]) -> list[str]:
-    """One line a metric: the model's scores with intervals, coverage, and the baselines' Spearman beside them."""
+    """Returns one line a metric: the model's scores with intervals, coverage, and the baselines' Spearman beside them."""
     header = ["task", "metric", "rows (groups)", "Spearman", "Kendall", "MAPE", "in 50% / 90% interval"]
-    return table(
-        [*header, *(BASELINES[name] for name in _SHORT)],
-        [
-            [
-                *(row.task, row.metric, f"{row.n} ({row.groups})"),
-                "**{}** ({} to {})".format(
-                    *(_number(getattr(row.scores["spearman"], end), 2) for end in ("value", "low", "high"))
-                ),
-                _number(row.scores["kendall"].value, 2),
-                _NONE if row.scores["mape"].value is None else f"{row.scores['mape'].value:.0%}",
-                " / ".join(
-                    f"{row.coverage[nominal].value:.0%}" if nominal in row.coverage else _NONE
-                    for nominal in ("0.5", "0.9")
-                ),
-                *(_number(row.baselines.get(name, {}).get("spearman"), 2) for name in _SHORT),
-            ]
-            for row in rows
-        ],
-    )
+    lines = []
+    for row in rows:
+        coverage = " / ".join(_whole_percent(_covered(row, nominal)) for nominal in ("0.5", "0.9"))
+        scores = [
+            _bold(row.scores["spearman"]),
+            _number(row.scores["kendall"].value, 2),
+            _whole_percent(row.scores["mape"].value),
+        ]
+        baselines = [_number(row.baselines.get(name, {}).get("spearman"), 2) for name in _SHORT]
+        lines.append([row.task, row.metric, _counts(row), *scores, coverage, *baselines])
+    return table([*header, *(BASELINES[name] for name in _SHORT)], lines)
+
+
+def readme_table(rows: Iterable[tuple[str, Row]]) -> list[str]:
+    """Returns the short table of the README, one line for each pair of words and row: rank, best baseline, coverage."""
+    header = [
+        "predicted",
+        "data set",
+        "rows (groups)",
+        "Spearman",
+        "best simple baseline",
+        "true value in 90% interval",
+    ]
+    lines = []
+    for words, row in rows:
+        best = row.best_baseline("spearman")
+        baseline = _NONE if best is None else f"{_number(best[1], 2)} {BASELINES.get(best[0], best[0])}"
+        coverage = _whole_percent(_covered(row, "0.9"))
+        score = _bold(row.scores["spearman"])
+        lines.append([words, row.task, f"{row.n:,} ({row.groups:,})", score, baseline, coverage])
+    return table(header, lines)
 
 
 def score_table(rows: Iterable[Row]) -> list[str]:
-    """Every score of the model with its interval, and what the metric was measured on."""
-    return table(
-        ["task", "metric", "measured on", "rows (groups)", *(title for title, _ in SCORES.values())],
-        [
-            [
-                *(row.task, row.metric, row.hardware or _NONE, f"{row.n} ({row.groups})"),
-                *(row.scores[name].text(percent=not larger) for name, (_, larger) in SCORES.items()),
-            ]
-            for row in rows
-        ],
-    )
+    """Returns every score of the model with its interval, and what the metric was measured on."""
+    titles = [title for title, _ in SCORES.values()]
+    lines = []
+    for row in rows:
+        scores = [row.scores[name].text(percent=not larger) for name, (_, larger) in SCORES.items()]
+        lines.append([row.task, row.metric, row.hardware or _NONE, _counts(row), *scores])
+    return table(["task", "metric", "measured on", "rows (groups)", *titles], lines)
+
+
+def _before_and_after(row: Row, own: str, given: str) -> str:
+    """Returns what the model's own intervals give and, where there are calibrated ones, what these give."""
+    return f"{own} → {given}" if row.calibrated else own
 
 
 def coverage_table(rows: Sequence[Row]) -> list[str]:
-    """Share of rows inside the central intervals, the model's own and calibrated, and what the width of 90% becomes."""
+    """Returns the share of rows inside the central intervals, own and calibrated, and the width of the 90% interval."""
     nominals = sorted({nominal for row in rows for nominal in row.coverage}, key=float)
-
-    def cell(row: Row, nominal: str) -> str:
-        own, given = row.own_coverage.get(nominal), row.coverage.get(nominal, Score(None)).value
-        return (
-            f"{_number(own, percent=True)} → {_number(given, percent=True)}"
-            if row.calibrated
-            else _number(own, percent=True)
-        )
-
-    def width(row: Row) -> str:
-        own, given = row.own_width.get("0.9"), row.width.get("0.9")
-        return f"{_number(own, 2)} → {_number(given, 2)}" if row.calibrated else _number(own, 2)
-
-    return table(
-        ["task", "metric", "rows (groups)", *(f"{float(n):.0%}" for n in nominals), "90%: confidence", "width of 90%"],
-        [
-            [
-                *(row.task, row.metric, f"{row.n} ({row.groups})"),
-                *(cell(row, nominal) for nominal in nominals),
-                "{} to {}".format(
-                    *(_number(getattr(row.coverage["0.9"], end), percent=True) for end in ("low", "high"))
-                )
-                if "0.9" in row.coverage
-                else _NONE,
-                width(row),
-            ]
-            for row in rows
-            if row.coverage
-        ],
-    )
+    lines = []
+    for row in rows:
+        if not row.coverage:
+            continue
+        shares = []
+        for nominal in nominals:
+            own = _number(row.own_coverage.get(nominal), percent=True)
+            shares.append(_before_and_after(row, own, _number(_covered(row, nominal), percent=True)))
+        confidence = _NONE
+        if "0.9" in row.coverage:
+            low = _number(row.coverage["0.9"].low, percent=True)
+            confidence = f"{low} to {_number(row.coverage['0.9'].high, percent=True)}"
+        own_width = _number(row.own_width.get("0.9"), 2)
+        width = _before_and_after(row, own_width, _number(row.width.get("0.9"), 2))
+        lines.append([row.task, row.metric, _counts(row), *shares, confidence, width])
+    named = [f"{float(nominal):.0%}" for nominal in nominals]
+    return table(["task", "metric", "rows (groups)", *named, "90%: confidence", "width of 90%"], lines)
 
 
 def baseline_table(rows: Iterable[Row]) -> list[str]:
-    """Spearman, Kendall and MAPE of the model and of each baseline, and in words who is ahead in rank."""
-    return table(
-        ["task", "metric", "predictor", "Spearman", "Kendall", "MAPE", "median APE", "in rank (Spearman)"],
-        [
-            [
-                *((row.task, row.metric) if not number else ("", "")),
-                "**this model**" if not number else BASELINES.get(name, name),
-                *(_number(values.get(score), percent=not larger) for score, (_, larger) in SCORES.items()),
-                row.verdict() if not number else "",
-            ]
-            for row in rows
-            if row.baselines
-            for number, (name, values) in enumerate(
-                {"": {name: row.scores[name].value for name in SCORES}, **row.baselines}.items()
-            )
-        ],
-    )
+    """Returns the scores of the model and of each baseline, and in words which is better in rank."""
+    titles = [title for title, _ in SCORES.values()]
+    lines = []
+    for row in rows:
+        if not row.baselines:
+            continue
+        own = {name: row.scores[name].value for name in SCORES}
+        lines.append([row.task, row.metric, "**this model**", *_plain_scores(own), row.verdict()])
+        for name, values in row.baselines.items():
+            lines.append(["", "", BASELINES.get(name, name), *_plain_scores(values), ""])
+    return table(["task", "metric", "predictor", *titles, "in rank (Spearman)"], lines)
+
+
+def _plain_scores(values: Mapping[str, float | None]) -> list[str]:
+    """Returns the scores of `SCORES` as text: those of which more is better as numbers, errors as percent."""
+    return [_number(values.get(name), percent=not larger) for name, (_, larger) in SCORES.items()]
 
 
 def language_table(rows: Iterable[Row]) -> list[str]:
-    """Rank agreement inside one language, in the mean, of the model and of each baseline; no lines where no row has several."""
-    rows = [row for row in rows if row.within_languages is not None]
-    names = list(dict.fromkeys(name for row in rows for name in row.baselines))
-    return rows and table(
-        ["task", "metric", "**this model**", *(BASELINES.get(name, name) for name in names)],
-        [
-            [
-                *(row.task, row.metric, row.within_languages.text()),
-                *(_number(row.baselines.get(name, {}).get("within_languages")) for name in names),
-            ]
-            for row in rows
-        ],
-    )
+    """Returns the mean rank agreement inside one language, of model and baselines; no lines where no row has several."""
+    several = [row for row in rows if row.within_languages is not None]
+    if not several:
+        return []
+    names = list(dict.fromkeys(name for row in several for name in row.baselines))
+    lines = []
+    for row in several:
+        baselines = [_number(row.baselines.get(name, {}).get("within_languages")) for name in names]
+        lines.append([row.task, row.metric, (row.within_languages or Score(None)).text(), *baselines])
+    return table(["task", "metric", "**this model**", *(BASELINES.get(name, name) for name in names)], lines)
 
 
 def paper_table(rows: Iterable[Row]) -> list[str]:
-    """The paper's figures beside ours, from where, and what keeps the two apart."""
-    return table(
-        ["task", "metric", "score", "here", "paper", "where in the paper", "can they be compared?"],
-        [
-            [
-                *(row.task, row.metric, SCORES[each.score][0], row.scores[each.score].text()),
-                *(_number(each.value), each.where, each.comparable),
-            ]
-            for row in rows
-            for each in row.paper
-        ],
-    )
+    """Returns the paper's figures beside ours, their place in the paper, and what keeps the two apart."""
+    lines = []
+    for row in rows:
+        for figure in row.paper:
+            own = row.scores[figure.score].text()
+            title = SCORES[figure.score][0]
+            lines.append([row.task, row.metric, title, own, _number(figure.value), figure.where, figure.comparable])
+    return table(["task", "metric", "score", "here", "paper", "where in the paper", "can they be compared?"], lines)
 
 
 def who_wins(rows: Sequence[Row]) -> list[str]:
-    """In words, for rank and for relative error: where a baseline is ahead, and where the model is."""
+    """Returns in words, for rank and for relative error, the rows in which a baseline is better than the model."""
     lines = []
     for score, what in (("spearman", "rank (Spearman)"), ("mape", "relative error (MAPE)")):
         compared = [row for row in rows if row.is_behind(score) is not None]
         if not compared:
             continue
         behind = [row for row in compared if row.is_behind(score)]
-        lines.append(
-            f"- **In {what}** a simple baseline is better in {len(behind)} of {len(compared)} rows"
-            + (":" if behind else ".")
-        )
-        for row in behind:
-            name, value = row.best_baseline(score)
-            percent = not SCORES[score][1]
-            certain = "" if row.is_certain(score) else "; within the interval"
-            lines.append(
-                f"  - {row.task}, {row.metric}: {BASELINES.get(name, name)} {_number(value, percent=percent)}, the model "
-                f"{row.scores[score].text(percent=percent)}{certain}."
-            )
+        end = ":" if behind else "."
+        lines.append(f"- **In {what}** a simple baseline is better in {len(behind)} of {len(compared)} rows{end}")
+        lines += [_behind_in_words(row, score) for row in behind]
     return lines
 
 
+def _behind_in_words(row: Row, score: str) -> str:
+    """Returns the line of a row whose best baseline is better than the model."""
+    name, value = row.best_baseline(score) or ("", None)
+    percent = not SCORES[score][1]
+    certain = "" if row.is_certain(score) else "; within the interval"
+    own = row.scores[score].text(percent=percent)
+    baseline = f"{BASELINES.get(name, name)} {_number(value, percent=percent)}"
+    return f"  - {row.task}, {row.metric}: {baseline}, the model {own}{certain}."
+
+
 def coverage_words(rows: Sequence[Row], nominal: str = "0.9") -> list[str]:
-    """Intervals whose coverage is surely not what they promise, and those that nothing calibrated."""
-    promised, lines = float(nominal), []
+    """Returns in words which intervals miss their nominal coverage, and which were not calibrated.
+
+    Args:
+        rows: Of a report.
+        nominal: The coverage of the intervals, as reports write it.
+    """
+    promised = float(nominal)
+    lines = []
     off = [row for row in rows if nominal in row.coverage and _misses(row.coverage[nominal], promised)]
     if off:
         named = ", ".join(f"{row.task} {row.metric} ({row.coverage[nominal].value:.1%})" for row in off)
@@ -348,6 +384,7 @@ def coverage_words(rows: Sequence[Row], nominal: str = "0.9") -> list[str]:
 
 
 def _misses(score: Score, promised: float) -> bool:
+    """Whether the confidence interval of a coverage leaves out the nominal one."""
     return score.low is not None and score.high is not None and not score.low <= promised <= score.high
 
 
@@ -355,14 +392,14 @@ def _misses(score: Score, promised: float) -> bool:
 
 
 def stored_reports(root: str | Path = ".") -> dict[str, dict[str, Any]]:
-    """The reports of `REPORTS` below a folder: path to report, the shipped weights' first."""
+    """Returns the reports of `REPORTS` below a folder by path, that of the shipped weights first."""
     root = Path(root)
     paths = [path for pattern in REPORTS for path in sorted(root.glob(pattern))]
     return {path.relative_to(root).as_posix(): json.loads(path.read_text(encoding="utf-8")) for path in paths}
 
 
 def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """docs/results.md from path and report of each."""
+    """Returns docs/results.md, made of reports by path."""
     lines = [
         "# Results",
         "",
@@ -381,6 +418,7 @@ def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _section(name: str, report: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the lines of one report."""
     rows = rows_of(report)
     versions = ", ".join(f"{package} {version}" for package, version in report["versions"].items())
     yield f"## {report['model']}"
@@ -419,11 +457,12 @@ def _section(name: str, report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _block(lines: Sequence[str]) -> list[str]:
+    """Returns the lines behind an empty one; nothing where there are none."""
     return ["", *lines] if lines else []
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line; run in the repository's root."""
+    """Runs the command line in the repository's root; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only compare; exit 1 if the page is not up to date")
     args = parser.parse_args(argv)
@@ -438,7 +477,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-__all__ = ["REPORTS", "Row", "Score", "page", "rows_of", "stored_reports", "summary_table"]
+__all__ = ["REPORTS", "Row", "Score", "page", "readme_table", "rows_of", "stored_reports", "summary_table"]
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Which rows a command reads: the options of `evaluate` and `calibrate` and the tables behind them."""
+"""Which rows `evaluate` and `calibrate` read: the tables behind their options."""
 
 import argparse
 from pathlib import Path
@@ -13,34 +13,6 @@ from code_rlm.evaluation.metrics import EvaluationError
 
 # Computed from an architecture rather than measured: numbers to compare with, not to predict where nobody asks.
 COMPUTED = ("flops_count", "params_count")
-
-
-def add_row_options(parser: argparse.ArgumentParser, split: str) -> None:
-    """Adds the options that name tables, columns and rows."""
-    rows = parser.add_argument_group("rows")
-    rows.add_argument("--task", nargs="+", default=[], metavar="NAME", help="tasks of data/readers.py")
-    rows.add_argument("--data-root", metavar="DIR", help="folder of the tasks' tables")
-    rows.add_argument("--data", metavar="FILE", help="a table of your own: CSV, JSONL, parquet, hub id")
-    rows.add_argument("--text-column", default="text", metavar="NAME", help="[text]")
-    rows.add_argument(
-        "--target-columns", nargs="+", default=[], metavar="NAME", help="columns named as the metrics are"
-    )
-    rows.add_argument("--group-column", metavar="NAME", help="rows that share its value never fall in two splits")
-    rows.add_argument("--language-column", metavar="NAME")
-    rows.add_argument("--language", help="kind of input of every row, where no column tells")
-    rows.add_argument("--context-columns", nargs="*", default=[], metavar="NAME")
-    rows.add_argument(
-        "--metrics", nargs="+", metavar="NAME", help="by default all that the model knows and the rows have"
-    )
-    rows.add_argument("--split", default=split, help=f"train, validation, test, or all for every row [{split}]")
-    rows.add_argument("--max-rows", type=_count, metavar="N", help="at most so many rows of each table")
-    rows.add_argument("--seed", type=int, default=0, help="of the split and of row limits [0]")
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def table_names(args: argparse.Namespace) -> list[str]:
@@ -67,7 +39,7 @@ def read_rows(
 
     Args:
         name: Task, or the file of `--data`.
-        args: Options of `add_row_options`.
+        args: Options of the command.
         split: `all` for every row.
         limit: None for no limit.
         data_root: Another folder than that of `--data-root`; for a file another file.
@@ -139,4 +111,4 @@ def table_title(name: str) -> str:
     return Path(name).name
 
 
-__all__ = ["add_row_options", "measured", "read_rows", "table_names", "table_title", "wanted_metrics"]
+__all__ = ["measured", "read_rows", "table_names", "table_title", "wanted_metrics"]

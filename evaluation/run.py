@@ -4,7 +4,7 @@
     code-rlm evaluate --model runs/mine/final --data mine.parquet --text-column code --target-columns latency_ms \\
         --group-column problem --language python --out report
     code-rlm evaluate --task bhive_zen4 --data-root NEW --split all --train-data-root DATA --out report
-    accelerate launch --num_processes 4 -m code_rlm.cli evaluate --task bhive_zen4 --data-root DATA --out report
+    accelerate launch --num_processes 4 -m code_rlm evaluate --task bhive_zen4 --data-root DATA --out report
 
 Writes report.json and report.md to the folder, and plots where matplotlib is installed. Under `accelerate launch` the rows
 are shared out over the processes, and the report is the same.
@@ -21,13 +21,15 @@ import numpy as np
 from datasets import Dataset
 from transformers.utils import logging
 
+from code_rlm import cli
+from code_rlm.console import write_markdown
 from code_rlm.errors_rlm import RLMError
 from code_rlm.evaluation.baselines import BASELINES, fit_predict, fit_predict_numbers
+from code_rlm.evaluation.metrics import EvaluationError
 from code_rlm.evaluation.predictions import predict_rows, seen_text
 from code_rlm.evaluation.report import Predictions, build_report, write_report
 from code_rlm.evaluation.rows import (
     COMPUTED,
-    add_row_options,
     measured,
     read_rows,
     table_names,
@@ -38,45 +40,17 @@ from code_rlm.evaluation.shards import is_main_process, own_device
 from code_rlm.loading import DEFAULT_CHECKPOINT, load
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The argument parser of `code-rlm evaluate`."""
-    parser = argparse.ArgumentParser(
-        "code-rlm evaluate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", help="checkpoint folder or hub id; by default the weights that ship")
-    add_row_options(parser, split="test")
-    parser.add_argument(
-        "--train-data-root",
-        metavar="DIR",
-        help="fit baselines on the training split found here (a folder; with --data, a file) instead of the same table's",
-    )
-    parser.add_argument(
-        "--train-rows", type=int, default=10_000, help="at most so many rows to fit baselines on [10000]"
-    )
-    parser.add_argument("--baselines", nargs="*", default=list(BASELINES), choices=BASELINES, metavar="NAME")
-    parser.add_argument("--uncalibrated", action="store_true", help="leave the checkpoint's calibration out")
-    parser.add_argument("--resamples", type=int, default=1000, help="bootstrap resamples of each interval [1000]")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the report")
-    return parser
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Command line; 2 and one line on unusable arguments or data."""
-    args = build_parser().parse_args(argv)
-    logging.disable_progress_bar()
-    try:
-        evaluate(args)
-    except (RLMError, ImportError) as error:
-        print(f"code-rlm evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `code-rlm evaluate` and returns its exit status."""
+    return cli.main(["evaluate", *(sys.argv[1:] if argv is None else argv)])
 
 
 def evaluate(args: argparse.Namespace) -> Path:
     """Runs an evaluation and returns the path of report.json, written by the main process."""
+    logging.disable_progress_bar()
     names = table_names(args)
-    model, tokenizer = load(args.model)
+    wanted_baselines(args)
+    model, processor = load(args.model)
     model.to(own_device())
     tasks: dict[str, dict[str, Predictions]] = {}
     training_rows: dict[str, int] = {}
@@ -89,7 +63,7 @@ def evaluate(args: argparse.Namespace) -> Path:
         for metric in metrics:
             try:
                 found = predict_rows(
-                    model, tokenizer, rows, metric, batch_size=args.batch_size, calibrated=not args.uncalibrated
+                    model, processor, rows, metric, batch_size=args.batch_size, calibrated=not args.uncalibrated
                 )
             except RLMError as error:
                 raise type(error)(f"{name}, {args.split} split: {error}") from None
@@ -98,7 +72,7 @@ def evaluate(args: argparse.Namespace) -> Path:
                 speed = f"{len(found.target)} rows, {1e3 * found.seconds_per_row:.1f} ms each"
                 print(f"{title}, {metric}: {speed}", file=sys.stderr)
             notes += [f"{title}, {metric}: {note}" for note in odd(found)]
-        if is_main_process() and args.baselines:
+        if is_main_process() and wanted_baselines(args):
             train, why = rows_to_fit(name, args, rows)
             training_rows[title] = len(train)
             notes += [f"{title}: {note}" for note in why]
@@ -122,7 +96,7 @@ def evaluate(args: argparse.Namespace) -> Path:
     report |= {"split": args.split, "rows_baselines_were_fitted_on": training_rows}
     path, readable = write_report(report, args.out)
     draw(tasks, args.out)
-    print(readable.read_text(encoding="utf-8"))
+    write_markdown(readable.read_text(encoding="utf-8"), sys.stdout)
     return path
 
 
@@ -175,7 +149,7 @@ def fit_baselines(train: Dataset, rows: Dataset, metric: str, args: argparse.Nam
     fit_texts, texts = [seen_text(r) for r in fit_rows], [seen_text(r) for r in rows]
     found = {
         name: fit_predict(name, fit_texts, fit_values, texts, groups=fit_rows["group"], seed=args.seed)
-        for name in usable(args.baselines, fit_rows)
+        for name in usable(wanted_baselines(args), fit_rows)
     }
     for number in COMPUTED:
         known, asked = numbers_of(fit_rows, number), numbers_of(rows, number)
@@ -190,6 +164,20 @@ def numbers_of(rows: Dataset, metric: str) -> np.ndarray:
     column = np.full(len(rows), np.nan)
     column[index] = values
     return column
+
+
+def wanted_baselines(args: argparse.Namespace) -> list[str]:
+    """Returns the baselines asked for, all by default.
+
+    Raises:
+        EvaluationError: A name that is none of them.
+    """
+    if args.baselines is None:
+        return list(BASELINES)
+    for name in args.baselines:
+        if name not in BASELINES:
+            raise EvaluationError(f"There is no baseline {name}; choose of {', '.join(BASELINES)}.")
+    return list(args.baselines)
 
 
 def usable(names: Sequence[str], rows: Dataset) -> list[str]:

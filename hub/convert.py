@@ -12,15 +12,14 @@ the library's T5Gemma with a numeric vocabulary, so the weights are copied as th
     regression_head.*              regression_head.*
     model.final_logits_bias        (a buffer of zeros that nothing reads; refused if it is anything else)
 
-What does not fit is told in one list before anything is written, and the folder appears whole or not at all.
+What does not fit is listed before anything is written, and the folder appears whole or not at all.
 """
 
-import argparse
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from tokenizers import Tokenizer, processors
 from transformers.dynamic_module_utils import custom_object_save
 
+from code_rlm import cli
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.errors_rlm import CheckpointError, RLMError
 from code_rlm.hub.safetensors_copy import ITEM_BYTES, StoredTensor, stored_tensors, write_tensors
@@ -47,7 +47,7 @@ _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat
 # Longest input that the published weights were trained on, in tokens; graphs are longer.
 _MAX_TOKENS, _MAX_GRAPH_TOKENS = 2048, 4096
 
-# The languages of CodeNet that this package has a kind for.
+# The languages of CodeNet that this package has a name for.
 _CODENET = (
     "ada awk bash c clojure cobol cpp crystal csharp d dart elixir erlang fortran fsharp go groovy haskell java javascript "
     "julia kotlin lisp lua nim ocaml octave pascal perl php prolog python racket ruby rust scala scheme swift typescript "
@@ -59,14 +59,14 @@ METRICS = (
         "unit": "bytes",
         "description": "Peak of tracemalloc over a Python solution of an APPS problem (arXiv 2509.26476). The text is the "
         "problem's statement and then the solution; without the statement the ranking is weaker.",
-        "kinds": ["python"],
+        "languages": ["python"],
         "template": "APPS\n{text}",
     },
     {
         "name": "latency_ms",
         "unit": "ms",
         "description": "Median latency of a KernelBook module, its Triton code as Inductor wrote it, on an RTX A6000.",
-        "kinds": ["triton", "python"],
+        "languages": ["triton", "python"],
         "template": "KBSS\n{text}",
     },
     {
@@ -74,7 +74,7 @@ METRICS = (
         "unit": "kB",
         "description": "Memory of a submission as CodeNet's judge recorded it. CodeNet documents kB; the published table does "
         "not name the unit and its scale was not checked against the judge's.",
-        "kinds": _CODENET,
+        "languages": _CODENET,
         "template": "# CDSS\n# Language: {language}\n{text}",
     },
     {
@@ -82,7 +82,7 @@ METRICS = (
         "smaller_is_better": False,
         "description": "Validation accuracy of an architecture, on the scale of its search space's own table (percent in some, "
         "a fraction in others), its ONNX graph printed as in the published table. context: space.",
-        "kinds": ["onnx"],
+        "languages": ["onnx"],
         "template": "{space}\n\n{onnx}",
         "max_input_tokens": _MAX_GRAPH_TOKENS,
     },
@@ -201,7 +201,7 @@ def _folder(source: str | os.PathLike, revision: str | None, token: str | bool |
     if os.path.isfile(where):
         raise CheckpointError(
             f"{where} is a file. State dictionaries of regress-lm (.pt) are not supported: they are pickles of another "
-            "architecture (its own encoder and torch's nn.TransformerDecoder) and do not say its sizes or its text tokenizer. "
+            "architecture (its own encoder and torch's nn.TransformerDecoder) and state neither its sizes nor its tokenizer. "
             "Give the folder or hub id of an exported checkpoint with config.json and safetensors."
         )
     if os.path.isdir(where):
@@ -244,15 +244,47 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / n for n in names]
 
 
+_REGRESSION_HEAD = (
+    "It was trained by squared error and answers with its regression head (`model.regress`): one number without an interval, "
+    "on the scale of its training targets. Its decoder came along untrained."
+)
+_SEVERAL_NUMBERS = (
+    "It writes up to {} numbers, but its config does not name them. The pipeline gives the first; "
+    "`model.predict(..., metrics=[...])` with as many names gives all."
+)
+
+
+def _whole_number(published: dict[str, Any], name: str, default: int | None = None) -> int:
+    """Returns a whole number of a published config."""
+    value = published.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise CheckpointError(f"config.json: {name} must be a whole number, got {value!r}")
+    return value
+
+
+def _number_format(published: dict[str, Any], problems: list[str]) -> NumberFormat:
+    """Returns how a published checkpoint writes numbers. Adds to `problems` what does not fit."""
+    name = str(published.get("decoder_tokenizer", "P10")).upper()
+    if name == "P10":
+        written = NumberFormat.p10(
+            _whole_number(published, "num_digits", 6), _whole_number(published, "exponent_range", 10)
+        )
+    elif name.startswith("IEEE"):
+        if _whole_number(published, "ieee_base", 10) != 10:
+            problems.append(f"config.json: ieee_base is {published['ieee_base']}, only 10 can be read")
+        exponent = _whole_number(published, "ieee_exponent_digits")
+        written = NumberFormat.ieee(exponent, _whole_number(published, "ieee_mantissa_digits"))
+    else:
+        raise CheckpointError(f"config.json: decoder_tokenizer {name!r} is neither IEEE nor P10")
+    codec = NumberCodec(written)
+    for key, expected in (("decoder_vocab_size", codec.vocab_size), ("num_tokens_per_obj", codec.length)):
+        if _whole_number(published, key, expected) != expected:
+            problems.append(f"config.json: {key} is {published[key]}, but {name} numbers have {expected}")
+    return written
+
+
 def _config(published: dict[str, Any], problems: list[str], notes: list[str]) -> RLMConfig | None:
-    """Our config of theirs; None where it cannot even be built. Adds to `problems` and `notes`."""
-
-    def number(name: str, default: int | None = None) -> int:
-        value = published.get(name, default)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise CheckpointError(f"config.json: {name} must be a whole number, got {value!r}")
-        return value
-
+    """Returns our config of a published one; None where it cannot be built. Adds to `problems` and `notes`."""
     backbone = published.get("backbone_config")
     if not isinstance(backbone, dict):
         problems.append("config.json: backbone_config is missing; it must hold a whole T5Gemma config")
@@ -260,41 +292,23 @@ def _config(published: dict[str, Any], problems: list[str], notes: list[str]) ->
     if backbone.get("model_type", "t5gemma") != "t5gemma":
         problems.append(f"config.json: backbone_config is of type {backbone['model_type']!r}, not 't5gemma'")
         return None
-    kind = str(published.get("decoder_tokenizer", "P10")).upper()
     try:
-        if kind == "P10":
-            written = NumberFormat.p10(number("num_digits", 6), number("exponent_range", 10))
-        elif kind.startswith("IEEE"):
-            if number("ieee_base", 10) != 10:
-                problems.append(f"config.json: ieee_base is {published['ieee_base']}, only 10 can be read")
-            written = NumberFormat.ieee(number("ieee_exponent_digits"), number("ieee_mantissa_digits"))
-        else:
-            raise CheckpointError(f"config.json: decoder_tokenizer {kind!r} is neither IEEE nor P10")
-        codec = NumberCodec(written)
-        for name, expected in (("decoder_vocab_size", codec.vocab_size), ("num_tokens_per_obj", codec.length)):
-            if number(name, expected) != expected:
-                problems.append(f"config.json: {name} is {published[name]}, but {kind} numbers have {expected}")
+        written = _number_format(published, problems)
         for name in ("pad_token_id", "decoder_start_token_id"):
-            if number(name, 0) != 0:
+            if _whole_number(published, name, 0) != 0:
                 problems.append(f"config.json: {name} is {published[name]}, not 0")
         whole = {**backbone, "model_type": "t5gemma"}
         encoder = {**whole, "is_encoder_decoder": False}
         if published.get("encoder_vocab_size") is not None:
-            size = number("encoder_vocab_size")
+            size = _whole_number(published, "encoder_vocab_size")
             encoder["encoder"] = {**encoder.get("encoder", {}), "vocab_size": size}
-        decoder = {**whole, "decoder": {**whole.get("decoder", {}), "vocab_size": codec.vocab_size}}
+        decoder = {**whole, "decoder": {**whole.get("decoder", {}), "vocab_size": NumberCodec(written).vocab_size}}
         head = bool(published.get("use_regression_head", False))
+        objectives = max(1, _whole_number(published, "max_num_objs", 1))
         if head:
-            notes.append(
-                "It was trained by squared error and answers with its regression head (`model.regress`): one number without "
-                "an interval, on the scale of its training targets. Its decoder came along untrained."
-            )
-        objectives = max(1, number("max_num_objs", 1))
+            notes.append(_REGRESSION_HEAD)
         if objectives > 1:
-            notes.append(
-                f"It writes up to {objectives} numbers, but its config does not name them. The pipeline gives the first; "
-                "`model.predict(..., metrics=[...])` with as many names gives all."
-            )
+            notes.append(_SEVERAL_NUMBERS.format(objectives))
         return RLMConfig(
             encoder=encoder,
             decoder=decoder,
@@ -307,7 +321,12 @@ def _config(published: dict[str, Any], problems: list[str], notes: list[str]) ->
             eos_token_id=0,
             bos_token_id=0,
         )
-    except (RLMError, TypeError, KeyError, ValueError) as error:  # the library's own checks of a config raise all kinds
+    except (
+        RLMError,
+        TypeError,
+        KeyError,
+        ValueError,
+    ) as error:  # transformers' own checks of a config raise any of these
         problems.append(str(error).strip().splitlines()[-1])
         return None
 
@@ -423,30 +442,17 @@ def _card(name: str, source: Any, revision: str | None, notes: list[str]) -> Mod
     return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}")
 
 
-def _lines(done: Converted) -> Iterator[str]:
+def summary(done: Converted) -> Iterator[str]:
     yield f"{done.folder}: {done.parameters:,} parameters, {done.written_bytes / 1e6:.0f} MB, read with code_rlm.load(...)"
     yield from (f"note: {note}" for note in done.notes)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Command line; returns the exit status: 0, or 2 after what is wrong."""
-    parser = argparse.ArgumentParser(
-        "code-rlm convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("source", metavar="SOURCE", help="hub id or folder of a published checkpoint")
-    parser.add_argument("out", metavar="OUT", help="folder to write")
-    parser.add_argument("--revision", help="commit, tag or branch on the hub")
-    args = parser.parse_args(argv)
-    try:
-        done = convert(args.source, args.out, revision=args.revision)
-    except RLMError as error:
-        print(f"code-rlm: {error}", file=sys.stderr)
-        return 2
-    print(*_lines(done), sep="\n")
-    return 0
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `code-rlm convert` and returns its exit status."""
+    return cli.main(["convert", *(sys.argv[1:] if argv is None else argv)])
 
 
-__all__ = ["DEFAULT_METRICS", "METRICS", "Converted", "convert"]
+__all__ = ["DEFAULT_METRICS", "METRICS", "Converted", "convert", "summary"]
 
 
 if __name__ == "__main__":

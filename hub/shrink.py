@@ -9,7 +9,6 @@ after rounding.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.utils import CONFIG_NAME
 
+from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.errors_rlm import CheckpointError, RLMError
 
 _LEFT_OUT = shutil.ignore_patterns("state", "progress.json", "*.py", "__pycache__", "model.safetensors", "report.json")
@@ -45,35 +46,38 @@ def shrink(checkpoint: Path, out: Path, without: Sequence[str] = ()) -> int:
     tensors = load_file(weights)
     for name, tensor in tensors.items():
         # A tree's thresholds lie between neighbouring counts: rounded they would fall to the other side.
-        if tensor.dtype == torch.float32 and not name.startswith("lexical.tree_"):
+        if tensor.dtype == torch.float32 and not name.startswith("ensemble.tree_"):
             tensors[name] = tensor.to(torch.bfloat16)
     out.parent.mkdir(parents=True, exist_ok=True)
-    half = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
     try:
-        shutil.copytree(checkpoint, half, ignore=_LEFT_OUT, dirs_exist_ok=True)
+        shutil.copytree(checkpoint, partial, ignore=_LEFT_OUT, dirs_exist_ok=True)
         if without:
-            _leave_out(half / "config.json", without)
-        save_file(tensors, half / "model.safetensors", {"format": "pt"})
-        shutil.copymode(weights, half / "model.safetensors")
-        shutil.copymode(checkpoint, half)
-        half.rename(out)
+            _leave_out(partial, without)
+        save_file(tensors, partial / "model.safetensors", {"format": "pt"})
+        shutil.copymode(weights, partial / "model.safetensors")
+        shutil.copymode(checkpoint, partial)
+        partial.rename(out)
     finally:
-        shutil.rmtree(half, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return (out / "model.safetensors").stat().st_size
 
 
-def _leave_out(path: Path, without: Sequence[str]) -> None:
-    """Takes metrics out of a config: what is registered, predicted by default, pooled and calibrated."""
-    config = json.loads(path.read_text(encoding="utf-8"))
-    known = [entry["name"] for entry in config["metrics"]]
+def _leave_out(folder: Path, without: Sequence[str]) -> None:
+    """Takes metrics out of a checkpoint's config and state: registered, predicted by default, pooled and calibrated."""
+    config = RLMConfig.from_pretrained(folder)
+    known = config.metric_names()
     if unknown := sorted(set(without) - set(known)):
         raise CheckpointError(f"The checkpoint has no metric {', '.join(unknown)}; it has {', '.join(known)}.")
-    config["metrics"] = [entry for entry in config["metrics"] if entry["name"] not in without]
-    defaults = {k: [n for n in names if n not in without] for k, names in (config["default_metrics"] or {}).items()}
-    config["default_metrics"] = {kind: names for kind, names in defaults.items() if names}
-    for part in ("experts", "calibration"):
-        config[part] = {name: entry for name, entry in (config.get(part) or {}).items() if name not in without}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    config.metrics = [entry for entry in config.metrics if entry["name"] not in without]
+    defaults = {}
+    for language, names in config.default_metrics.items():
+        left = [name for name in names if name not in without]
+        if left:
+            defaults[language] = left
+    config.default_metrics = defaults
+    config.set_fitted(config.fitted.without(without))
+    config.to_json_file(folder / CONFIG_NAME)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,8 @@
 In an installed package the folder is `code_rlm.evaluation.METRIC_FOLDER`.
 """
 
+from typing import Any
+
 import datasets
 import evaluate
 from code_rlm.evaluation.report import Predictions
@@ -26,7 +28,7 @@ Args:
     groups: Name of each row's group; each row is its own when not given.
     quantiles: Quantile level, between 0 and 1, to quantiles, one a row each.
     log_probs: Natural logarithm of the probability that the model gave to each true value.
-    languages: Kind of each row's input, for scores by kind.
+    languages: Language of each row's input, for scores by language.
     baselines: Name of another predictor to its predictions.
     smaller_is_better: Direction of the metric.
     level: Coverage of the confidence intervals, 0.95 by default.
@@ -55,18 +57,18 @@ class RLMMetrics(evaluate.Metric):
 
     def _compute(
         self,
-        predictions,
-        references,
-        groups=None,
-        quantiles=None,
-        log_probs=None,
-        languages=None,
-        baselines=None,
-        smaller_is_better=True,
-        level=0.95,
-        resamples=1000,
-        seed=0,
-    ):
+        predictions: Any,
+        references: Any,
+        groups: Any = None,
+        quantiles: dict[float, Any] | None = None,
+        log_probs: Any = None,
+        languages: Any = None,
+        baselines: dict[str, Any] | None = None,
+        smaller_is_better: bool = True,
+        level: float = 0.95,
+        resamples: int = 1000,
+        seed: int = 0,
+    ) -> dict[str, Any]:
         rows = Predictions(
             target=references,
             median=predictions,
