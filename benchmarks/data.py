@@ -27,6 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -34,13 +35,15 @@ import pyarrow.parquet as pq
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one core; before the tokenizers are loaded
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from code_rlm import load
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.readers import TASKS, iter_task, read_task
 from code_rlm.data.schema import DataError
-from code_rlm.data.splits import SPLITS, near_duplicates, split_of
-from code_rlm.inputs_rlm import frame
+from code_rlm.data.splits import SPLITS, split_of
+from code_rlm.processing_rlm import frame
+from code_rlm_data.near_duplicates import near_duplicates
 
 TASK = "bhive_zen4"
 BATCH_TOKENS = 16384
@@ -67,11 +70,11 @@ def write_blocks(path: Path, rows: int) -> None:
             writer.write_table(pa.table(columns, schema=schema))
 
 
-def stages(data_root: str, rows: int, tokenizer) -> dict[str, float]:
+def stages(data_root: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
     """CPU seconds per example of each stage."""
     seconds = {}
 
-    def timed(name: str, call: Callable):
+    def timed(name: str, call: Callable[[], Any]) -> Any:
         began = time.process_time()
         result = call()
         seconds[name] = time.process_time() - began
@@ -81,7 +84,7 @@ def stages(data_root: str, rows: int, tokenizer) -> dict[str, float]:
     source = timed("tokenise", lambda: Source.from_dataset(TASK, table, tokenizer, max_tokens=512))
     mixture = Mixture([source], [1.0], tokenizer, 512, BATCH_TOKENS, pool=len(source))
 
-    def batches():
+    def batches() -> int:
         items, groups = mixture.pool_of(0)
         return sum(len(mixture.collate([items[i] for i in group])["labels"]) for group in groups)
 
@@ -93,7 +96,7 @@ def stages(data_root: str, rows: int, tokenizer) -> dict[str, float]:
     }
 
 
-def one_by_one(data_root: str, rows: int, tokenizer) -> float:
+def one_by_one(data_root: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> float:
     """CPU seconds per example of the baseline: read, then each example tokenised alone, batches padded as they come."""
     began = time.process_time()
     table = read_task(TASK, data_root, "train", limit=rows)
@@ -112,7 +115,7 @@ def one_by_one(data_root: str, rows: int, tokenizer) -> float:
 
 def speed(args: argparse.Namespace) -> None:
     """Print examples/s of each stage, of all together, and of the baseline."""
-    _, tokenizer = load(args.model)
+    tokenizer = load(args.model)[1].tokenizer
     with tempfile.TemporaryDirectory() as folder:
         root = args.data_root
         if root is None:
@@ -198,7 +201,7 @@ def copies(args: argparse.Namespace) -> None:
 
 
 def texts(name: str, args: argparse.Namespace) -> Iterator[tuple[str, str]]:
-    """What tells inputs of a task apart, context and text, with the group; rows drawn by a hash."""
+    """Returns what distinguishes inputs of a task, context and text, with the group; rows drawn by a hash."""
     for example in iter_task(name, args.data_root, limit=args.copy_rows, on_error="skip"):
         yield "\n".join([*example.context, example.text]), example.group
 

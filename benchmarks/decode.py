@@ -22,7 +22,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutput
@@ -71,11 +73,13 @@ def plain_samples(model: RLMForConditionalGeneration, inputs: dict, samples: int
     return tokens[:, 1:]
 
 
-def ways(model: RLMForConditionalGeneration, inputs: dict, samples: int) -> dict:
-    """Name to a call without arguments."""
+def ways(
+    model: RLMForConditionalGeneration, inputs: dict[str, torch.Tensor], samples: int
+) -> dict[str, Callable[[], Any]]:
+    """Returns the ways to answer: name to a call without arguments."""
 
     @torch.inference_mode()
-    def encoder():
+    def encoder() -> Any:
         return model.encode_memory(**inputs)
 
     return {

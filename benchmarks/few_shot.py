@@ -1,12 +1,12 @@
 """Few-shot on NAS-Bench-201: accuracy from 39, 78, 256 and 1,000 trained architectures, latency on unseen devices from 20.
 
-    python -m code_rlm.data.proxies --task nasbench201 --data-root DATA --rows 600 --starts 3 --out proxies.parquet
+    python -m code_rlm_data.proxies --task nasbench201 --data-root DATA --rows 600 --starts 3 --out proxies.parquet
     python benchmarks/few_shot.py proxies.parquet --model checkpoints/default --devices fbnet --many nasbench201 \\
         --data-root DATA  # writes benchmarks/results/few_shot.md
 
-Accuracy: Kendall's tau of a random forest or a committee; recipes differ in what they read of a network, and no checkpoint is
-asked. From 1,000 architectures (`--many`), of a task's training split and tested on its test split, no proxies are read, only
-how the networks are wired.
+Accuracy: Kendall's tau of a random forest or a committee; recipes differ in what they read of a network, and no checkpoint
+is used. From 1,000 architectures (`--many`), of a task's training split and tested on its test split, only
+graph n-grams and position features are read, no proxies.
 
 Latency, with `--model`: the Spearman correlation of regression on the logarithms of a checkpoint's predictions for the devices
 that it knows, for every device of the table that it was not trained on. The checkpoint may have been trained on the same
@@ -20,7 +20,7 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,10 +36,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from code_rlm.data.nas_graphs import parse_nasbench201
-from code_rlm.data.proxies import NAMES
+from code_rlm.distributions_rlm import ScoreScale
 from code_rlm.evaluation.metrics import bootstrap_interval, kendall, spearman
-from code_rlm.lexical_rlm import ScoreScale
-from code_rlm.onnx_wiring_rlm import places, wiring
+from code_rlm.onnx_text_rlm import graph_ngrams, position_features
+from code_rlm_data.proxies import NAMES
 
 TARGET = "cifar10_valid_accuracy_percent"
 SIZES, MANY, DRAWS, TREES = (39, 78, 256), 1000, 5, 200
@@ -49,6 +49,8 @@ LATENCY = "latency_ms@"
 FEWEST_TESTED = 30
 # Ranked together (Lee and Ham 2024, arXiv 2403.19232).
 AZ_NAS = ("expressivity", "progressivity", "trainability", "FLOPs")
+# Predicts rows to test on from rows to train on, their scores and a seed.
+Learner = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 ONE_HOT = 6 * len(OPERATORS)
 # Kendall's tau published for FLAN, with proxies (arXiv 2509.26476): other draws, 7,813 test cells, not split by group.
@@ -56,21 +58,21 @@ FLAN = {39: 0.702, 78: 0.775, 256: 0.852}
 
 
 def one_hot(arch: str) -> list[float]:
-    """The six edges of a cell, five numbers each."""
+    """Returns the six edges of a cell, five numbers each."""
     return [float(op == known) for edges in parse_nasbench201(arch) for op in edges for known in OPERATORS]
 
 
 def filled(columns: Sequence[Sequence[float | None]]) -> np.ndarray:
-    """Columns side by side, `(rows, columns)`; what has no finite score stands below all that has one."""
+    """Returns columns side by side, `(rows, columns)`; rows without a score are set below all others."""
     table = np.array(columns, dtype=np.float64).T
     for column in table.T:
         missing = np.isnan(column)
-        column[missing] = column[~missing].min() - 1 if not missing.all() else 0
+        column[missing] = 0 if missing.all() else column[~missing].min() - 1
     return table
 
 
 def draws(groups: Sequence[str], size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on, one of each of `size` groups, and to test on: all rows of all other groups."""
+    """Returns rows to train on, one of each of `size` groups, and rows to test on: all of all other groups."""
     names = np.asarray(groups)
     order = np.random.default_rng(seed).permutation(len(names))
     _, first = np.unique(names[order], return_index=True)
@@ -79,22 +81,22 @@ def draws(groups: Sequence[str], size: int, seed: int) -> tuple[np.ndarray, np.n
 
 
 def forest(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Random forest."""
+    """Predicts with a random forest."""
     return RandomForestRegressor(TREES, max_features=1 / 3, random_state=seed).fit(train, scores).predict(test)
 
 
 def process(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Gaussian process."""
+    """Predicts with a Gaussian process."""
     kernel = ConstantKernel(1.0) * Matern(5.0, (1.0, 50.0), nu=1.5) + WhiteKernel(0.1, (1e-6, 1.0))
     regressor = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
     return make_pipeline(StandardScaler(), regressor).fit(train, scores).predict(test)
 
 
-def committee(cell: int, short: int):
-    """A learner: the mean of a forest, extremely randomised trees and three Gaussian processes, each in standard deviations.
+def committee(cell: int, short: int) -> Learner:
+    """Returns the mean of a forest, extremely randomised trees and three Gaussian processes, each in standard deviations.
 
-    From few networks a process learns more of few columns. So the first does not read what stands behind the first `short`
-    columns, the second neither that nor the one-hot cell, which are the first `cell`, the third all but the cell.
+    From few networks a process learns more of few columns. So the first reads the first `short` columns, the second those
+    without the one-hot cell, which are the first `cell`, the third all but the cell.
     """
 
     def learn(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
@@ -102,17 +104,22 @@ def committee(cell: int, short: int):
         votes = [forest(train, scores, test, seed), trees.predict(test)]
         for part in (slice(0, short), slice(cell, short), slice(cell, None)):
             votes.append(process(train[:, part], scores, test[:, part], seed))
-        return sum((vote - vote.mean()) / (vote.std() + 1e-12) for vote in votes)
+        return _mean_of_standardised(votes)
 
     return learn
 
 
+def _mean_of_standardised(predictions: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the mean of predictions, each in standard deviations from its mean `(rows,)`."""
+    return np.mean([(each - each.mean()) / (each.std() + 1e-12) for each in predictions], axis=0)
+
+
 def networks(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Mean of extremely randomised trees and four perceptrons, either in standard deviations."""
+    """Returns the mean of extremely randomised trees and of four MLPs, either in standard deviations."""
     trees = ExtraTreesRegressor(TREES, max_features=0.5, random_state=seed).fit(train, scores).predict(test)
-    told = []
+    answers = []
     for start in range(4):
-        perceptron = MLPRegressor(
+        mlp = MLPRegressor(
             hidden_layer_sizes=(128, 128, 128),
             alpha=0.1,
             batch_size=64,
@@ -122,13 +129,14 @@ def networks(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int)
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # sixty epochs are what is meant
-            told.append(make_pipeline(StandardScaler(), perceptron).fit(train, scores).predict(test))
-    votes = trees, np.mean(told, 0)
-    return sum((vote - vote.mean()) / (vote.std() + 1e-12) for vote in votes)
+            answers.append(make_pipeline(StandardScaler(), mlp).fit(train, scores).predict(test))
+    return _mean_of_standardised([trees, np.mean(answers, axis=0)])
 
 
-def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: int, learner=forest) -> list[float]:
-    """Kendall's tau on the test rows, one a draw; learned from normal scores, as ranks are what counts."""
+def taus(
+    features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: int, learner: Learner = forest
+) -> list[float]:
+    """Returns Kendall's tau on the test rows, one a draw; fitted on normal scores, as only ranks count."""
     found = []
     for seed in range(DRAWS):
         train, test = draws(groups, size, seed)
@@ -138,52 +146,55 @@ def taus(features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: 
 
 
 def structure(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """How networks are wired, as logarithms: operators on the ways through each, and its operators, pairs and chains of three.
+    """Returns logarithms of the graph n-grams of networks: of the paths through each, and of one to three operators in a row.
 
     Returns:
         `(rows, columns)` each; counts that are the same in all networks are left out.
     """
-    counted = [wiring(text) for text in texts]
+    counted = [graph_ngrams(text) for text in texts]
     names = sorted({name for found in counted for name in found})
     table = np.log1p(np.array([[found.get(name, 0) for name in names] for found in counted], dtype=float))
     differs = np.ptp(table, axis=0) > 0
-    of_ways = np.array([name.split()[0] in ("most", "least", "ways") for name in names], dtype=bool)
-    return table[:, differs & of_ways], table[:, differs & ~of_ways]
+    of_paths = np.array([name.split()[0] in ("most", "least", "ways") for name in names], dtype=bool)
+    return table[:, differs & of_paths], table[:, differs & ~of_paths]
 
 
 def trained_on_many(task: str, data_root: str | None) -> list[str]:
-    """Lines on accuracy from `MANY` architectures of a task's training split, tested on its test split.
+    """Returns lines on accuracy from `MANY` architectures of a task's training split, tested on its test split.
 
     Raises:
         DataError: The table cannot be read.
     """
     train, test = (task_rows(task, data_root, split, (TARGET,)) for split in ("train", "test"))
     texts = [*train["text"], *test["text"]]
-    counted = [{**wiring(text), **places(text)} for text in texts]
+    counted = [{**graph_ngrams(text), **position_features(text)} for text in texts]
     names = sorted({name for found in counted for name in found})
     table = np.log1p(np.array([[found.get(name, 0) for name in names] for found in counted], dtype=np.float32))
     known = np.isfinite([*train[TARGET], *test[TARGET]])
     own = np.arange(len(texts)) < len(train["text"])
-    target, groups = np.array([*train[TARGET], *test[TARGET]]), np.array([*train["group"], *test["group"]])
-    tested, found = np.flatnonzero(known & ~own), []
+    target = np.array([*train[TARGET], *test[TARGET]])
+    groups = np.array([*train["group"], *test["group"]])
+    tested = np.flatnonzero(known & ~own)
+    found = []
     for seed in range(DRAWS):
         drawn = np.random.default_rng(seed).permutation(np.flatnonzero(known & own))[:MANY]
         columns = np.ptp(table[drawn], axis=0) > 0
         scores = ScoreScale.normal(target[drawn]).score(target[drawn])
-        told = networks(table[drawn][:, columns], scores, table[tested][:, columns], seed)
-        found.append([score(target[tested], told) for score in (kendall, spearman)])
-    (tau, rho), spread = np.mean(found, 0), np.std(found, 0)[0]
+        predicted = networks(table[drawn][:, columns], scores, table[tested][:, columns], seed)
+        found.append([kendall(target[tested], predicted), spearman(target[tested], predicted)])
+    tau, rho = np.mean(found, axis=0)
+    deviation = np.std(found, axis=0)[0]
     return [
         "",
-        f"From {len(drawn)} architectures of the training split of {task} extremely randomised trees and four perceptrons that "
+        f"From {len(drawn)} architectures of the training split of {task} extremely randomised trees and four MLPs that "
         f"read how operators follow one another and where they stand in the cell: on the {len(tested)} architectures "
-        f"({len(set(groups[tested]))} groups) of its test split Kendall's tau {tau:.3f} ± {spread:.3f}, Spearman {rho:.3f}, "
+        f"({len(set(groups[tested]))} groups) of its test split Kendall's tau {tau:.3f} ± {deviation:.3f}, Spearman {rho:.3f}, "
         f"mean and standard deviation of {DRAWS} draws.",
     ]
 
 
 def known_metrics(model: str) -> list[str]:
-    """Latencies and sizes that a checkpoint tells of a network."""
+    """Returns the latencies and sizes of networks that a checkpoint predicts."""
     from code_rlm.configuration_rlm import RLMConfig
 
     names = RLMConfig.from_pretrained(model).metric_names("onnx")
@@ -191,7 +202,7 @@ def known_metrics(model: str) -> list[str]:
 
 
 def predictions(model: str, texts: Sequence[str], metrics: Sequence[str]) -> np.ndarray:
-    """Logarithms of a checkpoint's medians, `(rows, metrics)`."""
+    """Returns logarithms of a checkpoint's medians, `(rows, metrics)`."""
     import code_rlm
 
     pipe = code_rlm.pipeline(model)
@@ -201,7 +212,7 @@ def predictions(model: str, texts: Sequence[str], metrics: Sequence[str]) -> np.
 
 
 def task_rows(task: str, data_root: str | None, split: str, metrics: Sequence[str] | None = None) -> dict[str, list]:
-    """A split of a task: its texts, groups, and a column for each metric, all by default, NaN where one is not known."""
+    """Returns a split of a task: its texts, groups, and a column for each metric, all by default, NaN where it is unknown."""
     from code_rlm.data.readers import read_task
 
     read = read_task(task, data_root, split, metrics=metrics)
@@ -214,10 +225,10 @@ def task_rows(task: str, data_root: str | None, split: str, metrics: Sequence[st
 
 
 def another_device(train: np.ndarray, target: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """What a device never seen would take, from few measurements of it and predictions for others.
+    """Predicts the latency on a device never seen, from few measurements of it and predictions for other devices.
 
-    First one number, the mean of the predictions, each in standard deviations and weighted by how well it goes with the
-    measurements: few points cannot tell correlated columns apart, and do not have to. Ridge regression for what that leaves.
+    First the mean of the predictions, each in standard deviations and weighted by its correlation with the measurements: few
+    points do not suffice to weigh correlated columns by regression. Then ridge regression for the residuals.
 
     Args:
         train: Predictions for the networks that were measured `(networks, devices)`, logarithms.
@@ -225,22 +236,25 @@ def another_device(train: np.ndarray, target: np.ndarray, test: np.ndarray) -> n
         test: Predictions for the others.
     """
     scale = StandardScaler().fit(train)
-    train, test = scale.transform(train), scale.transform(test)
-    with np.errstate(invalid="ignore"):  # a prediction that is the same for all goes with nothing
+    train = scale.transform(train)
+    test = scale.transform(test)
+    with np.errstate(invalid="ignore"):  # a constant prediction has no correlation
         agreement = np.nan_to_num([np.corrcoef(column, target)[0, 1] for column in train.T])
     weights = np.exp(SHARPNESS * agreement)
     weights /= weights.sum()
-    line = LinearRegression().fit((train @ weights)[:, None], target)
-    rest = RidgeCV(np.logspace(0, 4, 17)).fit(train, target - line.predict((train @ weights)[:, None]))
-    return line.predict((test @ weights)[:, None]) + rest.predict(test)
+    mean_of_train = (train @ weights)[:, None]
+    mean_of_test = (test @ weights)[:, None]
+    line = LinearRegression().fit(mean_of_train, target)
+    residual = RidgeCV(np.logspace(0, 4, 17)).fit(train, target - line.predict(mean_of_train))
+    return line.predict(mean_of_test) + residual.predict(test)
 
 
-def unseen_devices(rows: Mapping[str, list], said: np.ndarray, metrics: Sequence[str]) -> list[str]:
-    """Lines on every latency of the table that is not among the metrics, from `SEEN_OF_A_DEVICE` measurements of it.
+def unseen_devices(rows: Mapping[str, list], predicted: np.ndarray, metrics: Sequence[str]) -> list[str]:
+    """Returns lines on every latency of the table that is not among the metrics, from `SEEN_OF_A_DEVICE` measurements of it.
 
     Args:
         rows: The table.
-        said: What the checkpoint says of its own metrics `(rows, metrics)`.
+        predicted: Logarithms of the checkpoint's predictions of its own metrics `(rows, metrics)`.
         metrics: Their names.
     """
     lines, means = [], []
@@ -252,9 +266,10 @@ def unseen_devices(rows: Mapping[str, list], said: np.ndarray, metrics: Sequence
             continue
         for seed in range(DRAWS):
             train, test = (known[part] for part in draws(groups, SEEN_OF_A_DEVICE, seed))
-            found.append(spearman(target[test], another_device(said[train], target[train], said[test])))
+            found.append(spearman(target[test], another_device(predicted[train], target[train], predicted[test])))
         alone = max(
-            (abs(spearman(target[known], column[known])), name) for column, name in zip(said.T, metrics, strict=True)
+            (abs(spearman(target[known], column[known])), name)
+            for column, name in zip(predicted.T, metrics, strict=True)
         )
         means.append(float(np.mean(found)))
         lines.append(
@@ -277,31 +292,10 @@ def unseen_devices(rows: Mapping[str, list], said: np.ndarray, metrics: Sequence
     ]
 
 
-def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: Sequence[str] = ()) -> str:
-    """The page: each proxy alone, then every recipe at every size, then devices that were not seen.
-
-    Args:
-        rows: The table of proxies and measurements.
-        said: Logarithms of what a checkpoint says of the metrics, `(rows, metrics)`.
-        metrics: Their names.
-    """
-    target = np.array(rows[TARGET], dtype=np.float64)
-    proxies = filled([rows[name] for name in NAMES])
-    cells = np.array([one_hot(json.loads(arch)) for arch in rows["arch"]])
-    sizes = np.log(filled([rows["flops_count"], rows["params_count"]]))
-    # Of the networks that are to be ranked the proxies are known, too: so are their ranks among all.
-    told = rankdata(np.hstack([sizes, proxies]), axis=0) / len(target)
-    ways, chains = structure(rows["text"])
-    short = np.hstack([cells, told, ways])
-    told = np.hstack([short, chains])
-    recipes = {
-        "forest: FLOPs, params": (sizes, forest),
-        "forest: one-hot cell, FLOPs, params": (np.hstack([cells, sizes]), forest),
-        "forest: proxies, FLOPs, params": (np.hstack([proxies, sizes]), forest),
-        "forest: one-hot cell, FLOPs, params, proxies": (np.hstack([cells, sizes, proxies]), forest),
-        "forest: the same as ranks, ways and chains of operators": (told, forest),
-        "committee: the same": (told, committee(ONE_HOT, short.shape[1])),
-    }
+def _alone(rows: Mapping[str, list], target: np.ndarray, columns: dict[str, np.ndarray]) -> list[str]:
+    """Returns lines on what each proxy and size ranks alone, `(rows,)` each, nothing trained."""
+    together = np.stack([columns[name] for name in AZ_NAS], axis=1)
+    sum_of_ranks = np.log(rankdata(together, axis=0)).sum(1)
     lines = [
         f"{len(target)} cells of NAS-Bench-201 in {len(set(rows['group']))} groups; {TARGET}. In brackets: 95% bootstrap "
         "intervals over groups.",
@@ -309,12 +303,40 @@ def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: S
         "| alone, nothing trained | Spearman | Kendall |",
         "|---|---|---|",
     ]
+    for name, column in {**columns, f"{', '.join(AZ_NAS)}: logarithms of ranks": sum_of_ranks}.items():
+        scores = [bootstrap_interval(score, target, column, groups=rows["group"]) for score in (spearman, kendall)]
+        cells = [f"{score.value:.3f} ({score.low:.3f} to {score.high:.3f})" for score in scores]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def results(rows: Mapping[str, list], predicted: np.ndarray | None = None, metrics: Sequence[str] = ()) -> str:
+    """Returns the page: each proxy alone, then every recipe at every size, then devices that were not seen.
+
+    Args:
+        rows: The table of proxies and measurements.
+        predicted: Logarithms of a checkpoint's predictions of the metrics, `(rows, metrics)`.
+        metrics: Their names.
+    """
+    target = np.array(rows[TARGET], dtype=np.float64)
+    proxies = filled([rows[name] for name in NAMES])
+    cells = np.array([one_hot(json.loads(arch)) for arch in rows["arch"]])
+    sizes = np.log(filled([rows["flops_count"], rows["params_count"]]))
+    # Of the networks that are to be ranked the proxies are known, too: so are their ranks among all.
+    ranks = rankdata(np.hstack([sizes, proxies]), axis=0) / len(target)
+    of_paths, of_operators = structure(rows["text"])
+    short = np.hstack([cells, ranks, of_paths])
+    everything = np.hstack([short, of_operators])
+    recipes = {
+        "forest: FLOPs, params": (sizes, forest),
+        "forest: one-hot cell, FLOPs, params": (np.hstack([cells, sizes]), forest),
+        "forest: proxies, FLOPs, params": (np.hstack([proxies, sizes]), forest),
+        "forest: one-hot cell, FLOPs, params, proxies": (np.hstack([cells, sizes, proxies]), forest),
+        "forest: the same as ranks, and graph n-grams": (everything, forest),
+        "committee: the same": (everything, committee(ONE_HOT, short.shape[1])),
+    }
     alone = dict(zip([*NAMES, "FLOPs", "params"], np.hstack([proxies, sizes]).T, strict=True))
-    together = np.stack([alone[name] for name in AZ_NAS], 1)
-    alone[f"{', '.join(AZ_NAS)}: logarithms of ranks"] = np.log(rankdata(together, axis=0)).sum(1)
-    for name, column in alone.items():
-        found = [bootstrap_interval(score, target, column, groups=rows["group"]) for score in (spearman, kendall)]
-        lines.append(f"| {name} | {' | '.join(f'{f.value:.3f} ({f.low:.3f} to {f.high:.3f})' for f in found)} |")
+    lines = _alone(rows, target, alone)
     networks = len(set(rows["group"]))
     sizes_here = [size for size in SIZES if networks - size >= FEWEST_TESTED]
     if left_out := sorted(set(SIZES) - set(sizes_here)):
@@ -328,9 +350,9 @@ def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: S
         "",
         f"Kendall's tau on the groups that were not drawn, mean and standard deviation of {DRAWS} draws. A forest has {TREES} "
         "trees; a committee is the mean of a forest, extremely randomised trees and three Gaussian processes, one of them "
-        "without the chains, one without the one-hot cell, one without either. All learn normal scores.",
+        "without n-grams of operators, one without the one-hot cell, one without either. All are fitted on normal scores.",
         "",
-        f"| what reads what | {' | '.join(f'{size} trained' for size in sizes_here)} |",
+        f"| regressor: what it reads | {' | '.join(f'{size} trained' for size in sizes_here)} |",
         "|---" * (1 + len(sizes_here)) + "|",
     ]
     for name, (features, learner) in recipes.items():
@@ -338,16 +360,16 @@ def results(rows: Mapping[str, list], said: np.ndarray | None = None, metrics: S
         lines.append(f"| {name} | {' | '.join(f'{np.mean(tau):.3f} ± {np.std(tau):.3f}' for tau in found)} |")
     published = " | ".join(str(FLAN.get(size, "–")) for size in sizes_here)
     lines.append(f"| FLAN with proxies, as published (other draws and test cells) | {published} |")
-    if said is not None:
-        lines += unseen_devices(rows, said, metrics)
+    if predicted is not None:
+        lines += unseen_devices(rows, predicted, metrics)
     return "\n".join(lines) + "\n"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", help="parquet file of python -m code_rlm.data.proxies --task nasbench201")
-    parser.add_argument("--model", help="checkpoint to tell the latency of other devices from")
+    parser.add_argument("table", help="parquet file of python -m code_rlm_data.proxies --task nasbench201")
+    parser.add_argument("--model", help="checkpoint to predict the latency of other devices with")
     parser.add_argument(
         "--devices", nargs="+", default=[], metavar="TASK", help="tasks to test --model's devices on, too"
     )
@@ -358,7 +380,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = pq.read_table(args.table).to_pydict()
     metrics = known_metrics(args.model) if args.model else []
     if args.devices and not metrics:
-        parser.error("--devices needs --model, a checkpoint that tells latencies")
+        parser.error("--devices needs --model, a checkpoint that predicts latencies")
     text = results(rows, predictions(args.model, rows["text"], metrics) if metrics else None, metrics)
     if args.many:
         text += "\n".join(trained_on_many(args.many, args.data_root)) + "\n"

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from code_rlm import load
 from code_rlm.data.nas_graphs import build_graph, count_flops_params
 from code_rlm.data.readers import TASKS
 from code_rlm.data.schema import DataError
-from code_rlm.inputs_rlm import tokenize
 from code_rlm.onnx_text_rlm import onnx_to_text
+from code_rlm.processing_rlm import tokenize
 
 # Task to the paper's space and median tokens, where it has the space.
 PAPER = {
@@ -79,7 +80,7 @@ def agreement(name: str, what: str, counted: list[int], cells: list[dict[str, An
     return f"{100 * exact / len(pairs):.1f}% exact, at most {100 * worst:.2g}% off"
 
 
-def space_row(name: str, data_root: str, rows: int, tokenizer) -> str:
+def space_row(name: str, data_root: str, rows: int, tokenizer: PreTrainedTokenizerBase) -> str:
     """The table's line of a task."""
     texts, cells, counted, built, printed = [], [], [], 0.0, 0.0
     for space, arch, each in sample(name, data_root, rows):
@@ -108,7 +109,7 @@ def space_row(name: str, data_root: str, rows: int, tokenizer) -> str:
     return f"| {' | '.join(row)} |"
 
 
-def resnet_row(tokenizer) -> str:
+def resnet_row(tokenizer: PreTrainedTokenizerBase) -> str:
     """Tokens of timm's ResNet-50, exported by PyTorch, and graphs/s of printing it."""
     try:
         import onnxscript  # noqa: F401
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--no-resnet", action="store_true", help="leave ResNet-50 out")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    _, tokenizer = load(args.model)
+    tokenizer = load(args.model)[1].tokenizer
     columns = ["task", "graphs", "tokens: median", "p95", "the paper's median", "times fewer"]
     columns += ["graphs/s", "with building", "operations", "parameters"]
     print(f"| {' | '.join(columns)} |\n{'|---' * len(columns)}|", flush=True)

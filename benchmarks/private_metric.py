@@ -1,4 +1,4 @@
-"""What a fine-tune on a metric of your own is worth: before, after, and simple regressors fitted on the same rows.
+"""Measures a fine-tune on a metric of one's own: before, after, and simple regressors fitted on the same rows.
 
     code-rlm measure leetcode --data-root DATA --out measured
     python benchmarks/private_metric.py --data measured/python/leetcode_memory.parquet --out runs/private
@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def write_table(data: Path, out: Path, rows: int, problems: float, metric: str) 
     return len(chosen)
 
 
-def call(program, name: str, argv: list[str]) -> float:
+def call(program: Callable[[list[str]], int | None], name: str, argv: list[str]) -> float:
     """Runs one of the package's commands, printing it as it would be typed, and returns its processor seconds."""
     shown = " ".join(f"'{a}'" if " " in a or "{" in a else a for a in argv)
     print(f"\n$ code-rlm {name} {shown}", flush=True)
@@ -132,7 +133,9 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=2500, help="rows of the table [2500]")
     parser.add_argument("--problems", type=float, default=1.0, help="share of the problems to draw from [1]")
-    parser.add_argument("--steps", type=int, default=300, help="0 fits the lexical path and its expert alone [300]")
+    parser.add_argument(
+        "--steps", type=int, default=300, help="0 fits the feature ensemble and its pooling component alone [300]"
+    )
     parser.add_argument("--max-rows", type=int, default=2000, help="test rows [2000]")
     args = parser.parse_args()
     logging.disable_progress_bar()
@@ -157,8 +160,8 @@ def main() -> None:
         asked = ["--data", str(before), *columns, "--target-columns", args.known, "--max-rows", str(args.max_rows)]
         call(evaluate, "evaluate", ["--model", args.model, *asked, "--baselines", "--out", str(out / "before")])
     source = json.dumps([{"file": str(table), **SOURCE, "language": "python", "swap_text": 0.5}])
-    start = ["--config", "configs/private_metric.yaml", "--init", args.model, "--steps", str(args.steps)]
-    start += [] if args.steps else ["--patience", "0"]  # the lexical path and its expert alone
+    start = ["--config", "configs/finetune.yaml", "--init", args.model, "--steps", str(args.steps)]
+    start += [] if args.steps else ["--patience", "0"]  # the feature ensemble and its pooling component alone
     seconds = call(train, "train", [*start, "--data", source, "--out", str(out / "run")])
     mine = ["--data", str(table), *columns, "--target-columns", METRIC]
     if not (out / "calibrated").exists():

@@ -21,9 +21,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from code_rlm import RLMForConditionalGeneration
 from code_rlm.loading import load
 
 ROOT = Path(__file__).parents[1]
@@ -66,15 +68,17 @@ def _environment(threads: int) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": str(threads), "CUDA_VISIBLE_DEVICES": ""}
 
 
-def ways(model, inputs: dict, draws: list[int]) -> dict:
-    """Name to a call without arguments."""
+def ways(
+    model: RLMForConditionalGeneration, inputs: dict[str, torch.Tensor], draws: list[int]
+) -> dict[str, Callable[[], Any]]:
+    """Returns the ways to answer: name to a call without arguments."""
 
-    def drawing(n: int):
+    def drawing(n: int) -> Callable[[], torch.Tensor]:
         return lambda: model.generate(
             **inputs, do_sample=True, top_p=0.95, top_k=0, num_return_sequences=n, num_objectives=1
         )
 
-    def encoder():
+    def encoder() -> Any:
         with torch.inference_mode():
             return model.encode_memory(**inputs)
 
@@ -86,8 +90,10 @@ def ways(model, inputs: dict, draws: list[int]) -> dict:
     }
 
 
-def measure(model, length: int, draws: list[int], rounds: int, clock: Callable[[], float]) -> list[tuple[str, float]]:
-    """Median seconds of each way for one input of so many tokens."""
+def measure(
+    model: RLMForConditionalGeneration, length: int, draws: list[int], rounds: int, clock: Callable[[], float]
+) -> list[tuple[str, float]]:
+    """Returns median seconds of each way for one input of so many tokens."""
     generator = torch.Generator().manual_seed(length)
     ids = torch.randint(4, 4096, (1, length), generator=generator)
     calls = ways(model, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, draws)

@@ -23,8 +23,9 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -36,10 +37,10 @@ from code_rlm.data.readers import TASKS, read_task
 from code_rlm.data.schema import DataError
 from code_rlm.loading import DEFAULT_CHECKPOINT
 from code_rlm.train import choose_attention, train
-from code_rlm.training.features import FeatureCache, possible_inputs
+from code_rlm.training.encoder_cache import FeatureCache, possible_inputs
 from code_rlm.training.losses import Objective, count_labels
 from code_rlm.training.optimizers import build_optimizers
-from code_rlm.training.options import TrainOptions
+from code_rlm.training.options import make_options
 
 LENGTH = 512
 
@@ -53,7 +54,7 @@ def mixture_of(
     **settings,
 ) -> Mixture:
     """The tables of the data root that are there, at most `rows` of each, drawn by the size of the whole table."""
-    tokenizer = tokenizer or load()[1]
+    tokenizer = tokenizer or load()[1].tokenizer
     sources, sizes = [], []
     for name in tasks or [n for n, task in TASKS.items() if (data_root / task.file).is_file()]:
         try:
@@ -77,8 +78,8 @@ def new_model(frozen: bool = False, encoder: str | None = None) -> RLMForConditi
     return RLMForConditionalGeneration(config)
 
 
-def padded_batches(mixture: Mixture):
-    """The same examples in the order drawn, every one padded to the maximum, as many to a batch as its tokens allow."""
+def padded_batches(mixture: Mixture) -> Iterator[dict[str, torch.Tensor]]:
+    """Yields the same examples in the order drawn, every one padded to the maximum, as many to a batch as its tokens allow."""
     pool, rows = 0, mixture.batch_tokens // LENGTH
     while True:
         items, _ = mixture.pool_of(pool)
@@ -94,9 +95,14 @@ def padded_batches(mixture: Mixture):
 class Way:
     """One way to train: a model of its own, batches, and what was measured."""
 
-    def __init__(self, model: RLMForConditionalGeneration, batches, attach: Callable[[dict], dict] = dict):
+    def __init__(
+        self,
+        model: RLMForConditionalGeneration,
+        batches: Iterable[dict[str, Any]],
+        attach: Callable[[dict], dict] = dict,
+    ):
         self.model, self.batches, self.attach = model.train(), iter(batches), attach
-        options = TrainOptions()
+        options = make_options()
         self.optimizers = build_optimizers(model, options)
         self.objective = Objective(options, model.codec, torch.device("cpu"))
         self.seconds: list[float] = []  # per example, of each round
@@ -129,7 +135,7 @@ def compare(ways: dict[str, Way], rounds: int, seconds: float) -> dict[str, floa
     return {name: 1 / statistics.median(way.seconds[1:]) for name, way in ways.items()}
 
 
-def padding(args) -> dict[str, float]:
+def padding(args: argparse.Namespace) -> dict[str, float]:
     """Bucketed batches against every input padded to the maximum."""
     mixture = mixture_of(args.data_root, args.rows, args.batch_tokens, args.tasks)
     lengths = [len(item.ids) for item in mixture.pool_of(0)[0]]
@@ -144,7 +150,7 @@ def padding(args) -> dict[str, float]:
     return compare(ways, args.rounds, args.seconds)
 
 
-def features(args) -> dict[str, float]:
+def features(args: argparse.Namespace) -> dict[str, float]:
     """Cached encoder outputs against the encoder, trained and frozen."""
     tokenizer = RLMTokenizer.from_pretrained(args.tokenizer) if args.tokenizer else None
     mixture = mixture_of(args.data_root, args.feature_rows, args.batch_tokens, args.tasks, tokenizer, draws=1)
@@ -165,9 +171,9 @@ def features(args) -> dict[str, float]:
         return compare(ways, args.rounds, args.seconds)
 
 
-def lora(args) -> dict[str, float]:
+def lora(args: argparse.Namespace) -> dict[str, float]:
     """A LoRA fine-tune of the shipped weights on 1,000 rows of 300 tokens, from command to merged model."""
-    _, tokenizer = load()
+    tokenizer = load()[1].tokenizer
     rng = random.Random(0)
     names = [
         f"{a}_{b}" for a in ("load", "store", "row", "key", "total", "next") for b in ("one", "all", "size", "index")
@@ -186,7 +192,7 @@ def lora(args) -> dict[str, float]:
         (path := Path(folder) / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         train_rows = 800
         steps = 3 * train_rows * 310 // 8192
-        options = TrainOptions(
+        options = make_options(
             out=f"{folder}/run",
             init=str(DEFAULT_CHECKPOINT),
             data=[{"file": str(path), "target_columns": ["wall_time_ms"], "language": "python"}],
