@@ -1,10 +1,16 @@
-"""Shared by all tests: a tiny random model, a tiny tokenizer, one thread."""
+"""Shared by all tests: a tiny random model, a tiny tokenizer, one thread for each process.
+
+`pytest -n 2 --dist loadgroup` runs the suite in two processes. Tests of one group run in one process, one after the other:
+those that share an expensive fixture and those that count the processes of the whole machine (`GROUPS`).
+"""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; processes that tests start inherit it
 
 import pytest
 import tiny
@@ -19,6 +25,25 @@ from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import NumberFormat
 
 torch.set_num_threads(1)
+
+GROUPS = {
+    "test_measure": "measure",
+    "test_cards": "measure",
+    "test_polyglot": "measure",
+    "test_hub": "hub",
+    "test_published": "published",
+    "test_scale": "scale",
+    "test_train": "train",
+}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Assigns the tests of some files to groups; pytest-xdist reads the marker."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        if group := GROUPS.get(item.path.stem):
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,8 +18,8 @@ from code_rlm import CheckpointError, RLMConfig, RLMForConditionalGeneration
 from code_rlm.cli import main as cli
 from code_rlm.train import train
 from code_rlm.training.adapters import add_lora, attention_layers, base_of, save_adapter
-from code_rlm.training.lexical import settings_for
-from code_rlm.training.options import LoraOptions, TrainError, TrainOptions
+from code_rlm.training.ensemble import settings_for
+from code_rlm.training.options import LoraOptions, TrainError, make_options
 
 CODE = "x = [3] * 1000\n"
 
@@ -52,7 +52,7 @@ def lora_run(toy: Path, base: Path, out: Path, **changes) -> Path:
         "batch_tokens": 1000,
         "learning_rate": 3e-2,
     }
-    return train(TrainOptions(**{**options, **changes}))
+    return train(make_options(**{**options, **changes}))
 
 
 @pytest.fixture(scope="module")
@@ -113,23 +113,25 @@ def test_when_the_encoder_is_frozen_then_the_decoder_alone_is_adapted(make_model
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"target": "attn"}, r"lora.target must be attention, linear or a list.*\[attn\]"),
         ({"target": ["no_such"]}, r"lora.target names \['no_such'\], which no linear layer fits; there is encoder"),
         ({"train": ["norm"]}, r"lora.train names 'norm', which fits \d+ modules"),
         ({"train": ["no_such"]}, "lora.train names 'no_such', which fits 0 modules"),
-        ({"rank": 0}, "lora.rank must be above zero"),
     ],
 )
 def test_when_names_fit_nothing_or_too_much_then_the_error_says_so(make_model, options, message):
     with pytest.raises(TrainError, match=message):
-        add_lora(make_model(), LoraOptions(**options), "base")
+        add_lora(make_model(), LoraOptions(**{"rank": 2, **options}), "base")
 
 
 def test_when_lora_has_no_checkpoint_or_unknown_keys_then_it_is_refused():
     with pytest.raises(TrainError, match="give init"):
-        TrainOptions(lora={})
-    with pytest.raises(TrainError, match=r"lora has unknown keys \['r'\]. Known: rank, alpha"):
-        TrainOptions(lora={"r": 4}, init="x")
+        make_options(lora={})
+    with pytest.raises(TrainError, match=r"There is no option lora\.rnk\. Did you mean lora\.rank\?"):
+        make_options(lora={"rnk": 4}, init="x")
+    with pytest.raises(TrainError, match=r"lora\.rank must be a whole number above 0 or nothing; got 0"):
+        make_options(lora={"rank": 0}, init="x")
+    with pytest.raises(TrainError, match=r"lora\.target must be attention, linear or a list of names"):
+        make_options(lora={"rank": 4, "target": "attn"}, init="x")
 
 
 def test_when_a_lora_run_ends_then_adapter_and_merged_model_answer_alike(adapted, base, toy, batch):
@@ -235,17 +237,16 @@ def test_when_the_head_is_trained_whole_then_only_that_changes_beside_the_adapte
 def test_when_the_base_has_a_lexical_path_then_the_adapter_brings_its_channels(
     toy, make_model, tokenizer, batch, tmp_path
 ):
-    """The base knows one metric's channel, the run fits another: both folders must answer alike."""
+    """The base knows one metric's metric, the run fits another: both folders must answer alike."""
     settings = settings_for(tokenizer, buckets=64, number_buckets=4, code_numbers=16, name_numbers=16, number_context=2)
-    lexical = dataclasses.replace(settings, channels=("cpu_time_ms",)).to_dict()
-    base = tiny.save(make_model, tokenizer, tmp_path / "base", lexical=lexical)
+    ensemble = dataclasses.replace(settings, metrics=("cpu_time_ms",)).to_dict()
+    base = tiny.save(make_model, tokenizer, tmp_path / "base", ensemble=ensemble)
     final = lora_run(toy, base, tmp_path / "run")
     merged, adapted = code_rlm.load(final)[0], code_rlm.load(tmp_path / "run" / "adapter")[0]
-    assert merged.config.lexical["channels"] == ["cpu_time_ms", "peak_memory_bytes"]
-    assert merged.lexical.weight.abs().sum(0).gt(0).all()
-    assert torch.equal(merged.lexical.weight, adapted.lexical.weight)
-    assert torch.equal(merged.lexical.reader.kinds, adapted.lexical.reader.kinds) and merged.lexical.reader.kinds.any()
-    assert merged.config.experts == adapted.config.experts
+    assert merged.config.ensemble["metrics"] == ["cpu_time_ms", "peak_memory_bytes"]
+    assert merged.ensemble.weight.abs().sum(0).gt(0).all()
+    assert torch.equal(merged.ensemble.weight, adapted.ensemble.weight)
+    assert merged.config.fitted.pooling == adapted.config.fitted.pooling
     assert torch.allclose(logits_of(merged, batch), logits_of(adapted, batch), atol=1e-5)
-    with pytest.raises(TrainError, match="has a lexical path of its own with buckets 64"):
-        lora_run(toy, base, tmp_path / "other", lexical={"buckets": 128})
+    with pytest.raises(TrainError, match="has a feature ensemble of its own with buckets 64"):
+        lora_run(toy, base, tmp_path / "other", ensemble={"buckets": 128})

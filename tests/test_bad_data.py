@@ -18,7 +18,7 @@ from code_rlm.data.mixture import Source, mixture_weights
 from code_rlm.data.schema import DataError, Example, to_dataset
 from code_rlm.errors_rlm import RLMError
 from code_rlm.numbers_rlm import is_failed
-from code_rlm.training.options import TrainOptions
+from code_rlm.training.options import TrainOptions, make_options
 from code_rlm.training.sources import load_sources, registry
 
 ROWS = 60
@@ -35,7 +35,7 @@ def table(folder: Path, name: str = "mine.csv", rows: int = ROWS, **columns) -> 
 
 def options_for(path: Path, **entry) -> TrainOptions:
     source = {"file": str(path), "target_columns": ["latency_ms"], "language": "python", **entry}
-    return TrainOptions(data=[source], max_tokens=128, out=str(path.parent / "run"))
+    return make_options(data=[source], max_tokens=128, out=str(path.parent / "run"))
 
 
 def with_cell(value) -> list:
@@ -82,12 +82,12 @@ TWICE = "target_columns must name each column and each metric once"
             {"outcome_column": "end"},
             r"row 1 \(line 3\), column 'end': expected one of ok, timeout, .*, got 'crashed'",
         ),
-        ({}, {"on_error": "ignore"}, "on_error must be 'raise' or 'skip', got 'ignore'"),
-        ({}, {"failures": "maybe"}, "failures must be outcome or drop, got 'maybe'"),
-        ({}, {"mask_tokens": 2}, "mask_tokens must be a share from 0 to below 1, got 2"),
-        ({}, {"mask_tokens": 0.1, "mask_span": 0.5}, "mask_span must be a number of tokens, at least 1, got 0.5"),
+        ({}, {"on_error": "ignore"}, "on_error must be one of raise, skip or nothing; got 'ignore'"),
+        ({}, {"failures": "maybe"}, "failures must be one of outcome, drop or nothing; got 'maybe'"),
+        ({}, {"mask_tokens": 2}, "mask_tokens must be a number of at least 0 and below 1 or nothing; got 2"),
+        ({}, {"mask_tokens": 0.1, "mask_span": 0.5}, "mask_span must be a number of at least 1 or nothing; got 0.5"),
         ({}, {"mask_span": 3}, "mask_span is the length of what mask_tokens hides; set mask_tokens as well"),
-        ({}, {"weight": 0}, "the weight of a source must be above zero, got 0"),
+        ({}, {"weight": 0}, "weight must be a number above 0 or nothing; got 0"),
         ({}, {"validation": 0.8, "test": 0.8}, "must each be from 0 to 1 and together at most 1"),
     ],
 )
@@ -222,7 +222,7 @@ def test_when_a_text_is_half_a_surrogate_pair_then_row_and_column_are_named(tmp_
 def test_when_a_text_is_a_megabyte_then_only_its_ends_are_tokenised_and_it_counts_as_cut(tokenizer):
     rows = to_dataset([Example("a " * 500_000 + "end", "c", ["cycles"], [7.0], group="g")])
     source = Source.from_dataset("long", rows, tokenizer, max_tokens=64)
-    assert source.cut.all() and len(source.bodies[0]) < 20_000
+    assert source.truncated.all() and len(source.bodies[0]) < 20_000
 
 
 def test_when_a_task_holds_a_number_that_cannot_be_written_then_row_and_metric_are_named(tokenizer):
@@ -254,7 +254,7 @@ def test_when_language_and_context_stand_in_columns_then_each_row_has_its_own(to
     (loaded,), _ = load_sources(options, tokenizer)
     assert loaded.train.languages == [name.lower() for name in languages]
     assert loaded.train.contexts[:3] == [(), ("size: 4",), ("size: 8",)]
-    assert registry(options, [loaded])[0]["kinds"] == ["c", "lua"]
+    assert registry(options, [loaded])[0]["languages"] == ["c", "lua"]
 
 
 def test_when_sources_have_no_weights_then_they_are_drawn_by_size_and_temperature():

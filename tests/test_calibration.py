@@ -12,12 +12,12 @@ import pytest
 from scipy import stats
 
 import code_rlm
-from code_rlm.calibration_rlm import Calibration
 from code_rlm.cli import main
+from code_rlm.distributions_rlm import Calibration
 from code_rlm.errors_rlm import CheckpointError, MetricError
 from code_rlm.evaluation import calibration as fitting
 
-METRICS = [{"name": "value", "kinds": ["python"]}]
+METRICS = [{"name": "value", "languages": ["python"]}]
 SKEWED = Calibration((0.1, 0.5, 0.9), (0.02, 0.3, 0.97))
 POOLED = Calibration((0.1, 0.5, 0.9), (0.02, 0.3, 0.97), pool_weight=0.4, pool_values=(-3.0, 0.2, 0.2, 5.0))
 
@@ -91,7 +91,8 @@ def test_when_answers_are_calibrated_then_they_are_those_of_the_enumerated_distr
     order = np.argsort(every, kind="stable")
     levels, thresholds = (0.05, 0.3, 0.5, 0.9), (-4.0, 0.2, 0.25, 5.0, 60.0)
     found = model.predict(batch, levels, metrics=["value"], calibrated=True)
-    own_quantiles = model.predict(batch, levels, metrics=["value"]).quantiles[:, 0]
+    own = model.predict(batch, levels, metrics=["value"], calibrated=False)
+    own_quantiles, is_calibrated = own.quantiles[:, 0], own.calibrated
     below = model.cdf(batch, thresholds, metrics=["value"], calibrated=True)
     for row in range(len(mass)):
         weight = calibration.pool_weight
@@ -104,7 +105,7 @@ def test_when_answers_are_calibrated_then_they_are_those_of_the_enumerated_distr
         assert found.quantiles[row, 0] == pytest.approx(expected)
         own = [joint[every[order] < t].sum() for t in thresholds]
         assert below[row] == pytest.approx(calibration.calibrated(own), abs=1e-6)
-    assert found.calibrated == (True,) and model.predict(batch, levels, metrics=["value"]).calibrated == (False,)
+    assert found.calibrated == (True,) and is_calibrated == (False,)
 
 
 def test_when_a_metric_has_no_calibration_then_asking_for_it_changes_nothing(model, batch):
@@ -217,32 +218,37 @@ def run(table, *argv) -> int:
     return main([*fixed, *map(str, argv)])
 
 
+def calibrations_in(folder):
+    """JSON form of a checkpoint's calibrations."""
+    return json.loads((folder / "fitted_state.json").read_text())["calibration"]
+
+
 def test_when_a_checkpoint_is_calibrated_then_a_copy_answers_by_it_and_nothing_else_changes(
     checkpoint, table, tmp_path, capsys
 ):
     out = tmp_path / "new" / "calibrated"
     assert run(table, "--model", checkpoint, "--out", out) == 0
     shown = capsys.readouterr().out
-    assert "60 (30)" in shown and "->" in shown and str(out / "config.json") in shown
-    assert sorted(p.name for p in out.iterdir()) == sorted(p.name for p in checkpoint.iterdir())
+    assert "60 (30)" in shown and "->" in shown and str(out / "fitted_state.json") in shown
+    assert {p.name for p in out.iterdir()} == {*(p.name for p in checkpoint.iterdir()), "fitted_state.json"}
     assert sorted(p.name for p in out.parent.iterdir()) == ["calibrated"]
     for path in checkpoint.iterdir():
         if path.name != "config.json" and path.is_file():
             assert (out / path.name).read_bytes() == path.read_bytes()
     before, after = (json.loads((folder / "config.json").read_text()) for folder in (checkpoint, out))
-    assert list(after.pop("calibration")) == ["peak_memory_bytes"]
-    before.pop("calibration", None)
+    assert (before.pop("fitted"), after.pop("fitted")) == (None, "fitted_state.json")
     assert after == before
+    assert list(calibrations_in(out)) == ["peak_memory_bytes"]
 
     pipe, own = code_rlm.pipeline(out), code_rlm.pipeline(checkpoint)
-    text = "y = 3\nprint(y)\n"
+    text = "x = [0] * 31\nprint(len(x) + 3)\n"
     memory, time = pipe(text)
     assert memory["calibrated"] and not time["calibrated"]
     assert (memory["low"], memory["high"]) != (own(text)[0]["low"], own(text)[0]["high"])
     assert pipe(text, calibrated=False) == own(text)
     level = out / "again"
     pipe.model.save_pretrained(level)
-    assert json.loads((level / "config.json").read_text())["calibration"] == pipe.model.config.calibration
+    assert calibrations_in(level) == calibrations_in(out)
 
 
 def test_when_it_is_written_in_place_then_other_metrics_keep_theirs(checkpoint, table, tmp_path):
@@ -251,7 +257,8 @@ def test_when_it_is_written_in_place_then_other_metrics_keep_theirs(checkpoint, 
     config["calibration"] = {"cycles": SKEWED.to_dict(), "peak_memory_bytes": SKEWED.to_dict()}
     (folder / "config.json").write_text(json.dumps(config))
     assert run(table, "--model", folder, "--in-place") == 0
-    found = json.loads((folder / "config.json").read_text())["calibration"]
+    found = calibrations_in(folder)
+    assert "calibration" not in json.loads((folder / "config.json").read_text())
     assert found["cycles"] == SKEWED.to_dict()
     assert found["peak_memory_bytes"]["groups"] == 30 and found["peak_memory_bytes"]["source"].startswith(
         "mine.parquet"
@@ -265,9 +272,14 @@ def test_when_tables_share_a_metric_then_it_is_fitted_on_both_and_their_groups_s
     read = fitting.read_rows
     sizes = {"first": 60, "second": 20}
     monkeypatch.setattr(fitting, "table_names", lambda args: list(sizes))
-    monkeypatch.setattr(fitting, "read_rows", lambda name, *given: read(str(table), *given).select(range(sizes[name])))
+
+    def first_rows(name, *given):
+        rows = read(str(table), *given)
+        return rows.select(range(min(sizes[name], len(rows))))
+
+    monkeypatch.setattr(fitting, "read_rows", first_rows)
     assert run(table, "--model", checkpoint, "--out", tmp_path / "both") == 0
-    entry = json.loads((tmp_path / "both" / "config.json").read_text())["calibration"]["peak_memory_bytes"]
+    entry = calibrations_in(tmp_path / "both")["peak_memory_bytes"]
     assert (entry["rows"], entry["groups"]) == (80, 40)
     assert entry["source"].startswith("first + second")
 
@@ -300,7 +312,7 @@ def test_when_predict_is_told_uncalibrated_then_it_is_the_models_own_answer(chec
     out = tmp_path / "calibrated"
     assert run(table, "--model", checkpoint, "--out", out) == 0
     path = tmp_path / "a.py"
-    path.write_text("y = 3\n")
+    path.write_text("x = [0] * 31\nprint(len(x) + 3)\n")
     capsys.readouterr()
 
     def answers(model, *argv):

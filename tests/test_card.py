@@ -45,6 +45,8 @@ def test_when_the_card_of_the_shipped_weights_is_made_anew_then_it_is_already_th
     metrics = {metric["name"] for metric in known.config.metrics}
     scored = {result.dataset_config for result in ModelCard.load(DEFAULT_CHECKPOINT / CARD).data.eval_results}
     assert scored and scored <= metrics and known.training and known.license == "apache-2.0"
+    trained = model_card(known).text.split("## How it was trained")[1]
+    assert "No configuration reproduces these weights" in trained and all(name in trained for name in known.training)
 
 
 def test_when_a_card_is_read_back_then_every_score_of_the_report_is_in_its_metadata(tuned):
@@ -62,13 +64,13 @@ def test_when_a_card_is_read_back_then_every_score_of_the_report_is_in_its_metad
     assert found["mape"].dataset_type == "mine" and found["mape"].dataset_config == "peak_memory_bytes"
 
 
-def test_when_a_baseline_wins_or_intervals_miss_then_the_limits_say_so(tuned):
+def test_when_a_baseline_wins_or_intervals_miss_then_the_limits_name_it(tuned):
     text = model_card(known_of(tuned)).text
     limits = text.split("## Limits")[1].split("\n## ")[0]
     assert "boosted trees 0.950, the model 0.800 (0.700 to 0.900)." in limits
     assert "leaves 90% out for: mine peak_memory_bytes (80.0%)" in limits
     assert "Few groups" in limits and "peak_memory_bytes (9)" in limits
-    assert "mine 25%" in limits and "`cycles`" in limits.split("no score")[0]
+    assert "mine 25%" in limits and "`cycles`" in limits.split("Metrics without a stored score")[1]
     assert "Training read at most 96 tokens of an input; up to 160" in limits
     trained = text.split("## How it was trained")[1]
     assert "mine.parquet (peak_memory_bytes, grouped by problem)" in trained
@@ -76,7 +78,7 @@ def test_when_a_baseline_wins_or_intervals_miss_then_the_limits_say_so(tuned):
     assert "No judgement of people" in text and 'model="final", trust_remote_code=True' in text
 
 
-def test_when_there_is_no_report_then_the_card_says_that_nothing_was_measured(tuned):
+def test_when_there_is_no_report_then_the_card_states_that_nothing_was_measured(tuned):
     (tuned / "report.json").unlink()
     (tuned / "training_options.yaml").unlink()
     card = model_card(known_of(tuned))
@@ -111,7 +113,7 @@ def test_when_runs_are_named_then_the_card_remembers_them_and_a_later_report_cha
         (["--push"], "--push needs the hub id"),
     ],
 )
-def test_when_something_is_missing_then_one_line_says_what(tuned, arguments, message, capsys, monkeypatch):
+def test_when_something_is_missing_then_one_line_names_it(tuned, arguments, message, capsys, monkeypatch):
     monkeypatch.chdir(tuned.parent)
     assert main(["card", "--model", str(tuned), *arguments]) == 2
     error = capsys.readouterr().err

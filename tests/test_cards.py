@@ -12,13 +12,13 @@ import pytest
 from datasets import load_dataset
 from loopback_hub import LoopbackHub
 
-from code_rlm.data.cards import FACTS, check_card, pack
-from code_rlm.data.cards.__main__ import CARDS, END, START, index, main, write_index
-from code_rlm.data.measure import Program, measure_programs
-from code_rlm.data.polyglot import dataset as polyglot
 from code_rlm.data.readers import TASKS, read_task
 from code_rlm.data.schema import FEATURES, DataError, Example
 from code_rlm.data.splits import split_of
+from code_rlm_data.cards import FACTS, check_card, export_rows
+from code_rlm_data.cards.__main__ import CARDS, END, START, index, main, write_index
+from code_rlm_data.generator import dataset as polyglot
+from code_rlm_data.measure import Program, measure_programs
 
 ROOT = Path(__file__).parents[1]
 ROWS = 30
@@ -45,8 +45,8 @@ def load(folder, tmp_path):
     return load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
 
 
-def test_when_rows_are_packed_then_they_load_as_they_were_with_the_schemas_features(tmp_path):
-    pack(examples(), tmp_path / "set", FACTS["bhive_zen4"], name="toy", description="A toy.", offered=ROWS + 2)
+def test_when_rows_are_exported_then_they_load_as_they_were_with_the_schemas_features(tmp_path):
+    export_rows(examples(), tmp_path / "set", FACTS["bhive_zen4"], name="toy", description="A toy.", offered=ROWS + 2)
     loaded = load(tmp_path / "set", tmp_path)
     assert all(part.features == FEATURES for part in loaded.values())
     rows = {row["text"]: (split, row) for split, part in loaded.items() for row in part}
@@ -55,8 +55,10 @@ def test_when_rows_are_packed_then_they_load_as_they_were_with_the_schemas_featu
         assert rows[example.text] == (split_of(example.group), example.as_dict())
 
 
-def test_when_rows_are_packed_then_the_card_counts_them(tmp_path):
-    pack(examples(), tmp_path, FACTS["polyglot_memory"], name="toy", offered=ROWS + 2, left_because="they are bad")
+def test_when_rows_are_exported_then_the_card_counts_them(tmp_path):
+    export_rows(
+        examples(), tmp_path, FACTS["polyglot_memory"], name="toy", offered=ROWS + 2, left_because="they are bad"
+    )
     card = check_card(tmp_path / "README.md")
     data = card.data.to_dict()
     assert data["license"] == "apache-2.0" and data["language"] == ["code"] and data["size_categories"] == ["n<1K"]
@@ -81,9 +83,11 @@ def test_when_rows_are_packed_then_the_card_counts_them(tmp_path):
 
 def test_when_a_split_has_no_rows_then_an_old_file_of_it_is_gone_and_the_folder_loads(tmp_path):
     folder = tmp_path / "set"
-    pack(examples(), folder, FACTS["bhive_zen4"], name="toy")
+    export_rows(examples(), folder, FACTS["bhive_zen4"], name="toy")
     assert len(list(folder.glob("*.parquet"))) == 3
-    pack((each for each in examples() if split_of(each.group) == "train"), folder, FACTS["bhive_zen4"], name="toy")
+    export_rows(
+        (each for each in examples() if split_of(each.group) == "train"), folder, FACTS["bhive_zen4"], name="toy"
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "train.parquet"]
     assert list(load(folder, tmp_path)) == ["train"]
 
@@ -91,9 +95,9 @@ def test_when_a_split_has_no_rows_then_an_old_file_of_it_is_gone_and_the_folder_
 def test_when_a_row_is_wrong_then_nothing_is_written(tmp_path):
     bad = [*examples(), Example("x", "Python", ["cycles"], [1.0], group="g")]
     with pytest.raises(DataError, match=r"toy: rows from 0 on.*(?s:.*)'Python' must be lower case"):
-        pack(bad, tmp_path, FACTS["bhive_zen4"], name="toy")
+        export_rows(bad, tmp_path, FACTS["bhive_zen4"], name="toy")
     with pytest.raises(DataError, match="toy: no rows to write"):
-        pack([], tmp_path, FACTS["bhive_zen4"], name="toy")
+        export_rows([], tmp_path, FACTS["bhive_zen4"], name="toy")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -109,7 +113,7 @@ def test_when_a_row_is_wrong_then_nothing_is_written(tmp_path):
     ],
 )
 def test_when_a_card_contradicts_itself_then_it_is_refused(change, message, tmp_path):
-    pack(examples(), tmp_path, FACTS["bhive_zen4"], name="toy", card_only=True)
+    export_rows(examples(), tmp_path, FACTS["bhive_zen4"], name="toy", card_only=True)
     path = tmp_path / "README.md"
     assert list(tmp_path.iterdir()) == [path]
     path.write_text(change(path.read_text()))
@@ -117,7 +121,7 @@ def test_when_a_card_contradicts_itself_then_it_is_refused(change, message, tmp_
         check_card(path)
 
 
-def test_when_a_task_is_packed_by_the_command_then_its_rows_are_the_readers(tmp_path, capsys):
+def test_when_a_task_is_exported_by_the_command_then_its_rows_are_the_readers(tmp_path, capsys):
     table = tmp_path / TASKS["bhive_zen4"].file
     table.parent.mkdir()
     columns = {"asm": [f"add eax, {row}; ret" for row in range(40)], "hex": [f"{row:02x}" for row in range(40)]}
@@ -152,22 +156,22 @@ def test_when_the_table_of_cards_is_written_then_it_is_what_stands_in_the_readme
     copy = tmp_path / "README.md"
     copy.write_text(readme.read_text())
     write_index(copy)
-    assert copy.read_text() == readme.read_text(), "python -m code_rlm.data.cards --index data/README.md"
+    assert copy.read_text() == readme.read_text(), "python -m code_rlm_data.cards --index data/README.md"
     assert index().count("\n") > 2
     copy.write_text("no marks")
     with pytest.raises(DataError, match=f"no lines {START} and {END}"):
         write_index(copy)
 
 
-def test_when_a_packed_polyglot_set_is_pushed_then_it_comes_back_the_same(tmp_path):
-    """Measured here, packed, loaded from the folder, pushed to a hub on this machine, and loaded by its id there."""
+def test_when_a_exported_polyglot_set_is_pushed_then_it_comes_back_the_same(tmp_path):
+    """Measured here, exported, loaded from the folder, pushed to a hub on this machine, and loaded by its id there."""
     texts = [f"total = 0\nfor i in range({10**k}):\n    total += i\nprint(total)\n" for k in range(1, 4)]
     programs = [
         Program(text, "python", expected_stdout=str(sum(range(10 ** (k + 1)))), group=f"problem-{k}", name=f"p{k}")
         for k, text in enumerate(texts)
     ]
     measure_programs(programs, tmp_path / "measured", repeats=1, metrics=polyglot.METRICS, source="polyglot_memory")
-    polyglot.pack(str(tmp_path / "measured"), str(tmp_path / "set"))
+    polyglot.export(str(tmp_path / "measured"), str(tmp_path / "set"))
     folder = load(tmp_path / "set", tmp_path)
     code = """
         import json, sys

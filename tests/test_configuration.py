@@ -9,15 +9,15 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from code_rlm.configuration_rlm import CUSTOM_PIPELINES, Metric, RLMConfig
+from code_rlm.decoders_rlm import ATTENTION
 from code_rlm.errors_rlm import CheckpointError, MetricError, NumberCodeError
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import NumberFormat
-from code_rlm.t5gemma_rlm import ATTENTION
 
 METRICS = [
-    {"name": "latency_ms@pixel3", "unit": "ms", "kinds": ["onnx"]},
-    {"name": "peak_memory_bytes", "unit": "bytes", "kinds": ["python", "triton"], "description": "tracemalloc"},
-    {"name": "accuracy_percent", "unit": "%", "smaller_is_better": False, "kinds": ["onnx"]},
+    {"name": "latency_ms@pixel3", "unit": "ms", "languages": ["onnx"]},
+    {"name": "peak_memory_bytes", "unit": "bytes", "languages": ["python", "triton"], "description": "tracemalloc"},
+    {"name": "accuracy_percent", "unit": "%", "smaller_is_better": False, "languages": ["onnx"]},
 ]
 SMALL_TRANSFORMER = {
     "vocab_size": 120,
@@ -137,7 +137,7 @@ def test_when_no_encoder_is_given_then_a_small_one_is_embedded():
         ({"metrics": [{"name": "a@b@c"}]}, MetricError, "is not a metric name"),
         ({"metrics": [{"name": ""}]}, MetricError, "'' is not a metric name"),
         ({"metrics": [{"name": "a", "unti": "ms"}]}, MetricError, r"Metric 'a' has unknown keys \['unti'\]"),
-        ({"metrics": [{"name": "a", "kinds": "python"}]}, MetricError, r"kinds must be a list .*\['python'\]"),
+        ({"metrics": [{"name": "a", "languages": "python"}]}, MetricError, r"languages must be a list .*\['python'\]"),
         ({"metrics": [{"name": "a"}, {"name": "a"}]}, MetricError, r"names \['a'\] more than once"),
         (
             {"default_metrics": {"c": ["a"]}},

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,8 @@ from code_rlm.data import readers
 from code_rlm.data.external import code_regression, generic, graph_arch_regression, parse_metadata
 from code_rlm.data.readers import TASKS, canonical_class, input_size, iter_task, read_task, timm_family
 from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset, unit_of, validate
-from code_rlm.data.splits import near_duplicates, split_dataset, split_labels, split_of
+from code_rlm.data.splits import split_dataset, split_labels, split_of
+from code_rlm_data.near_duplicates import near_duplicates
 
 
 def example(**changes):
@@ -391,10 +393,18 @@ def test_when_a_task_lies_in_several_files_then_they_are_read_in_the_order_of_th
     assert extra[2]["values"] == [24576.0, 8192.0]
 
 
-def test_when_a_table_ships_with_the_package_then_no_data_root_is_needed(data_root, monkeypatch):
+def test_when_a_table_ships_with_the_data_package_then_no_data_root_is_needed(data_root, monkeypatch):
     monkeypatch.delenv(readers.DATA_ROOT_VARIABLE, raising=False)
-    monkeypatch.setattr(readers, "_SHIPPED", data_root)
+    monkeypatch.syspath_prepend(data_root)
+    package = data_root / "table_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.move(data_root / "polyglot_memory", package)
+    monkeypatch.setattr(readers, "_SHIPPED_WITH", "table_package")
     assert len(read_task("polyglot_memory")) == 40
+    monkeypatch.setattr(readers, "_SHIPPED_WITH", "no_such_package")
+    with pytest.raises(DataError, match=r"pip install code-rlm-data .*or no data folder: give data_root="):
+        read_task("polyglot_memory")
     with pytest.raises(DataError, match="no data folder"):
         read_task("bhive_zen4")
 

@@ -166,9 +166,9 @@ def test_when_groups_are_small_or_flat_then_they_are_left_out_and_counted():
     prediction = np.r_[up, up[:4], up, up, np.zeros(10)]
     groups = np.repeat(["up", "few", "flat", "narrow", "no answer"], [10, 4, 10, 10, 10])
     scores = metrics.per_group_spearman(target, prediction, groups, minimum_spread=0.05)
-    assert scores.names.tolist() == ["no answer", "up"] and scores.values.tolist() == [0.0, 1.0]
+    assert scores.names.tolist() == ["no answer", "up"] and scores.values.tolist() == pytest.approx([0.0, 1.0])
     assert (scores.too_small, scores.too_narrow) == (1, 2)
-    assert metrics.within_group_spearman(target, prediction, groups, minimum_spread=0.05) == 0.5
+    assert metrics.within_group_spearman(target, prediction, groups, minimum_spread=0.05) == pytest.approx(0.5)
     assert metrics.within_group_spearman(target, prediction, groups) == pytest.approx(2 / 3)
     assert math.isnan(metrics.within_group_spearman(target, prediction, groups, more_than=10))
 

@@ -13,8 +13,8 @@ from toy import log_of, options_of
 from code_rlm.data.external import generic
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.train import train
-from code_rlm.training.features import FeatureCache, encoder_digest, possible_inputs
-from code_rlm.training.options import TrainError, TrainOptions
+from code_rlm.training.encoder_cache import FeatureCache, encoder_digest, possible_inputs
+from code_rlm.training.options import TrainError, make_options
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_when_features_are_cached_then_the_loss_is_that_of_the_encoder(make_mode
 def test_when_draws_are_fixed_then_every_batch_is_made_of_possible_inputs(source, tokenizer):
     mixture = mixture_of(source, tokenizer, draws=3)
     possible = {tuple(ids) for ids in possible_inputs(mixture)}
-    drawn = {tuple(item.ids) for pool in range(20) for item in mixture.pool_of(pool)[0]}
+    drawn = {tuple(item.input_ids) for pool in range(20) for item in mixture.pool_of(pool)[0]}
     assert drawn <= possible and len(drawn) > 0.8 * len(possible)
     # Several orders of the same row, not one.
     assert len(possible) > 1.5 * len(source)
@@ -124,7 +124,7 @@ def test_when_a_part_was_cut_short_then_it_is_refused_and_without_index_it_is_no
 def test_when_a_run_trains_from_the_cache_then_its_losses_are_those_of_a_run_without(toy, tmp_path):
     # One metric and a single draw of it: elsewhere the two runs draw other orders of metrics.
     options = options_of(toy, tmp_path)
-    data = [{**options.data[0], "target_columns": ["peak_memory_bytes"]}]
+    data = [{**options.data.sources[0], "target_columns": ["peak_memory_bytes"]}]
     flags = ["--freeze_encoder", "--steps", 6, "--eval_every", 3, "--save_every", 3, "--max_objectives", 1]
     flags += [
         "--data",
@@ -132,7 +132,7 @@ def test_when_a_run_trains_from_the_cache_then_its_losses_are_those_of_a_run_wit
         "--default_metrics",
         "{}",
         "--model",
-        repr({**options.model, "decoder_dropout": 0.0}),
+        repr({**options.model.config, "decoder_dropout": 0.0}),
     ]
     train(options_of(toy, tmp_path / "plain", *flags))
     train(options_of(toy, tmp_path / "cached", *flags, "--feature_cache", tmp_path / "cache", "--feature_draws", 1))
@@ -142,7 +142,7 @@ def test_when_a_run_trains_from_the_cache_then_its_losses_are_those_of_a_run_wit
 
 def test_when_the_cache_has_no_frozen_encoder_then_it_is_refused():
     with pytest.raises(TrainError, match="set freeze_encoder: true"):
-        TrainOptions(feature_cache="cache")
+        make_options(feature_cache="cache")
 
 
 def test_when_the_disk_is_too_small_then_the_error_gives_the_sizes(
@@ -155,7 +155,7 @@ def test_when_the_disk_is_too_small_then_the_error_gives_the_sizes(
 
 
 def test_when_inputs_are_many_then_they_are_written_in_parts(make_model, source, tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr("code_rlm.training.features._PART_BYTES", 20_000)
+    monkeypatch.setattr("code_rlm.training.encoder_cache._PART_BYTES", 20_000)
     model, mixture = make_model(freeze_encoder=True), mixture_of(source, tokenizer)
     cache = filled(tmp_path, model, mixture)
     assert len(list(cache.folder.glob("*.npz"))) > 2

@@ -1,4 +1,4 @@
-"""The few-shot benchmark on a made-up table: draws keep groups apart, and what tells the accuracy is found."""
+"""The few-shot benchmark on a made-up table: draws keep groups apart, and the columns that determine the accuracy rank it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 from code_rlm.data import readers
 from code_rlm.data.nas_graphs import build_graph
-from code_rlm.data.proxies import NAMES
 from code_rlm.data.schema import Example, to_dataset
 from code_rlm.onnx_text_rlm import onnx_to_text
+from code_rlm_data.proxies import NAMES
 
 SOURCE = Path(__file__).parents[1] / "benchmarks" / "few_shot.py"
 
@@ -43,10 +43,11 @@ def test_when_a_device_follows_the_predictions_then_twenty_measurements_tell_it(
     rows["latency_ms@new"] = np.exp(said @ [1.0, -0.5] + 0.02 * random.normal(size=100)).tolist()
     rows["latency_ms@noise"] = [None, *random.uniform(1, 2, 99)]
     lines = few_shot.unseen_devices(rows, said, ["latency_ms@seen", "flops_count"])
-    told = {
+    correlations = {
         line.split(" | ")[0].strip("| "): float(line.split(" | ")[1].split(" ")[0]) for line in lines if "±" in line
     }
-    assert set(told) == {"new", "noise"} and told["new"] > 0.98 and abs(told["noise"]) < 0.4
+    assert set(correlations) == {"new", "noise"}
+    assert correlations["new"] > 0.98 and abs(correlations["noise"]) < 0.4
 
 
 def test_when_devices_of_a_task_are_asked_for_then_its_test_split_becomes_columns(few_shot, monkeypatch):
@@ -72,7 +73,7 @@ def test_when_networks_are_wired_differently_then_ways_and_chains_tell_them_apar
     ]
     graphs = [build_graph("nasbench201", cell) for cell in cells]
     found = few_shot.structure([onnx_to_text(graph) for graph in graphs])
-    again = few_shot.structure([onnx_to_text(graph, profile=False) for graph in graphs])
+    again = few_shot.structure([onnx_to_text(graph, costs=False) for graph in graphs])
     for table, same in zip(found, again, strict=True):
         assert np.array_equal(table, same) and table.shape[1] > 2 and len(np.unique(table, axis=0)) == 3
     assert few_shot.structure(["", ""])[0].shape == (2, 0)
@@ -82,7 +83,7 @@ def test_when_the_place_of_an_operator_tells_the_accuracy_then_many_networks_tea
     random = np.random.default_rng(0)
 
     def some(count):
-        """One convolution among nine is another: what tells is which."""
+        """One convolution among nine is another: which of them, determines the accuracy."""
         place = random.integers(1, 8, count)
         texts = ["in 1 3 8 8\n" + "".join(f"conv{3 - 2 * (k == p)}x1 16\n" for k in range(9)) + "gap" for p in place]
         score = place + random.normal(size=count) / 10
@@ -98,7 +99,7 @@ def test_when_the_place_of_an_operator_tells_the_accuracy_then_many_networks_tea
         line.startswith("From 100 architectures of the training split of a_space") and "on the 39 architectures" in line
     )
     tau = float(line.split("Kendall's tau ")[1].split(" ")[0])
-    monkeypatch.setattr(few_shot, "places", lambda text: {})
+    monkeypatch.setattr(few_shot, "position_features", lambda text: {})
     without = float(few_shot.trained_on_many("a_space", "somewhere")[1].split("Kendall's tau ")[1].split(" ")[0])
     assert tau > 0.85 and without < 0.7
 
@@ -132,5 +133,5 @@ def test_when_proxies_tell_the_accuracy_then_recipes_with_it_win(few_shot):
         if "±" in line
     }
     assert scores["forest: proxies, FLOPs, params"] > 0.7 > 0.4 > scores["forest: FLOPs, params"]
-    told, cell = "forest: one-hot cell, FLOPs, params, proxies", "forest: one-hot cell, FLOPs, params"
-    assert scores[told] > scores[cell] and scores["committee: the same"] > 0.7
+    cell = "forest: one-hot cell, FLOPs, params"
+    assert scores[f"{cell}, proxies"] > scores[cell] and scores["committee: the same"] > 0.7

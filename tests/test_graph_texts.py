@@ -41,7 +41,9 @@ def test_when_an_architecture_cannot_be_built_then_nothing_is_kept(file):
     assert sqlite3.connect(file).execute("SELECT count(*) FROM texts").fetchone() == (0,)
 
 
-def test_when_the_cache_is_broken_or_cannot_be_then_texts_are_built_and_it_is_said(file, tmp_path, monkeypatch, caplog):
+def test_when_the_cache_is_broken_or_cannot_be_then_texts_are_built_and_it_is_logged(
+    file, tmp_path, monkeypatch, caplog
+):
     file.parent.mkdir()
     file.write_bytes(b"no database at all" * 100)
     assert graph_text("nasbench201", CELL).count("conv3x3") and "cannot be used" in caplog.text
@@ -52,10 +54,10 @@ def test_when_the_cache_is_broken_or_cannot_be_then_texts_are_built_and_it_is_sa
     assert graph_text("nasbench201", CELL) and "cannot be used" in caplog.text
 
 
-def test_when_the_cache_fails_on_the_way_then_texts_are_built_and_it_is_said_once(file, caplog):
+def test_when_the_cache_fails_on_the_way_then_texts_are_built_and_it_is_logged_once(file, caplog):
     expected = graph_text("nasbench201", CELL)
     graph_texts._opened().execute("DROP TABLE texts")
-    graph_texts._say.cache_clear()
+    graph_texts._warn_once.cache_clear()
     assert [graph_text("nasbench201", CELL) for _ in range(3)] == [expected] * 3
     assert caplog.text.count("delete it if it is broken") == 1
 

@@ -18,7 +18,7 @@ from code_rlm.data.external import generic
 from code_rlm.data.splits import split_dataset
 from code_rlm.evaluation.predictions import predict_rows
 from code_rlm.train import train
-from code_rlm.training.options import TrainError, TrainOptions
+from code_rlm.training.options import TrainError, TrainOptions, make_options
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def options(toy, programs):
     }
 
     def make(out: Path, **changes: Any) -> TrainOptions:
-        return TrainOptions(**copy.deepcopy({**given, "out": str(out), **changes}))
+        return make_options(**copy.deepcopy({**given, "out": str(out), **changes}))
 
     return make
 
@@ -74,11 +74,11 @@ def test_when_a_head_is_trained_then_its_error_falls_and_the_decoder_stays(regre
 
 
 def test_when_targets_are_normalised_then_the_scale_is_that_of_the_training_rows(regressed, programs):
-    model, tokenizer = code_rlm.load(regressed / "final")
+    model, processor = code_rlm.load(regressed / "final")
     rows = training_rows(programs)
     values = np.array([v[0] for v in rows["values"]])
     assert model.config.regression_scale == pytest.approx([values.mean(), values.std()])
-    found = predict_rows(model, tokenizer, rows, "latency_ms")
+    found = predict_rows(model, processor, rows, "latency_ms")
     assert found.quantiles == {} and found.log_probs is None
     assert np.mean((found.median - values) ** 2) < 0.8 * values.var()  # in milliseconds again
 
@@ -123,14 +123,14 @@ def test_when_the_encoder_is_frozen_then_the_head_learns_from_kept_features(opti
     [
         ({}, "answers one metric, and the data has cycles, latency_ms"),
         ({"digit_loss": 1.0}, "digit_loss go with the decoder alone"),
-        ({"lexical": {}}, "lexical go with the decoder alone"),
+        ({"ensemble": {}}, "ensemble go with the decoder alone"),
     ],
-    ids=["two metrics", "digit loss", "lexical"],
+    ids=["two metrics", "digit loss", "ensemble"],
 )
 def test_when_a_head_has_no_use_for_an_option_then_it_is_refused(options, tmp_path, changes, message):
     given = options(tmp_path / "run", head="mse", **changes)
     if not changes:
-        given.data[0]["target_columns"] = ["latency_ms", "cycles"]
+        given.data.sources[0]["target_columns"] = ["latency_ms", "cycles"]
     with pytest.raises(TrainError, match=message):
         train(given)
 

@@ -19,24 +19,24 @@ ROOT = Path(__file__).parents[1]
 REMOTE_FILES = {
     "configuration_rlm.py",
     "errors_rlm.py",
-    "expert_rlm.py",
-    "calibration_rlm.py",
+    "decoders_rlm.py",
+    "digit_tree_rlm.py",
+    "distributions_rlm.py",
+    "familiarity_rlm.py",
+    "features_rlm.py",
     "generation_rlm.py",
-    "inputs_rlm.py",
-    "lexical_rlm.py",
-    "magnitudes_rlm.py",
+    "processing_rlm.py",
+    "ensemble_rlm.py",
     "modeling_rlm.py",
     "numbers_rlm.py",
-    "onnx_profile_rlm.py",
+    "onnx_canonical_rlm.py",
     "onnx_text_rlm.py",
-    "onnx_wiring_rlm.py",
-    "perceptron_rlm.py",
+    "onnx_graph_rlm.py",
     "pipeline_rlm.py",
-    "ranking_rlm.py",
-    "t5gemma_rlm.py",
-    "templates_rlm.py",
+    "source_rlm.py",
     "tokenization_rlm.py",
-    "x86_chains_rlm.py",
+    "assembly_rlm.py",
+    "x86_rlm.py",
 }
 WEIGHTS = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 CODE = [tiny.PYTHON, tiny.ASSEMBLY, tiny.TRITON, tiny.PYTHON * 30]
@@ -46,7 +46,8 @@ PUSH = """
 import json, sys
 import code_rlm
 folder, repo, code, texts = sys.argv[1], sys.argv[2], *map(json.loads, sys.argv[3:])
-model, tokenizer = code_rlm.load(folder)
+model, processor = code_rlm.load(folder)
+tokenizer = processor.tokenizer
 model.push_to_hub(repo)
 tokenizer.push_to_hub(repo)
 pipe = code_rlm.pipeline(repo)
@@ -57,7 +58,7 @@ print(json.dumps({"answers": pipe(code), "ids": tokenizer(texts)["input_ids"], "
 # Loaded without the package in every documented way, then saved and pushed as the next generation.
 LOAD = """
 import json
-from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
+from transformers import AutoConfig, AutoModel, AutoModelForSeq2SeqLM, AutoProcessor, AutoTokenizer, pipeline
 repo, save_to, push_to, code, texts = *sys.argv[1:4], *map(json.loads, sys.argv[4:])
 try:
     AutoModel.from_pretrained(repo, trust_remote_code=False)
@@ -66,13 +67,14 @@ except ValueError as error:
 trust = {"trust_remote_code": True}
 config = AutoConfig.from_pretrained(repo, **trust)
 tokenizer = AutoTokenizer.from_pretrained(repo, **trust)
+processor = AutoProcessor.from_pretrained(repo, **trust)
 models = [auto.from_pretrained(repo, **trust) for auto in (AutoModel, AutoModelForSeq2SeqLM)]
 pipes = [pipeline("code-regression", model=repo, **trust)]
 pipes += [type(pipes[0])(model=model, tokenizer=tokenizer) for model in models]
 pipes[1].save_pretrained(save_to)
 for part in (models[1], tokenizer):
     part.push_to_hub(push_to)
-classes = {type(x).__name__: type(x).__module__ for x in (config, tokenizer, *models, *pipes)}
+classes = {type(x).__name__: type(x).__module__ for x in (config, tokenizer, processor, *models, *pipes)}
 print(json.dumps({
     "refusal": refusal,
     "classes": classes,
@@ -104,7 +106,8 @@ from huggingface_hub import HfApi
 from code_rlm.training.adapters import add_lora, save_adapter
 from code_rlm.training.options import LoraOptions
 folder, base, repo, place, code = *sys.argv[1:5], json.loads(sys.argv[5])
-model, tokenizer = code_rlm.load(folder)
+model, processor = code_rlm.load(folder)
+tokenizer = processor.tokenizer
 model.push_to_hub(base)
 tokenizer.push_to_hub(base)
 wrapped = add_lora(code_rlm.load(base)[0], LoraOptions(rank=2), base)
@@ -185,7 +188,13 @@ def test_when_the_package_loads_from_the_hub_then_no_remote_code_runs(journey):
 @pytest.mark.slow
 def test_when_the_package_is_not_there_then_every_class_comes_from_the_hub_and_only_on_trust(journey):
     classes = journey["user"]["classes"]
-    assert set(classes) == {"RLMConfig", "RLMTokenizer", "RLMForConditionalGeneration", "CodeRegressionPipeline"}
+    assert set(classes) == {
+        "RLMConfig",
+        "RLMTokenizer",
+        "RLMProcessor",
+        "RLMForConditionalGeneration",
+        "CodeRegressionPipeline",
+    }
     assert {module.split(".")[0] for module in classes.values()} == {"transformers_modules"}
     assert "trust_remote_code=True" in journey["user"]["refusal"]
 
@@ -214,6 +223,7 @@ def test_when_a_repository_is_looked_at_then_it_is_whole_and_names_no_folder_of_
         "AutoConfig": "configuration_rlm.RLMConfig",
         "AutoModel": "modeling_rlm.RLMForConditionalGeneration",
         "AutoModelForSeq2SeqLM": "modeling_rlm.RLMForConditionalGeneration",
+        "AutoProcessor": "processing_rlm.RLMProcessor",
     }
     tokenizer_map = json.loads(files["tokenizer_config.json"])["auto_map"]
     assert [name for name in tokenizer_map["AutoTokenizer"] if name] == ["tokenization_rlm.RLMTokenizer"]
@@ -265,10 +275,11 @@ def test_when_auto_map_points_elsewhere_then_the_package_does_not_follow(make_mo
     (folder / "evil.py").write_text("raise SystemExit('ran code from a checkpoint')\n")
     model, _ = code_rlm.load(folder)
     assert model.config.auto_map["AutoModel"] == "modeling_rlm.RLMForConditionalGeneration"
-    assert list(model.config.custom_pipelines) == ["code-regression"]
+    assert list(model.config.to_dict()["custom_pipelines"]) == ["code-regression"]
 
 
 def test_when_an_adapter_is_on_the_hub_then_its_base_is_found_there(hub, make_model, tokenizer, tmp_path):
+    pytest.importorskip("peft")
     folder = tiny.save(make_model, tokenizer, tmp_path / "checkpoint")
     argv = (folder, "tester/base", "tester/adapter", tmp_path / "adapter", json.dumps(CODE))
     base, local, published = tiny.run_python(ADAPT, *argv, cwd=tmp_path, env=hub.env(tmp_path / "home"))

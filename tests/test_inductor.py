@@ -8,18 +8,18 @@ import tiny
 import torch
 from datasets import load_dataset
 
-from code_rlm.data.cards import check_card
-from code_rlm.data.inductor import source
-from code_rlm.data.inductor.__main__ import main
-from code_rlm.data.inductor.modules import KINDS, MOST_ELEMENTS, Chain, InductorError, draw, size
+from code_rlm_data.cards import check_card
+from code_rlm_data.inductor import source
+from code_rlm_data.inductor.__main__ import main
+from code_rlm_data.inductor.modules import KINDS, MOST_ELEMENTS, Chain, InductorError, draw, size
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs triton")
 
 # A process of its own: Inductor is told of a device that is not there.
 CHECK = """
 import json, sys
-from code_rlm.data.inductor.modules import draw, size
-from code_rlm.data.inductor.source import compile_kernels, source_of, target
+from code_rlm_data.inductor.modules import draw, size
+from code_rlm_data.inductor.source import compile_kernels, source_of, target
 with target() as device:
     spec = draw(0, 8)
     first, again = (source_of(size(spec, 0, 0), spec.dtype, device) for _ in range(2))
@@ -61,7 +61,7 @@ def test_when_a_layer_is_residual_then_its_input_is_added():
 
 def test_when_triton_is_missing_then_the_error_names_the_extra(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(source.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InductorError, match=r"pip install 'code-rlm\[triton\]'"), source.target():
+    with pytest.raises(InductorError, match=r"pip install 'code-rlm-data\[triton\]'"), source.target():
         pass
     assert main(["--modules", "1", "--out", str(tmp_path / "set")]) == 2
     assert "triton is installed" in capsys.readouterr().err
@@ -87,7 +87,7 @@ def test_when_there_is_no_gpu_then_source_is_written_and_its_kernels_compile(tmp
 def test_when_a_set_is_generated_then_it_loads_with_its_card(tmp_path):
     code = """
 import json, sys
-from code_rlm.data.inductor.__main__ import main
+from code_rlm_data.inductor.__main__ import main
 print(json.dumps(main(["--modules", "3", "--variants", "2", "--out", sys.argv[1]])))
 """
     env = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from code_rlm import inputs_rlm
+from code_rlm import processing_rlm
 from code_rlm.errors_rlm import InputError, MetricError
-from code_rlm.inputs_rlm import CodeInput, context_lines, encode_inputs, format_header, read_input, tokenize
+from code_rlm.processing_rlm import CodeInput, context_lines, encode_inputs, format_header, read_input, tokenize
 
 CODE = "def f(x):\n    return x + 1\n"
 
@@ -94,17 +94,18 @@ def test_when_a_path_is_passed_then_its_suffix_names_the_kind(tmp_path, name, la
     path = tmp_path / name
     code = "add rax, 1" if language == "x86asm" else CODE
     path.write_text(code)
-    assert read_input(path) == CodeInput(code, language, (), str(path))
+    read = read_input(path)
+    assert (read.text, read.language, read.source) == (code, language, str(path))
     assert read_input(path, language="lua").language == "lua"
     assert read_input({"text": path}).source == str(path)
 
 
-def test_when_a_text_names_a_file_then_the_file_is_read_only_if_its_suffix_is_known(tmp_path):
+def test_when_a_text_names_a_file_then_the_file_is_read_and_a_missing_one_is_an_error(tmp_path):
     for name in ("a.py", "a.txt"):
         (tmp_path / name).write_text(CODE)
-    assert read_input(str(tmp_path / "a.py")).text == CODE
-    assert read_input(str(tmp_path / "a.txt")).text == str(tmp_path / "a.txt")
-    assert read_input(str(tmp_path / "missing.py")).text == str(tmp_path / "missing.py")
+        assert read_input(str(tmp_path / name)).text == CODE
+    with pytest.raises(InputError, match="looks like a path"):
+        read_input(str(tmp_path / "missing.py"))
     assert read_input("import a.py").text == "import a.py"
 
 
@@ -166,7 +167,7 @@ def test_when_a_graph_is_passed_then_it_becomes_text():
         ([CODE], "Cannot read list"),
         (np.array([CODE]), "Cannot read ndarray"),
         ({"text": None}, "Cannot read NoneType"),
-        ({"code": CODE}, r"Unknown keys \['code'\] in an input; use text, language, context"),
+        ({"code": CODE}, r"needs a 'text' key, got the keys \['code'\]"),
         ({"language": "c"}, "needs a 'text' key"),
         ({"text": ""}, "<text>: the text is empty"),
         ({"text": CODE, "context": "alone"}, "A context line must read 'key: value'"),
@@ -201,7 +202,7 @@ def test_when_a_file_is_not_code_then_the_message_names_it(tmp_path, content, me
 
 
 def test_when_a_text_or_file_is_too_large_then_the_limit_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(inputs_rlm, "MAX_CHARACTERS", 1000)
+    monkeypatch.setattr(processing_rlm, "MAX_CHARACTERS", 1000)
     (tmp_path / "a.py").write_text("x" * 1001)
     with pytest.raises(InputError, match="1,001 characters; at most 1,000 are read"):
         read_input("x" * 1001)
@@ -218,28 +219,28 @@ def parts(tokenizer, text, metrics=("latency_ms",)):
 
 
 def test_when_code_fits_then_it_stands_whole_between_header_and_end(tokenizer):
-    encoded = encode_inputs(tokenizer, [CodeInput(CODE, "python", ("n: 3",))], [["a", "b"]], 200)
+    (encoded,) = encode_inputs(tokenizer, [CodeInput(CODE, "python", ("n: 3",))], [["a", "b"]], 200)
     header = "# predict: a, b\n# language: python\n# n: 3\n"
-    assert tokenizer.decode(encoded.input_ids[0]) == header + CODE + "<eos>"
-    assert encoded.truncated_tokens == [0]
+    assert tokenizer.decode(encoded.input_ids) == header + CODE + "<eos>"
+    assert encoded.truncated_tokens == 0 and encoded.language == "python"
 
 
 @pytest.mark.parametrize("room", [8, 9, 20, 21, 59])
 def test_when_code_is_too_long_then_head_and_tail_remain_and_the_loss_is_counted(tokenizer, room):
     text = "".join(f"x{i} = {i}\n" for i in range(100))
     head, body = parts(tokenizer, text)
-    encoded = encode_inputs(tokenizer, [CodeInput(text)], [["latency_ms"]], len(head) + room + 1)
-    first, last = room // 2, (room - 1) // 2  # one place is the cut's
+    (encoded,) = encode_inputs(tokenizer, [CodeInput(text)], [["latency_ms"]], len(head) + room + 1)
+    first, last = room // 2, (room - 1) // 2  # one place is the filler's
     assert first + last + 1 == room
-    assert encoded.input_ids == [[*head, *body[:first], 3, *body[-last:], 1]]
-    assert encoded.truncated_tokens == [len(body) - first - last]
+    assert encoded.input_ids == [*head, *body[:first], 3, *body[-last:], 1]
+    assert encoded.truncated_tokens == len(body) - first - last
 
 
 def test_when_the_limit_grows_then_code_is_cut_up_to_the_token_that_fits(tokenizer):
     head, body = parts(tokenizer, CODE)
     for limit in range(len(head) + 9, len(head) + len(body) + 3):
-        encoded = encode_inputs(tokenizer, [CodeInput(CODE)], [["latency_ms"]], limit)
-        (ids,), (lost,) = encoded.input_ids, encoded.truncated_tokens
+        (encoded,) = encode_inputs(tokenizer, [CodeInput(CODE)], [["latency_ms"]], limit)
+        ids, lost = encoded.input_ids, encoded.truncated_tokens
         fits = limit >= len(head) + len(body) + 1
         assert (lost == 0, 3 not in ids) == (fits, fits)
         assert len(ids) == min(limit, len(head) + len(body) + 1)
@@ -251,7 +252,8 @@ def test_when_the_limit_grows_then_code_is_cut_up_to_the_token_that_fits(tokeniz
 def test_when_texts_are_any_then_ids_keep_within_the_limit_and_the_header_is_intact(tokenizer, texts, limit):
     inputs = [CodeInput(text) for text in texts]
     encoded = encode_inputs(tokenizer, inputs, [["a"]] * len(inputs), limit)
-    for text, ids, lost in zip(texts, encoded.input_ids, encoded.truncated_tokens, strict=True):
+    for text, each in zip(texts, encoded, strict=True):
+        ids, lost = each.input_ids, each.truncated_tokens
         head, body = parts(tokenizer, text, ["a"])
         assert len(ids) <= limit and ids[: len(head)] == head and ids[-1] == 1
         assert len(body) - lost == len(ids) - len(head) - 1 - (lost > 0)
@@ -262,17 +264,16 @@ def test_when_inputs_are_encoded_together_then_each_is_as_alone(tokenizer):
     metrics = [["a"], ["b", "c"], ["a", "b"]]
     together = encode_inputs(tokenizer, inputs, metrics, 64)
     for i in range(3):
-        one = encode_inputs(tokenizer, [inputs[i]], [metrics[i]], 64)
-        assert one.input_ids[0] == together.input_ids[i] and one.truncated_tokens[0] == together.truncated_tokens[i]
-    assert encode_inputs(tokenizer, [], [], 64).input_ids == []
+        assert encode_inputs(tokenizer, [inputs[i]], [metrics[i]], 64) == [together[i]]
+    assert encode_inputs(tokenizer, [], [], 64) == []
 
 
 @pytest.mark.parametrize("unit", ["ab, ", "x" * 24 + " "])
 def test_when_a_megabyte_stands_on_one_line_then_its_ends_are_read_and_the_loss_is_counted(tokenizer, unit):
     text = "begin(" + unit * (1_000_000 // len(unit)) + ")end"
     head, body = parts(tokenizer, text)
-    encoded = encode_inputs(tokenizer, [CodeInput(text)], [["latency_ms"]], 64)
-    (ids,), (lost,) = encoded.input_ids, encoded.truncated_tokens
+    (encoded,) = encode_inputs(tokenizer, [CodeInput(text)], [["latency_ms"]], 64)
+    ids, lost = encoded.input_ids, encoded.truncated_tokens
     assert len(ids) == 64 and ids[: len(head)] == head
     assert ids[len(head) : -1].count(3) == 1
     cut = ids.index(3, len(head))
@@ -283,7 +284,7 @@ def test_when_a_megabyte_stands_on_one_line_then_its_ends_are_read_and_the_loss_
 
 def test_when_code_spells_a_special_token_then_it_is_text_like_any_other(tokenizer):
     text = "a = '<eos>' + '<pad><cut>'\n"
-    (ids,) = encode_inputs(tokenizer, [CodeInput(text)], [["a"]], 128).input_ids
+    ids = encode_inputs(tokenizer, [CodeInput(text)], [["a"]], 128)[0].input_ids
     assert not {0, 1, 2, 3} & set(ids[:-1]) and ids[-1] == 1
     assert tokenizer.decode(ids) == "# predict: a\n" + text + "<eos>"
 
@@ -293,7 +294,7 @@ def test_when_the_header_fills_the_limit_then_the_sizes_are_named(tokenizer):
     header = len(parts(tokenizer, CODE, metrics)[0])
     with pytest.raises(InputError, match=f"row 3: the header takes {header} of {header + 8} tokens"):
         encode_inputs(tokenizer, [CodeInput(CODE, source="row 3")], [metrics], header + 8)
-    assert len(encode_inputs(tokenizer, [CodeInput(CODE)], [metrics], header + 9).input_ids[0]) == header + 9
+    assert len(encode_inputs(tokenizer, [CodeInput(CODE)], [metrics], header + 9)[0].input_ids) == header + 9
 
 
 def test_when_inputs_and_metrics_differ_in_number_then_it_is_an_error(tokenizer):
@@ -305,7 +306,7 @@ def test_when_inputs_and_metrics_differ_in_number_then_it_is_an_error(tokenizer)
     ("text", "listing"),
     [
         ("mov rax, rbx; add rax, 1", "mov rax, rbx\nadd rax, 1"),
-        ("\tMOV\tRAX,[RSI+RCX*4-0x10]", "mov rax, [rsi + rcx*4 - 0x10]"),
+        ("\tMOV\tRAX,[RSI+RCX*4-0x10]", "mov rax, qword ptr [rsi + rcx*4 - 0x10]"),
         ("main:\n\t.cfi_startproc\n\tret # done\n", "ret"),
         ("add rax, 1 ; count up", "add rax, 1"),
     ],

@@ -14,10 +14,10 @@ import code_rlm
 from code_rlm.generation_rlm import NumberGrammar
 from code_rlm.numbers_rlm import NumberCodec, NumberFormat
 from code_rlm.train import train
-from code_rlm.training.losses import Objective, Ordinals, digit_loss, ranking_loss, restore_loss
-from code_rlm.training.models import check_restoring
+from code_rlm.training.losses import Objective, Ordinals, digit_loss, masked_token_loss, ranking_loss
+from code_rlm.training.models import check_masked_tokens
 from code_rlm.training.optimizers import WeightAverage, build_optimizers, schedule
-from code_rlm.training.options import TrainError, TrainOptions
+from code_rlm.training.options import TrainError, make_options
 
 
 def certain(codec: NumberCodec, codes: torch.Tensor, sharp: float = 30.0) -> torch.Tensor:
@@ -96,7 +96,7 @@ def test_when_pairs_are_of_other_metrics_equal_or_outcomes_then_they_do_not_coun
 def test_when_the_format_is_not_ordered_then_ranking_is_refused():
     codec = NumberCodec(NumberFormat.p10(4, 10))
     with pytest.raises(TrainError, match=r"needs the 'ordered' number format.*'p10'"):
-        Objective(TrainOptions(ranking_loss=1.0), codec, torch.device("cpu"))
+        Objective(make_options(ranking_loss=1.0), codec, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("name", ["digit_loss", "ranking_loss"])
@@ -106,8 +106,8 @@ def test_when_a_loss_is_asked_for_then_it_falls_in_training_and_the_logged_loss_
     model = make_model().train()
     labels = torch.from_numpy(model.codec.encode([1.5, 27.0, 3e5]))
     inputs = {**batch, "labels": labels, "first_metric": torch.zeros(3, dtype=torch.long)}
-    plain = Objective(TrainOptions(), model.codec, torch.device("cpu"))
-    other = Objective(TrainOptions(**{name: 2.0}), model.codec, torch.device("cpu"))
+    plain = Objective(make_options(), model.codec, torch.device("cpu"))
+    other = Objective(make_options(**{name: 2.0}), model.codec, torch.device("cpu"))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     extra = []
     for _ in range(12):
@@ -122,16 +122,16 @@ def test_when_a_loss_is_asked_for_then_it_falls_in_training_and_the_logged_loss_
 
 def test_when_hidden_tokens_are_to_be_restored_then_only_their_places_count():
     embeddings = torch.eye(5)
-    memory = torch.zeros(2, 4, 5)  # a place more than the text has: a score of the lexical path
+    memory = torch.zeros(2, 4, 5)  # a place more than the text has: a score of the feature ensemble
     memory[0, 1, 3], memory[1, 2, 0] = 40.0, 40.0
     hidden = torch.full((2, 3), -100)
     hidden[0, 1], hidden[1, 2] = 3, 1
-    loss = restore_loss(memory.requires_grad_(), embeddings, hidden)
+    loss = masked_token_loss(memory.requires_grad_(), embeddings, hidden)
     assert loss.item() == pytest.approx(40.0)  # one is certain, the other certain of another token
     loss.backward()
     assert memory.grad[hidden.new_zeros(2, 4).bool().scatter(1, torch.tensor([[1], [2]]), True)].any()
     assert not memory.grad[:, [0, 3]].any()
-    assert restore_loss(memory, embeddings, torch.full((2, 3), -100)) == 0
+    assert masked_token_loss(memory, embeddings, torch.full((2, 3), -100)) == 0
 
 
 def test_when_tokens_are_hidden_then_the_encoder_learns_to_restore_them_beside_the_numbers(make_model, batch):
@@ -139,7 +139,9 @@ def test_when_tokens_are_hidden_then_the_encoder_learns_to_restore_them_beside_t
     labels = torch.from_numpy(model.codec.encode([1.5, 27.0, 3e5]))
     hidden = torch.where(torch.arange(batch["input_ids"].shape[1]) == 3, batch["input_ids"], -100)
     inputs = {**batch, "labels": labels, "hidden": hidden}
-    objective = Objective(TrainOptions(restore_loss=0.5, data=[{"mask_tokens": 0.1}]), model.codec, torch.device("cpu"))
+    objective = Objective(
+        make_options(masked_token_loss=0.5, data=[{"mask_tokens": 0.1}]), model.codec, torch.device("cpu")
+    )
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
     found = []
     for _ in range(12):
@@ -163,7 +165,7 @@ def test_when_an_optimiser_is_chosen_then_it_holds_every_parameter_once_and_trai
         pytest.skip("this torch has no Muon")
     model = make_model()
     held = [
-        p for o in build_optimizers(model, TrainOptions(optimizer=name)) for g in o.param_groups for p in g["params"]
+        p for o in build_optimizers(model, make_options(optimizer=name)) for g in o.param_groups for p in g["params"]
     ]
     assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
     rate = {"adafactor": 0.05}.get(name, 3e-3)
@@ -176,7 +178,7 @@ def test_when_muon_is_chosen_then_it_takes_the_matrices_of_layers_and_adamw_the_
     if not hasattr(torch.optim, "Muon"):
         pytest.skip("this torch has no Muon")
     model = make_model()
-    muon, adamw = build_optimizers(model, TrainOptions(optimizer="muon"))
+    muon, adamw = build_optimizers(model, make_options(optimizer="muon"))
     assert isinstance(muon, torch.optim.Muon) and isinstance(adamw, torch.optim.AdamW)
     names = {id(p): n for n, p in model.named_parameters()}
     taken = {names[id(p)] for g in muon.param_groups for p in g["params"]}
@@ -187,11 +189,11 @@ def test_when_muon_is_chosen_then_it_takes_the_matrices_of_layers_and_adamw_the_
 def test_when_torch_has_no_muon_then_the_error_says_which_has(make_model, monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(TrainError, match=r"has no Muon; install torch 2.9 or later"):
-        build_optimizers(make_model(), TrainOptions(optimizer="muon"))
+        build_optimizers(make_model(), make_options(optimizer="muon"))
 
 
 def test_when_steps_pass_then_the_rate_rises_to_its_peak_and_falls_to_its_end():
-    options = TrainOptions(steps=100, warmup=0.1, final_learning_rate=0.05)
+    options = make_options(steps=100, warmup=0.1, final_learning_rate=0.05)
     rates = [schedule(options, step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
     assert max(rates) == 1 and rates[-1] == pytest.approx(0.05) and sorted(rates[10:], reverse=True) == rates[10:]
@@ -230,12 +232,12 @@ def test_when_a_run_keeps_an_average_then_it_is_saved_and_resumed_bit_by_bit(toy
 
 
 def test_when_an_encoder_cannot_learn_to_restore_then_it_is_refused(make_model):
-    options = TrainOptions(restore_loss=1.0, data=[{"mask_tokens": 0.1}])
-    check_restoring(make_model(), options)
+    options = make_options(masked_token_loss=1.0, data=[{"mask_tokens": 0.1}])
+    check_masked_tokens(make_model(), options)
     with pytest.raises(TrainError, match="this one is frozen; set freeze_encoder: false"):
-        check_restoring(make_model(freeze_encoder=True), options)
+        check_masked_tokens(make_model(freeze_encoder=True), options)
     narrow = make_model()
     narrow.set_input_embeddings(torch.nn.Embedding(10, 3))
     with pytest.raises(TrainError, match="which are 3 wide in this encoder where its output is"):
-        check_restoring(narrow, options)
-    check_restoring(narrow, TrainOptions())
+        check_masked_tokens(narrow, options)
+    check_masked_tokens(narrow, make_options())

@@ -22,16 +22,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from code_rlm.data.measure import TOOLCHAINS, Limits, MeasureError, Program, measure_programs, read_programs
-from code_rlm.data.measure.leetcode import SOURCE_FILE, Wrapped, count_items, describe, enlarge, measure_leetcode
-from code_rlm.data.measure.observers import PAPER_PROTOCOL, Protocol
-from code_rlm.data.measure.run import main
-from code_rlm.data.measure.session import same_output
-from code_rlm.data.measure.toolchains import base_python
-from code_rlm.data.measure.worker import Worker
 from code_rlm.data.nas_graphs import build_graph
 from code_rlm.data.readers import read_task
 from code_rlm.data.schema import validate
+from code_rlm_data.measure import TOOLCHAINS, Limits, MeasureError, Program, measure_programs, read_programs
+from code_rlm_data.measure.leetcode import SOURCE_FILE, Wrapped, count_items, describe, enlarge, measure_leetcode
+from code_rlm_data.measure.observers import PAPER_PROTOCOL, Protocol
+from code_rlm_data.measure.run import main
+from code_rlm_data.measure.session import same_output
+from code_rlm_data.measure.toolchains import base_python
+from code_rlm_data.measure.worker import Worker
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the harness reads Linux's accounting")
 
@@ -416,7 +416,7 @@ def test_when_a_model_is_measured_then_its_time_is_that_of_onnxruntime(tmp_path)
     (tmp_path / "cell.onnx").write_bytes(model.SerializeToString())
     programs = list(read_programs(tmp_path))
     if TOOLCHAINS["onnx"].missing():
-        with pytest.raises(MeasureError, match=r"onnxruntime \(pip install 'code-rlm\[measure\]'\)"):
+        with pytest.raises(MeasureError, match=r"onnxruntime \(pip install 'code-rlm-data\[onnx\]'\)"):
             measure_programs(programs, tmp_path / "out")
         return
     broken = replace(programs[0], file=str(tmp_path / "broken.onnx"))
@@ -461,7 +461,7 @@ def test_when_there_is_no_gpu_then_kernels_are_checked_and_not_measured(tmp_path
     texts = [KERNEL, KERNEL.replace("2 * tl.load", "3 * tl.load"), KERNEL.replace("tl.arange", "tl.oops")]
     programs = [Program(text, "triton") for text in [*texts, "x = 1"]]
     if TOOLCHAINS["triton"].missing():
-        with pytest.raises(MeasureError, match=r"triton \(pip install 'code-rlm\[triton\]'\)"):
+        with pytest.raises(MeasureError, match=r"triton \(pip install 'code-rlm-data\[triton\]'\)"):
             measure_programs(programs, tmp_path)
         return
     table = rows(measure_programs(programs, tmp_path, limits=Limits(wall_s=120, cpu_s=60, memory_bytes=4 << 30)))

@@ -18,7 +18,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 import code_rlm
 from code_rlm.data.nas_graphs import build_graph
 from code_rlm.generation_rlm import EncodedInputs
-from code_rlm.inputs_rlm import format_header, read_input
+from code_rlm.processing_rlm import format_header, read_input
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 MIXED = [
@@ -122,7 +122,7 @@ def test_when_a_pipeline_is_saved_then_the_config_keeps_to_what_the_hub_can_read
 
 
 def test_when_model_and_tokenizer_do_not_belong_here_then_the_error_says_so(pipe):
-    with pytest.raises(code_rlm.CheckpointError, match=r"needs its tokenizer: pipeline\(model, tokenizer\)"):
+    with pytest.raises(code_rlm.CheckpointError, match=r"needs its processor: pipeline\(model, processor\)"):
         code_rlm.pipeline(pipe.model)
     stranger = transformers.BertModel(
         transformers.BertConfig(hidden_size=8, num_attention_heads=1, num_hidden_layers=1, intermediate_size=8)
@@ -138,7 +138,7 @@ def test_when_one_input_is_given_then_one_entry_a_metric_comes_back_ready_for_js
     answer = pipe(tiny.PYTHON)
     assert [entry["metric"] for entry in answer] == ["peak_memory_bytes", "cpu_time_ms"]
     assert [entry["unit"] for entry in answer] == ["bytes", "ms"]
-    keys = ["metric", "value", "unit", "low", "high", "level", "calibrated", "truncated_tokens", "outcomes"]
+    keys = ["metric", "value", "unit", "low", "high", "level", "calibrated", "truncated_tokens"]
     assert all(list(entry) == keys for entry in answer)
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert pipe([tiny.PYTHON]) == [answer]
@@ -301,7 +301,9 @@ def test_when_the_kind_cannot_be_told_then_language_helps(pipe):
         code_rlm.InputError, match=r"Pass language=..., one of \['onnx', 'python', 'triton', 'x86asm'\]"
     ):
         pipe(text)
-    assert [e["metric"] for e in pipe(text, language="x86asm")] == ["cycles"]
+    assert [e["metric"] for e in pipe(text, language="triton")] == ["latency_ms"]
+    with pytest.raises(code_rlm.InputError, match=r"1 of 1 lines are no instruction.*looks like prose"):
+        pipe(text, language="x86asm")
     # What the input itself says wins over the option.
     assert pipe({"text": text, "language": "triton"}, language="x86asm")[0]["metric"] == "latency_ms"
     assert [e["metric"] for e in pipe(text, metrics=["cycles"])] == ["cycles"]
@@ -377,7 +379,6 @@ def test_when_only_the_middle_of_long_code_differs_then_head_and_tail_decide(pip
         ((), "the list is empty"),
         ({}, "needs a 'text' key"),
         ({"text": 5}, "Cannot read int"),
-        ({"text": "x = 1", "code": "y"}, r"Unknown keys \['code'\] in an input; use text, language, context"),
         ({"text": "x = 1", "context": "no key"}, "must read 'key: value' on one line"),
         ({"text": "x = 1", "context": ["a: b\nc: d"]}, "must read 'key: value' on one line"),
         ({"text": "x = 1", "context": 5}, "must read 'key: value' on one line"),

@@ -1,9 +1,8 @@
-"""Plots: every function draws on the Axes it is given and returns it; what is drawn is what the numbers say."""
+"""Plots: every function draws the numbers on the Axes that it is given, and returns these."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 
 import numpy as np
@@ -25,15 +24,6 @@ def pareto(ax=None):
     return plots.pareto_plot(
         values, values * 0.5, values * 2, np.arange(30) < 3, [f"n{i}" for i in range(30)], labels=("x", "y"), ax=ax
     )
-
-
-@pytest.fixture
-def log(tmp_path):
-    lines = [{"step": 50 * k, "loss": 2.0 / k} for k in range(1, 30)]
-    lines.insert(10, {"step": 500, "validation": {"a": 3.0, "b": 5.0}})
-    path = tmp_path / "log.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return path
 
 
 DRAW = {
@@ -58,7 +48,7 @@ def test_when_axes_are_given_then_they_are_drawn_on_and_returned(name, tmp_path)
     assert "matplotlib.pyplot" not in sys.modules  # no global state, no window
 
 
-def test_when_quantiles_are_honest_then_the_reliability_curve_is_the_diagonal():
+def test_when_quantiles_are_calibrated_then_the_reliability_curve_is_the_diagonal():
     levels = np.linspace(0.05, 0.95, 19)
     uniform = RNG.random(5000)
     ax = plots.calibration_curve(uniform, {"own": {q: np.full(5000, q) for q in levels}})
@@ -74,25 +64,9 @@ def test_when_choice_is_perfect_then_the_selection_curve_is_one():
     assert turned.lines[1].get_ydata()[0] == 0
 
 
-def test_when_no_group_counts_then_the_histogram_says_so():
+def test_when_no_group_counts_then_the_histogram_is_refused():
     with pytest.raises(EvaluationError, match="no group of more than 8 rows"):
         plots.group_histogram(TARGET, PREDICTION, np.arange(200))
-
-
-def test_when_logs_are_drawn_then_validation_and_training_have_axes_of_their_own(log, tmp_path):
-    ax = plots.learning_curves({"run": log})
-    assert len(ax.figure.axes) == 2 and "validation" in ax.get_ylabel() and "training" in ax.figure.axes[1].get_ylabel()
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["run, training", "a", "b"]
-    both = plots.learning_curves({"run": log, "other": log})
-    assert [t.get_text() for t in both.get_legend().get_texts()][1] == "run, validation"
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"step": 1, "loss": 1.0}\nnot json\n')
-    with pytest.raises(EvaluationError, match=r"bad\.jsonl: line 2 is not JSON"):
-        plots.learning_curves({"bad": bad})
-    bad.write_text('{"step": 1}\n')
-    with pytest.raises(EvaluationError, match="has no line with a loss"):
-        plots.learning_curves({"bad": bad})
 
 
 def test_when_a_report_is_drawn_then_each_metric_has_its_plots(tmp_path):

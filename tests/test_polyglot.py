@@ -14,21 +14,22 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
 
-from code_rlm.data.cards import check_card
 from code_rlm.data.external import generic
-from code_rlm.data.measure import TOOLCHAINS, Program, measure_programs
-from code_rlm.data.polyglot import dataset, estimates, ir, likeness
-from code_rlm.data.polyglot.__main__ import main
-from code_rlm.data.polyglot.cost import estimate
-from code_rlm.data.polyglot.emitters import EMITTERS, Style
-from code_rlm.data.polyglot.families import FAMILIES
-from code_rlm.data.polyglot.generate import Budget, can_write, problem_families, sample, samples
-from code_rlm.data.polyglot.ir import Assign, Call, For, Function, If, Int, Let, New, Type, Var
-from code_rlm.data.polyglot.naming import choose_names
-from code_rlm.data.polyglot.reference import answer, answer_in_c, answer_in_python
 from code_rlm.data.readers import read_task
 from code_rlm.data.schema import FEATURES, DataError, Example, to_dataset
-from code_rlm.data.splits import near_duplicates, split_of
+from code_rlm.data.splits import split_of
+from code_rlm_data.cards import check_card
+from code_rlm_data.generator import cost_model, dataset, estimates, ir
+from code_rlm_data.generator.__main__ import main
+from code_rlm_data.generator.cost import estimate
+from code_rlm_data.generator.emitters import EMITTERS, Style
+from code_rlm_data.generator.families import FAMILIES
+from code_rlm_data.generator.generate import Budget, can_write, problem_families, sample, samples
+from code_rlm_data.generator.ir import Assign, Call, For, Function, If, Int, Let, New, Type, Var
+from code_rlm_data.generator.naming import choose_names
+from code_rlm_data.generator.reference import answer, answer_in_c, answer_in_python
+from code_rlm_data.measure import TOOLCHAINS, Program, measure_programs
+from code_rlm_data.near_duplicates import near_duplicates
 
 SMALL = Budget(most_ms=75, most_bytes=20e6)
 
@@ -46,7 +47,7 @@ def total_program(high):
 
 TEXTS = """
 import hashlib
-from code_rlm.data.polyglot.generate import sample
+from code_rlm_data.generator.generate import sample
 texts = [sample(7, problem, 1, language).text for problem in (1, 5, 12) for language in ("c", "python", "scheme")]
 digest = hashlib.sha256("".join(texts).encode()).hexdigest()
 """
@@ -163,7 +164,7 @@ def test_when_a_container_is_declared_under_a_dead_branch_then_it_costs_nothing(
 def test_when_a_toolchain_is_there_then_programs_build_and_print_the_answer(language, tmp_path):
     missing = TOOLCHAINS[language].missing()
     if missing:
-        pytest.skip(f"not installed: {', '.join(missing)} (data/polyglot/install_toolchains.sh)")
+        pytest.skip(f"not installed: {', '.join(missing)} (data/code_rlm_data/generator/install_toolchains.sh)")
     # A language is not drawn the problems that it cannot write.
     drawn = islice(filter(None, (sample(11, problem, 0, language, SMALL) for problem in range(0, 100, 9))), 2)
     programs = [
@@ -190,13 +191,13 @@ def test_when_turns_are_taken_then_every_language_comes_in_each(tmp_path):
     assert [each.text for each in turns[0]] == ["0", "1", "0", "1"]
 
 
-def test_when_programs_are_generated_measured_and_packed_then_the_data_set_loads_with_its_card(tmp_path, capsys):
+def test_when_programs_are_generated_measured_and_exported_then_the_data_set_loads_with_its_card(tmp_path, capsys):
     table, measured, again, out = (str(tmp_path / name) for name in ("programs.parquet", "first", "second", "packed"))
     drawn = "--seed 2 --problems 7 --variants 1 --languages python --most-ms 30 --most-mb 5".split()
     assert main([*drawn, "--out", table]) == 0
     assert main(["measure", table, "--out", measured]) == 0
-    assert main(["noise", table, "--measured", measured, "--out", again, "--programs-each", "2"]) == 0
-    assert main(["pack", measured, "--noise", again, "--out", out]) == 0
+    assert main(["remeasure", table, "--measured", measured, "--out", again, "--programs-each", "2"]) == 0
+    assert main(["export", measured, "--noise", again, "--out", out]) == 0
     loaded = load_dataset(out, cache_dir=str(tmp_path / "cache"))
     rows = [row for part in loaded.values() for row in part]
     assert set(loaded) == {split_of(row["group"]) for row in rows} and len(rows) == 7
@@ -213,11 +214,11 @@ def test_when_programs_are_generated_measured_and_packed_then_the_data_set_loads
     assert read[0]["language"] == "python" and read[0]["values"][0] > 1e6
 
 
-def test_when_no_language_has_enough_rows_then_packing_says_how_many_there_are(tmp_path):
+def test_when_no_language_has_enough_rows_then_export_reports_how_many_there_are(tmp_path):
     programs = [Program("print(1)", "python", expected_stdout="1")]
     measure_programs(programs, tmp_path, repeats=1, metrics=dataset.METRICS)
     with pytest.raises(DataError, match="no language has 300 ok rows; there are python 1"):
-        dataset.pack(str(tmp_path), str(tmp_path / "out"), least=300)
+        dataset.export(str(tmp_path), str(tmp_path / "out"), least=300)
 
 
 def test_when_estimates_are_written_then_no_problem_has_the_families_of_one_held_out(tmp_path, capsys):
@@ -238,7 +239,9 @@ def test_when_estimates_are_written_then_no_problem_has_the_families_of_one_held
         estimates.write(out, seed=5, problems=1, each=1, languages=("c",), stages=(4,))
 
 
-def test_when_tables_are_likened_then_they_get_what_such_programs_were_measured_to_need(tmp_path, capsys, monkeypatch):
+def test_when_costs_are_predicted_then_tables_get_what_such_programs_were_measured_to_need(
+    tmp_path, capsys, monkeypatch
+):
     idle = {"c": 1e6, "python": 9e6}
     made = [s for s in samples(0, 24, 7, ["c", "python"])]
     names = ["peak_rss_bytes", "cpu_time_ms"]
@@ -246,27 +249,27 @@ def test_when_tables_are_likened_then_they_get_what_such_programs_were_measured_
     rows = [Example(s.text, s.language, names, need, group=s.group) for s, need in zip(made, needs, strict=True)]
     rows[0] = Example(rows[0].text, rows[0].language, names, [None, None], group=rows[0].group, outcome="timeout")
     splits = {split: to_dataset([r for r in rows if split_of(r.group) == split]) for split in ("train", "validation")}
-    monkeypatch.setattr(likeness, "read_task", lambda task, root, split: splits[split])
-    monkeypatch.setattr(likeness, "MEASURED_PROBLEMS", 24)
+    monkeypatch.setattr(cost_model, "read_task", lambda task, root, split: splits[split])
+    monkeypatch.setattr(cost_model, "MEASURED_PROBLEMS", 24)
     table = str(tmp_path / "estimates.parquet")
     estimates.write(table, seed=5, problems=60, each=1, languages=("c", "python"))
     before = pq.read_table(table)
     for _ in range(2):  # a second time changes nothing
-        assert main(["liken", table]) == 0
+        assert main(["predict-costs", table]) == 0
         assert "peak_rss_bytes: rank correlation 0.9" in capsys.readouterr().out
         after = pq.read_table(table)
-        assert after.drop_columns(list(likeness.METRICS)) == before
+        assert after.drop_columns(list(cost_model.METRICS)) == before
         truth = [idle[r["language"]] + 2 * r["estimated_bytes"] for r in before.to_pylist()]
-        told = after["peak_rss_bytes"].to_pylist()
-        assert np.median(np.abs(np.log10(told) - np.log10(truth))) < 0.08
+        predicted = after["peak_rss_bytes"].to_pylist()
+        assert np.median(np.abs(np.log10(predicted) - np.log10(truth))) < 0.08
     assert len(list(tmp_path.iterdir())) == 1
     pq.write_table(after.set_column(1, "language", pa.array(["rust"] * len(after))), table)
-    assert main(["liken", table]) == 0
+    assert main(["predict-costs", table]) == 0
     assert f"{len(after)} of them (rust) left empty: not measured" in capsys.readouterr().out
     assert pq.read_table(table)["peak_rss_bytes"].null_count == len(after)
     pq.write_table(after.drop_columns(["estimated_ms"]), table)
-    assert main(["liken", table]) == 2 and "has no column estimated_ms" in capsys.readouterr().err
-    assert main(["liken", str(tmp_path / "none")]) == 2 and "is no file" in capsys.readouterr().err
+    assert main(["predict-costs", table]) == 2 and "has no column estimated_ms" in capsys.readouterr().err
+    assert main(["predict-costs", str(tmp_path / "none")]) == 2 and "is no file" in capsys.readouterr().err
 
 
 def test_when_a_language_is_unknown_then_the_error_names_those_that_there_are():

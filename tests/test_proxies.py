@@ -14,9 +14,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from code_rlm.data import proxies as module
 from code_rlm.data.nas_graphs import GraphBuilder, build_graph
-from code_rlm.data.proxies import (
+from code_rlm.onnx_text_rlm import onnx_to_text
+from code_rlm_data import proxies as module
+from code_rlm_data.proxies import (
     NAMES,
     Cache,
     Network,
@@ -30,7 +31,6 @@ from code_rlm.data.proxies import (
     synflow,
     trainability,
 )
-from code_rlm.onnx_text_rlm import onnx_to_text
 
 CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|none~1|none~2|"
 NOTHING = "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"
@@ -262,7 +262,7 @@ def test_when_scores_are_stored_then_equal_graphs_share_them_and_a_killed_run_go
     with path.open("a") as file:
         file.write('["half a li')
     again = Cache(path)
-    assert len(again.found) == 1
+    assert len(again.scores) == 1
     other = again.proxies(graph, seed=1, batch=4)
     monkeypatch.setattr(module, "proxies", lambda *_, **__: pytest.fail("computed again"))
     third = Cache(path)
@@ -273,7 +273,7 @@ def test_when_scores_are_stored_then_equal_graphs_share_them_and_a_killed_run_go
         "|nor_conv_1x1~0|+|nor_conv_3x3~0|skip_connect~1|+|nor_conv_3x3~0|skip_connect~1|none~2|",
         "|nor_conv_1x1~0|+|skip_connect~0|nor_conv_3x3~1|+|nor_conv_3x3~0|skip_connect~1|none~2|",
     )
-    monkeypatch.setattr(module, "proxies", lambda *_, **__: {"naswot": float(len(third.found))})
+    monkeypatch.setattr(module, "proxies", lambda *_, **__: {"naswot": float(len(third.scores))})
     one, two = (build_graph("nasbench201", arch) for arch in dead)
     assert onnx_to_text(one) == onnx_to_text(two) and third.proxies(one) != third.proxies(two)
     path.write_text("not json\n" + path.read_text())

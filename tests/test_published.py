@@ -22,9 +22,9 @@ from transformers.modeling_outputs import BaseModelOutput
 import code_rlm
 from code_rlm import CheckpointError, InputError, MetricError, NumberFormat, RLMForConditionalGeneration
 from code_rlm.cli import main
+from code_rlm.decoders_rlm import ATTENTION, softcapped_attention
 from code_rlm.hub.convert import convert
-from code_rlm.inputs_rlm import encode_inputs, read_input
-from code_rlm.t5gemma_rlm import ATTENTION, softcapped_attention
+from code_rlm.processing_rlm import encode_inputs, read_input
 
 TEXTS = [Path(__file__).read_text(), Path(layout.__file__).read_text()]
 CODE = "int main() {\n    return 0;\n}\n"
@@ -55,8 +55,8 @@ def converted(source, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def ours(converted) -> SimpleNamespace:
     """Model, tokenizer and pipeline of the converted checkpoint. Not to be changed by tests."""
-    model, tokenizer = code_rlm.load(converted)
-    return SimpleNamespace(model=model, tokenizer=tokenizer, pipe=code_rlm.pipeline(converted))
+    model, processor = code_rlm.load(converted)
+    return SimpleNamespace(model=model, tokenizer=processor.tokenizer, pipe=code_rlm.pipeline(converted))
 
 
 @pytest.fixture(scope="module")
@@ -343,10 +343,8 @@ def test_when_there_is_a_regression_head_then_it_answers_and_nothing_is_lost(sto
     found = pipe.model.regress(texts)
     assert found == pytest.approx(expected.numpy(), abs=1e-5) and len(set(found.tolist())) == 3
     (answer,) = pipe("def f(): pass", metrics=["peak_memory_bytes"])
-    ids = encode_inputs(
-        pipe.tokenizer, [read_input("def f(): pass")], [["peak_memory_bytes"]], 2048, pipe.model.config.templates
-    )
-    assert answer["value"] == pytest.approx(pipe.model.regress({"input_ids": ids.input_ids})[0])
+    inputs = pipe.processor("def f(): pass", ["peak_memory_bytes"])
+    assert answer["value"] == pytest.approx(pipe.model.regress(inputs)[0])
     assert answer["low"] is answer["high"] is answer["level"] is None
     with pytest.raises(MetricError, match="regression head: one metric at a time, no samples"):
         pipe("def f(): pass", metrics=["peak_memory_bytes"], num_samples=4)
@@ -539,21 +537,21 @@ print(json.dumps(status))
 def test_when_a_metric_is_asked_for_then_the_model_reads_exactly_the_published_text(
     ours, text_tokenizer, item, metric, expected
 ):
-    encoded = encode_inputs(ours.tokenizer, [read_input(item)], [[metric]], 2048, ours.model.config.templates)
-    assert encoded.input_ids[0] == text_tokenizer.encode(expected).ids  # as their tokenizer reads it, `<bos>` first
-    assert text_tokenizer.decode(encoded.input_ids[0]) == expected
-    assert encoded.truncated_tokens == [0]
+    (encoded,) = encode_inputs(ours.tokenizer, [read_input(item)], [[metric]], 2048, ours.model.config.templates)
+    assert encoded.input_ids == text_tokenizer.encode(expected).ids  # as their tokenizer reads it, `<bos>` first
+    assert text_tokenizer.decode(encoded.input_ids) == expected
+    assert encoded.truncated_tokens == 0 and encoded.language is None
 
 
 def test_when_a_text_is_too_long_then_its_end_is_cut_as_in_the_published_training(ours, text_tokenizer):
     text = "".join(f"x{i} = {i}\n" for i in range(6000))
     for limit in (64, 2048):  # the whole text is tokenised for one of them, its first part alone for the other
-        encoded = encode_inputs(
+        (encoded,) = encode_inputs(
             ours.tokenizer, [read_input(text)], [["peak_memory_bytes"]], limit, ours.model.config.templates
         )
         whole = text_tokenizer.encode("APPS\n" + text[: 64 * limit]).ids
-        assert encoded.input_ids[0] == whole[:limit] and len(whole) > limit
-        assert encoded.truncated_tokens[0] == pytest.approx(len(text_tokenizer.encode(text).ids) - limit, rel=0.01)
+        assert encoded.input_ids == whole[:limit] and len(whole) > limit
+        assert encoded.truncated_tokens == pytest.approx(len(text_tokenizer.encode(text).ids) - limit, rel=0.01)
 
 
 def test_when_metrics_have_limits_of_their_own_then_graphs_may_be_longer(ours):
@@ -562,7 +560,7 @@ def test_when_metrics_have_limits_of_their_own_then_graphs_may_be_longer(ours):
     call = code_rlm.pipeline_rlm.CallOptions
     (one,) = ours.pipe.preprocess([read_input(graph)], call(metrics=["validation_accuracy"]))
     (other,) = ours.pipe.preprocess([read_input(code)], call(metrics=["peak_memory_bytes"]))
-    assert (len(one.input_ids), len(other.input_ids)) == (4096, 2048)
+    assert (len(one.encoded.input_ids), len(other.encoded.input_ids)) == (4096, 2048)
 
 
 def test_when_several_metrics_are_asked_for_then_each_reads_its_own_text_and_answers_keep_their_order(ours):
@@ -642,15 +640,15 @@ def test_when_our_own_checkpoints_have_templates_then_training_and_prediction_re
     source = Source("s", [np.array(body)], ["python"], [("size: 4",)], metrics, values, codes, there, whole)
     mixture = Mixture([source], [1.0], tokenizer, max_tokens=64, max_objectives=3, templates=templates)
     item = mixture.build(source, 0, [1])
-    ids, labels = item.ids, item.labels
+    ids, labels = item.input_ids, item.labels
     item = read_input({"text": "def f(x):\n    return x\n", "language": "python", "context": {"size": 4}})
-    encoded = encode_inputs(tokenizer, [item], [["b"]], 64, templates)
-    assert encoded.input_ids[0] == ids and labels[0] == codes[0, 1, 0]
+    (encoded,) = encode_inputs(tokenizer, [item], [["b"]], 64, templates)
+    assert encoded.input_ids == ids and labels[0] == codes[0, 1, 0]
     assert tokenizer.decode(ids) == "<<Python>>\ndef f(x):\n    return x\n\n-- {end} of 4\n<eos>"
     rng, seen = np.random.default_rng(0), set()
     for _ in range(60):  # a metric with a template is never drawn beside others
         drawn = mixture.example(0, 0, rng)
-        ids, labels = drawn.ids, drawn.labels
+        ids, labels = drawn.input_ids, drawn.labels
         numbers = tuple(tokenizer.decode_numbers(labels[:-1].reshape(-1, tokenizer.codec.length)).tolist())
         assert ("<<Python>>" in tokenizer.decode(ids)) == (2.0 in numbers) == (numbers == (2.0,))
         seen.add(numbers)

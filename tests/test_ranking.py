@@ -10,10 +10,9 @@ import pytest
 import tiny
 from scipy import stats
 
-from code_rlm.calibration_rlm import Calibration
 from code_rlm.cli import main
+from code_rlm.distributions_rlm import Calibration, Distribution, probability_best
 from code_rlm.errors_rlm import InputError, MetricError
-from code_rlm.ranking_rlm import Distribution, probability_best
 
 CELL = "|nor_conv_3x3~0|+|skip_connect~0|none~1|+|avg_pool_3x3~0|{}~1|nor_conv_3x3~2|"
 TEXTS = ["x = 1\n", "def f(n):\n    return [0] * n\n", "print(1)\n" * 9, "import os\n", "y = [k for k in range(9)]\n"]
@@ -67,13 +66,13 @@ def test_when_a_candidate_may_fail_then_it_is_best_only_where_it_does_not():
 def test_when_distributions_are_calibrated_then_their_function_is_the_calibrated_one():
     calibration = Calibration((0.1, 0.5, 0.9), (0.02, 0.3, 0.97), pool_weight=0.25, pool_values=(3.0, 1.0))
     plain = normal(0.0)
-    mended = Distribution(plain.low, plain.high, plain.mass, calibration=calibration)
+    calibrated = Distribution(plain.low, plain.high, plain.mass, calibration=calibration)
     points = np.array([-1.0, 0.5, 1.0, 2.0, 5.0])
     own = 0.75 * plain.cdf(points, "left") + 0.25 * np.array([0, 0, 0, 0.5, 1])
-    assert mended.cdf(points, "left") == pytest.approx(calibration.calibrated(own))
-    assert mended.cdf(points, "right")[2] > mended.cdf(points, "left")[2]
-    assert {1.0, 3.0} <= set(mended.edges)
-    assert probability_best([mended, mended]) == pytest.approx([0.5, 0.5])
+    assert calibrated.cdf(points, "left") == pytest.approx(calibration.calibrated(own))
+    assert calibrated.cdf(points, "right")[2] > calibrated.cdf(points, "left")[2]
+    assert {1.0, 3.0} <= set(calibrated.edges)
+    assert probability_best([calibrated, calibrated]) == pytest.approx([0.5, 0.5])
 
 
 # The model and the pipeline
@@ -81,8 +80,8 @@ def test_when_distributions_are_calibrated_then_their_function_is_the_calibrated
 
 def test_when_a_distribution_is_cut_into_pieces_then_it_agrees_with_cdf_and_pairs(pipe):
     model = pipe.model
-    call = pipe.preprocess([pipe_input(t) for t in TEXTS[:2]], options(pipe))
-    encoded = model.encode(pipe._collate(call))
+    inputs = pipe.processor([{"text": text, "language": "python"} for text in TEXTS[:2]], ["cpu_time_ms"])
+    encoded = model.encode(inputs)
     wholes = model.distributions(encoded, 1e-4, metrics=["cpu_time_ms"])
     thresholds = model.predict(encoded, (0.1, 0.5, 0.9), metrics=["cpu_time_ms"]).quantiles[:, 0]
     expected = model.cdf(encoded, thresholds, metrics=["cpu_time_ms"])
@@ -91,24 +90,12 @@ def test_when_a_distribution_is_cut_into_pieces_then_it_agrees_with_cdf_and_pair
             whole.mass.sum() == pytest.approx(1) and whole.mass[whole.low < whole.high].max() <= 1.1e-4 / whole.finite
         )
         assert whole.cdf(thresholds[row], "left") == pytest.approx(expected[row], abs=2e-4)
-    swapped = {k: v.flip(0) for k, v in pipe._collate(call).items()}
+    swapped = {k: v.flip(0) for k, v in inputs.items()}
     less = model.probability_less(encoded, model.encode(swapped), metrics=["cpu_time_ms"])[0]
     finite = np.array([w.finite for w in wholes])
     for whole in wholes:
         whole.finite = 1.0
     assert probability_best(wholes)[0] == pytest.approx(less, abs=3e-3) and (finite <= 1).all()
-
-
-def pipe_input(text):
-    from code_rlm.inputs_rlm import read_input
-
-    return read_input(text, language="python")
-
-
-def options(pipe):
-    from code_rlm.pipeline_rlm import CallOptions
-
-    return CallOptions(metrics=["cpu_time_ms"])
 
 
 def test_when_candidates_are_ranked_then_entries_are_the_pipelines_and_chances_sum_to_one(pipe):

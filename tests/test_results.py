@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from code_rlm.evaluation.paper import FIGURES
+from code_rlm.evaluation.readme import CHART, PICTURE, render, results_picture, results_table, shipped_report
 from code_rlm.evaluation.results import PAGE, SCORES, coverage_words, main, page, rows_of, stored_reports, who_wins
 
 ROOT = Path(__file__).parents[1]
@@ -120,3 +122,30 @@ def test_when_rows_are_read_then_the_report_is_as_before():
     written = page({"r.json": given})
     assert given == before
     assert "25.0% of the rows were longer" in written and "2 rows left out (no prediction)" in written
+
+
+def test_when_the_picture_is_made_anew_then_the_committed_one_already_is_it():
+    drawn = results_picture(shipped_report())
+    assert (ROOT / PICTURE).read_text(encoding="utf-8") == drawn, "run: python -m code_rlm.evaluation.readme"
+    assert len(drawn) < 100_000 and len(ElementTree.fromstring(drawn)) > 5 * len(CHART)
+
+
+def test_when_a_score_changes_then_the_picture_and_the_readme_table_change():
+    stored = {"tasks": {"bhive_zen4": {"cycles": entry(0.8, 0.7, 0.9, 0.5)}}}
+    other = {"tasks": {"bhive_zen4": {"cycles": entry(0.6, 0.5, 0.9, 0.55)}}}
+    assert "| 40 (9) | **0.80** (0.70 to 0.90) | 0.50 boosted trees | 80% |" in results_table(stored)
+    assert "| 40 (9) | **0.60** (0.50 to 0.90) | 0.55 boosted trees | 80% |" in results_table(other)
+    points = []
+    for report in (stored, other):
+        picture = ElementTree.fromstring(results_picture(report))
+        points.append([float(c.get("cx")) for c in picture.iter("{http://www.w3.org/2000/svg}circle")][-1])
+    assert points[0] > points[1]
+
+
+def test_when_the_readme_is_written_then_only_the_part_asked_for_changes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = "<!-- results -->\nold\n<!-- end -->\n<!-- output: benchmarks/data.py -->\nold\n<!-- end -->\n"
+    one = render(text, only="results")
+    assert results_table(shipped_report()) in one and one.count("old\n") == 1
+    both = render(text)
+    assert (ROOT / "benchmarks/results/data.md").read_text(encoding="utf-8") in both and "old\n" not in both

@@ -64,27 +64,22 @@ def several(toy: Path, out: Path, flags: list[str], script: Path, **environment:
 
 
 @pytest.mark.slow
-def test_when_two_processes_train_then_losses_and_weights_are_those_of_one(toy, alone, tmp_path):
-    out, flags = alone
-    several(toy, tmp_path / "run", flags, ROOT / "train.py")
-    assert losses_of(tmp_path / "run") == pytest.approx(losses_of(out), rel=1e-4)
-    # Some batches were smaller than the two processes, so that one of them had nothing to do but to step along.
-    ours, theirs = (code_rlm.load(folder / "final")[0].state_dict() for folder in (tmp_path / "run", out))
-    assert all((ours[name] - theirs[name]).abs().max() < 1e-3 for name in ours)
-
-
-@pytest.mark.slow
-def test_when_two_processes_train_with_all_that_can_be_added_then_losses_are_those_of_one(toy, tmp_path):
+def test_when_two_processes_train_with_all_that_can_be_added_then_losses_and_weights_are_those_of_one(toy, tmp_path):
     (source,) = yaml.safe_load((toy / "toy.yaml").read_text())["data"]
-    flags = ["--model", repr({**MODEL, "decoder_dropout": 0.0}), "--steps", "2", "--batch_tokens", "300"]
-    flags += ["--lexical", "{trees: 3, buckets: 64}", "--magnitudes", "--restore_loss", "0.5"]
+    flags = ["--model", repr({**MODEL, "decoder_dropout": 0.0}), "--steps", "6", "--accumulate", "2"]
+    flags += ["--batch_tokens", "300", "--save_every", "3", "--eval_every", "3"]
+    flags += ["--ensemble", "{trees: 3, buckets: 64}", "--number_embeddings", "--masked_token_loss", "0.5"]
     flags += ["--data", json.dumps([{**source, "mask_tokens": 0.3, "mask_span": 2}])]
     final = train(options_of(toy, tmp_path / "one", *flags))
-    assert code_rlm.load(final)[0].config.lexical["trees"] == 3
     several(toy, tmp_path / "two", flags, ROOT / "train.py")
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
     one, two = ([e["restored"] for e in log_of(tmp_path / n) if "restored" in e] for n in ("one", "two"))
-    assert len(one) == 2 and one[0] > 1 and two == pytest.approx(one, rel=1e-3)
+    assert len(one) == 6 and one[0] > 1 and two == pytest.approx(one, rel=1e-3)
+    # Some batches were smaller than the two processes, so that one of them had nothing to do but to step along.
+    ours, theirs = (code_rlm.load(folder)[0] for folder in (tmp_path / "two" / "final", final))
+    assert ours.config.ensemble["trees"] == 3
+    theirs = theirs.state_dict()
+    assert all((value - theirs[name]).abs().max() < 1e-3 for name, value in ours.state_dict().items())
 
 
 @pytest.mark.slow

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from code_rlm.data.source_text import METRICS, find, main, measure, pieces
-from code_rlm.training.options import TrainOptions
+from code_rlm.training.options import make_options
 from code_rlm.training.sources import load_sources
+from code_rlm_data.source_text import METRICS, main, measure, pieces, source_files
 
 PYTHON = '''import os
 
@@ -67,7 +67,7 @@ def test_when_a_root_lies_inside_another_then_its_files_are_read_once(tmp_path):
     for folder in (tmp_path / "lib" / "json", inner / "numpy", inner / "torch"):
         folder.mkdir(parents=True)
         (folder / "a.py").write_text("x = 1\n")
-    files = find([tmp_path / "lib", inner, inner])["python"]
+    files = source_files([tmp_path / "lib", inner, inner])["python"]
     assert sorted(group for _, _, group in files) == ["lib/json", "site-packages/numpy", "site-packages/torch"]
 
 
@@ -95,7 +95,7 @@ def test_when_a_machine_is_read_then_the_table_can_be_trained_on(tmp_path, capsy
     entry = {"file": str(out), "target_columns": ["names_count", "lines_count"], "group_column": "group",
              "language_column": "language", "validation": 0.2, "test": 0, "on_error": "skip",
              "mask_tokens": 0.15, "mask_span": 3}  # fmt: skip
-    (loaded,), _ = load_sources(TrainOptions(data=[entry], restore_loss=1.0), tokenizer)
+    (loaded,), _ = load_sources(make_options(data=[entry], masked_token_loss=1.0), tokenizer)
     assert len(loaded.train) + len(loaded.validation) == 13 and loaded.train.mask_span == 3.0
 
 
@@ -103,5 +103,5 @@ def test_when_there_is_nothing_to_read_then_one_line_says_so(tmp_path, capsys):
     assert main(["--out", str(tmp_path / "x.parquet"), "--roots", str(tmp_path / "none")]) == 2
     assert "is no folder; give folders of source text with --roots" in capsys.readouterr().err
     assert main(["--out", str(tmp_path / "x.parquet"), "--roots", str(tmp_path)]) == 2
-    assert "no source text found in" in capsys.readouterr().err
+    assert "there is no source text in" in capsys.readouterr().err
     assert not (tmp_path / "x.parquet").exists()

@@ -16,7 +16,7 @@ VALUES = [0.0, *(s * m * 10.0**e for s, m, e in itertools.product((1, -1), range
 @pytest.fixture(scope="module")
 def text_model(make_model):
     """A tiny random model in a layout of 55 numbers."""
-    return make_model(number_format=FORMAT.to_dict(), metrics=[{"name": "latency_ms", "kinds": ["python"]}])
+    return make_model(number_format=FORMAT.to_dict(), metrics=[{"name": "latency_ms", "languages": ["python"]}])
 
 
 def test_when_all_numbers_are_asked_for_then_their_probabilities_sum_to_one(text_model, batch):

@@ -13,12 +13,12 @@ from typing import Any
 from code_rlm import RLMForConditionalGeneration, RLMTokenizer
 
 METRICS = [
-    {"name": "peak_memory_bytes", "unit": "bytes", "kinds": ["python"]},
-    {"name": "cpu_time_ms", "unit": "ms", "kinds": ["python"]},
-    {"name": "cycles", "unit": "cycles", "kinds": ["x86asm"]},
-    {"name": "latency_ms", "unit": "ms", "kinds": ["triton"]},
-    {"name": "accuracy_percent", "unit": "%", "smaller_is_better": False, "kinds": ["onnx"]},
-    {"name": "latency_ms@pixel3", "unit": "ms", "kinds": ["onnx"]},
+    {"name": "peak_memory_bytes", "unit": "bytes", "languages": ["python"]},
+    {"name": "cpu_time_ms", "unit": "ms", "languages": ["python"]},
+    {"name": "cycles", "unit": "cycles", "languages": ["x86asm"]},
+    {"name": "latency_ms", "unit": "ms", "languages": ["triton"]},
+    {"name": "accuracy_percent", "unit": "%", "smaller_is_better": False, "languages": ["onnx"]},
+    {"name": "latency_ms@pixel3", "unit": "ms", "languages": ["onnx"]},
 ]
 DEFAULT_METRICS = {
     "python": ["peak_memory_bytes", "cpu_time_ms"],

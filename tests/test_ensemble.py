@@ -1,7 +1,8 @@
-"""The lexical path: its features, its closed-form fit, and what the model makes of its scores."""
+"""The feature ensemble: its features, its closed-form fit, and what the model makes of its scores."""
 
 import dataclasses
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,26 @@ import code_rlm.training.models
 from code_rlm import CheckpointError
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.schema import Example, to_dataset
-from code_rlm.inputs_rlm import format_header, tokenize
-from code_rlm.lexical_rlm import LexicalPath, LexicalSettings, ScoreScale
+from code_rlm.distributions_rlm import PoolingComponent, ScoreScale
+from code_rlm.ensemble_rlm import EnsembleConfig, FeatureEnsemble
+from code_rlm.features_rlm import RLMFeatureExtractor, token_texts
 from code_rlm.loading import DEFAULT_CHECKPOINT
-from code_rlm.training import lexical
-from code_rlm.training.forest import Forest
-from code_rlm.training.lexical import fit_lexical_path, settings_for, token_texts
+from code_rlm.processing_rlm import RLMProcessor, format_header, tokenize
+from code_rlm.training import ensemble
+from code_rlm.training.ensemble import fit_ensemble, settings_for
+from code_rlm.training.mlp import _Network
 from code_rlm.training.models import build_model
-from code_rlm.training.options import TrainError, TrainOptions
-from code_rlm.training.perceptron import _Network
-from code_rlm.x86_chains_rlm import chains
+from code_rlm.training.options import TrainError, make_options
+from code_rlm.training.trees import Forest
+from code_rlm.x86_rlm import dependency_features
 
 SMALL = {"buckets": 128, "number_buckets": 8}
+
+
+@pytest.fixture(autouse=True)
+def few_epochs(monkeypatch):
+    """MLPs are trained for a third of the epochs, which is enough for the tables of these tests."""
+    monkeypatch.setattr("code_rlm.training.mlp.EPOCHS", 20)
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +44,19 @@ def settings(tokenizer):
     return settings_for(tokenizer, **SMALL)
 
 
-@pytest.fixture(scope="module")
-def path(settings):
-    return LexicalPath(settings, 32)
+def read(tokenizer, settings, *texts, language="python"):
+    """Features of texts, header included."""
+    extractor = RLMFeatureExtractor(settings.features, token_texts(tokenizer), settings.domain_names)
+    return extractor(*ids_of(tokenizer, *texts), [language] * len(texts))
+
+
+def features_of(model, tokenizer, items):
+    """Features of a mixture's items, as the checkpoint's processor makes them."""
+    return RLMProcessor(tokenizer, model.config).collate(items)["features"]
+
+
+def scores_of(model, tokenizer, items):
+    return model.ensemble.scores(features_of(model, tokenizer, items))
 
 
 def ids_of(tokenizer, *texts):
@@ -49,26 +68,26 @@ def ids_of(tokenizer, *texts):
     return ids, mask
 
 
-def test_when_texts_are_batched_then_their_features_are_those_of_each_alone(path, tokenizer):
+def test_when_texts_are_batched_then_their_features_are_those_of_each_alone(settings, tokenizer):
     texts = ["# predict: a\nx = 1\n", "# predict: a\n# n_size: 3x4\ndef f(y):\n    return y * 2\n", "# predict: a\n"]
-    together = path.features(*ids_of(tokenizer, *texts))
+    together = read(tokenizer, settings, *texts)
     for row, text in enumerate(texts):
-        assert torch.allclose(path.features(ids_of(tokenizer, text)[0])[0], together[row], atol=1e-6)
+        assert torch.allclose(read(tokenizer, settings, text)[0], together[row], atol=1e-6)
 
 
-def test_when_other_metrics_are_asked_for_then_the_features_stay(path, tokenizer):
+def test_when_other_metrics_are_asked_for_then_the_features_stay(settings, tokenizer):
     body = "# language: python\nfor i in range(10):\n    print(i)\n"
-    one, other = (path.features(ids_of(tokenizer, f"# predict: {m}\n{body}")[0]) for m in ("a", "latency_ms, b"))
+    one, other = (read(tokenizer, settings, f"# predict: {m}\n{body}") for m in ("a", "latency_ms, b"))
     assert torch.equal(one, other)
-    assert not torch.equal(one, path.features(ids_of(tokenizer, f"# predict: a\n{body}x")[0]))
+    assert not torch.equal(one, read(tokenizer, settings, f"# predict: a\n{body}x"))
 
 
-def test_when_numbers_stand_in_the_header_then_they_count_and_in_the_code_they_do_not(path, settings, tokenizer):
-    numbers = slice(settings.buckets, settings.buckets + settings.number_buckets)
+def test_when_numbers_stand_in_the_header_then_they_count_and_in_the_code_they_do_not(settings, tokenizer):
+    first = settings.features.buckets
 
     def sums(context, code):
         text = format_header(["a"], "python", context) + code
-        return path.features(ids_of(tokenizer, text)[0])[0, numbers]
+        return read(tokenizer, settings, text)[0, first : first + settings.features.number_buckets]
 
     assert sums([], "x = 1234\n").sum() == 0
     assert sums(["length: 999"], "x = 1234\n").sum() == pytest.approx(3.0)
@@ -77,22 +96,43 @@ def test_when_numbers_stand_in_the_header_then_they_count_and_in_the_code_they_d
 
 
 def test_when_a_tokenizer_reads_no_single_digits_then_numbers_are_left_out(settings, tokenizer):
-    path = LexicalPath(dataclasses.replace(settings, digit_tokens=()), 32)
-    features = path.features(ids_of(tokenizer, format_header(["a"], None, ["n: 12"]))[0])
-    assert features[:, settings.buckets : settings.buckets + 2 * settings.number_buckets].abs().sum() == 0
+    bare = settings.changed(digit_tokens=())
+    features = read(tokenizer, bare, format_header(["a"], None, ["n: 12"]))
+    first = bare.features.buckets
+    assert features[:, first : first + 2 * bare.features.number_buckets].abs().sum() == 0
+
+
+def test_when_a_text_belongs_to_domains_then_the_last_columns_hold_them(settings, tokenizer):
+    known = settings.changed(structure_buckets=8)
+    domains = {"a": ("onnx", "onnx relu", "x86asm")}
+    known = dataclasses.replace(known, metrics=("a",), domains=domains)
+    text = format_header(["a"], "onnx", []) + "in 1 3 8 8\nrelu 16\nfc 9"
+    assert known.input_size == known.features.size + 3 and known.domain_names == domains["a"]
+    assert read(tokenizer, known, text, language="onnx")[0, -3:].tolist() == [1, 1, 0]
+    assert read(tokenizer, known, text.replace("relu", "gelu"), language="onnx")[0, -3:].tolist() == [1, 0, 0]
+    # A text of a metric's own template has no header that names its language.
+    assert read(tokenizer, known, text, language=None)[0, -3:].tolist() == [0, 0, 0]
+
+
+def test_when_features_are_of_another_layout_then_the_error_names_both_sizes(settings):
+    ensemble = FeatureEnsemble(settings, 32)
+    with pytest.raises(ValueError, match=rf"features must be \(batch, {settings.input_size}\), got \(2, 3\)"):
+        ensemble.scores(torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"bucket": 3}, "unknown keys"),
-        ({"buckets": 0}, "lexical.buckets must be a whole number"),
-        ({"digit_tokens": [1, 2]}, "10 token ids or none"),
+        ({"bucket": 3}, "ensemble has unknown keys"),
+        ({"features": {"bucket": 3}}, "ensemble.features has unknown keys"),
+        ({"features": 3}, "ensemble.features must be a mapping"),
+        ({"features": {"buckets": 0}}, "ensemble.features.buckets must be a whole number"),
+        ({"features": {"digit_tokens": [1, 2]}}, "10 token ids or none"),
     ],
 )
 def test_when_settings_are_wrong_then_the_error_says_so(entry, message):
     with pytest.raises(CheckpointError, match=message):
-        LexicalSettings.from_dict(entry)
+        EnsembleConfig.from_dict(entry)
 
 
 # ------------------------------------------------------------------------------------------------ what scores stand for
@@ -176,10 +216,10 @@ def source_of(tokenizer, rng, rows=240, *, informative=True, name="rows"):
 
 def fitted(make_model, tokenizer, train, validation=()):
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL))
+    model.add_ensemble(settings_for(tokenizer, **SMALL))
     mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
     said = []
-    fit_lexical_path(model, [train], list(validation), mixture, said.append)
+    fit_ensemble(model, [train], list(validation), mixture, said.append)
     return model.eval(), mixture, said
 
 
@@ -191,95 +231,111 @@ def test_when_a_word_rules_the_target_then_rows_left_out_are_told_from_it(make_m
     rng = np.random.default_rng(0)
     train, held_out = source_of(tokenizer, rng), source_of(tokenizer, rng, 80)
     model, mixture, said = fitted(make_model, tokenizer, train, [held_out])
-    assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) > 0.8
-    assert correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0]) > 0.8
+    assert correlation(train.ensemble_scores[:, 0], train.values[:, 0]) > 0.8
+    assert correlation(held_out.ensemble_scores[:, 0], held_out.values[:, 0]) > 0.8
     assert "t_ms, 240 rows" in said[0]
-    # The module gives new texts the scores that the fit promised for them.
-    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(80)])
-    assert np.allclose(batch["lexical_scores"], held_out.lexical_scores)
-    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
-    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
+    # The module gives new texts the scores that the fit gave them.
+    items = [mixture.build(held_out, row, [0]) for row in range(80)]
+    assert np.allclose(mixture.collate(items)["ensemble_scores"], held_out.ensemble_scores)
+    scores = scores_of(model, tokenizer, items)
+    assert np.allclose(scores.numpy(), held_out.ensemble_scores, atol=1e-3)
 
 
 def test_when_nothing_rules_the_target_then_cross_fitted_scores_do_not_give_it_away(make_model, tokenizer):
     train = source_of(tokenizer, np.random.default_rng(1), informative=False)
     model, mixture, _ = fitted(make_model, tokenizer, train)
-    batch = mixture.collate([mixture.build(train, row, [0]) for row in range(len(train))])
-    own = model.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0].numpy()
+    items = [mixture.build(train, row, [0]) for row in range(len(train))]
+    own = scores_of(model, tokenizer, items)[:, 0].numpy()
     assert correlation(own, train.values[:, 0]) > 0.3  # it has seen them
-    assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) < 0.2
+    assert correlation(train.ensemble_scores[:, 0], train.values[:, 0]) < 0.2
 
 
 def test_when_there_are_few_rows_then_the_metric_gets_no_channel(make_model, tokenizer):
     model, _, said = fitted(make_model, tokenizer, source_of(tokenizer, np.random.default_rng(0), 20))
-    assert model.config.lexical["channels"] == []
-    assert "no channel" in said[0]
+    assert model.config.ensemble["metrics"] == []
+    assert "no regressor" in said[0]
 
 
 def test_when_another_metric_is_fitted_later_then_earlier_channels_stay(make_model, tokenizer):
     train = source_of(tokenizer, np.random.default_rng(0))
     model, _, _ = fitted(make_model, tokenizer, train)
-    before = {name: p.clone() for name, p in model.lexical.state_dict().items()}
+    before = {name: p.clone() for name, p in model.ensemble.state_dict().items()}
     later = dataclasses.replace(train, metrics=["other_bytes"])
-    fit_lexical_path(model, [later], [], Mixture([later], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert model.config.lexical["channels"] == ["t_ms", "other_bytes"]
-    after = model.lexical.state_dict()
+    fit_ensemble(model, [later], [], Mixture([later], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert model.config.ensemble["metrics"] == ["t_ms", "other_bytes"]
+    after = model.ensemble.state_dict()
     assert torch.equal(after["weight"][:, 0], before["weight"][:, 0])
-    assert torch.equal(after["channel_embedding"][0], before["channel_embedding"][0])
+    assert torch.equal(after["score_embedding"][0], before["score_embedding"][0])
     assert torch.equal(after["idf"], before["idf"]) and torch.equal(
         after["score_proj.weight"], before["score_proj.weight"]
     )
-    assert later.lexical_scores.shape == (len(later), 2)
+    assert later.ensemble_scores.shape == (len(later), 2)
 
 
 # -------------------------------------------------------------------------------------------------------- the model
 
 
 @pytest.fixture(scope="module")
-def lexical_model(make_model, tokenizer):
-    """A tiny model with two channels of random regressors."""
-    model = make_model(lexical=dataclasses.replace(settings_for(tokenizer, **SMALL), channels=("a", "b")).to_dict())
+def ensemble_model(make_model, tokenizer):
+    """A tiny model with two metrics of random regressors."""
+    model = make_model(ensemble=dataclasses.replace(settings_for(tokenizer, **SMALL), metrics=("a", "b")).to_dict())
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        torch.nn.init.normal_(model.lexical.weight)
+        torch.nn.init.normal_(model.ensemble.weight)
     return model
 
 
-def test_when_inputs_are_padded_then_answers_are_those_of_each_alone(lexical_model, batch, alone):
-    together = lexical_model.predict(batch).quantiles
+@pytest.fixture(scope="module")
+def featured(ensemble_model, batch):
+    """The shared batch with features, drawn at random."""
+    generator = torch.Generator().manual_seed(5)
+    size = ensemble_model.ensemble.settings.input_size
+    return {**batch, "features": 0.1 * torch.randn((3, size), generator=generator)}
+
+
+def test_when_inputs_are_padded_then_answers_are_those_of_each_alone(ensemble_model, featured, alone):
+    together = ensemble_model.predict(featured).quantiles
     for row, inputs in enumerate(alone):
-        assert np.allclose(lexical_model.predict(inputs).quantiles[0], together[row], rtol=1e-5)
-    memory = lexical_model.encode(batch)
-    assert memory.memory[0][0].shape[2] == batch["input_ids"].shape[1] + 2
+        own = {**inputs, "features": featured["features"][row : row + 1]}
+        assert np.allclose(ensemble_model.predict(own).quantiles[0], together[row], rtol=1e-5)
+    memory = ensemble_model.encode(featured)
+    assert memory.memory[0][0].shape[2] == featured["input_ids"].shape[1] + 2
 
 
-def test_when_generate_writes_numbers_then_it_reads_the_lexical_path_too(lexical_model, batch):
-    mask = batch["attention_mask"]
-    tokens = lexical_model.generate(**batch, num_objectives=1)
+def test_when_there_are_no_features_then_the_transformer_answers_alone_and_says_so(make_model, settings, batch, alone):
+    model = make_model(ensemble=dataclasses.replace(settings, metrics=("a", "b")).to_dict())
+    bare = make_model()
+    bare.load_state_dict(model.state_dict(), strict=False)
+    with pytest.warns(UserWarning, match="no features"):
+        found = model.predict(batch)
+    assert not found.features_used and np.array_equal(found.quantiles, bare.predict(batch).quantiles)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*no features")  # the warning comes once
+        assert np.allclose(model.predict(alone[1]).quantiles[0], found.quantiles[1], rtol=1e-5)
+        tokens = model.generate(**batch, num_objectives=1)
+        features = torch.zeros(3, settings.input_size)
+        assert model.predict({**batch, "features": features}).features_used
+    assert torch.equal(tokens, bare.generate(**batch, num_objectives=1))
+
+
+def test_when_generate_writes_numbers_then_it_reads_the_features_too(ensemble_model, featured):
+    tokens = ensemble_model.generate(**featured, num_objectives=1)
     labels = tokens[:, 1:]
-    logits = lexical_model(**batch, labels=labels).logits
-    allowed = lexical_model.grammar.scores(logits, labels)
-    length = lexical_model.codec.length
+    logits = ensemble_model(**featured, labels=labels).logits
+    allowed = ensemble_model.grammar.scores(logits, labels)
+    length = ensemble_model.codec.length
     assert torch.equal(allowed.argmax(-1)[:, :length], labels[:, :length])
-    other = lexical_model(
-        **batch, labels=labels, lexical_scores=lexical_model.lexical.scores(batch["input_ids"], mask) + 2
-    ).logits
+    scores = ensemble_model.ensemble.scores(featured["features"])
+    other = ensemble_model(**featured, labels=labels, ensemble_scores=scores + 2).logits
     assert not torch.allclose(logits, other, atol=1e-3)
 
 
-def test_when_a_checkpoint_is_saved_then_the_path_comes_back(lexical_model, batch, tmp_path):
-    lexical_model.save_pretrained(tmp_path)
-    again = type(lexical_model).from_pretrained(tmp_path).eval()
-    assert np.array_equal(again.predict(batch).quantiles, lexical_model.predict(batch).quantiles)
-    trained = {name for name, p in again.lexical.named_parameters() if p.requires_grad}
-    assert trained == {"channel_embedding", "score_proj.weight"}
-
-
-def test_when_only_encoder_states_are_given_then_the_error_asks_for_scores(lexical_model, batch):
-    states = lexical_model.encode_layers(batch["input_ids"], batch["attention_mask"])
-    labels = torch.zeros((3, 1), dtype=torch.long)
-    with pytest.raises(ValueError, match="lexical_scores"):
-        lexical_model(encoder_states=states, attention_mask=batch["attention_mask"], labels=labels)
+def test_when_a_checkpoint_is_saved_then_the_ensemble_comes_back(ensemble_model, featured, tmp_path):
+    ensemble_model.save_pretrained(tmp_path)
+    again = type(ensemble_model).from_pretrained(tmp_path).eval()
+    assert np.array_equal(again.predict(featured).quantiles, ensemble_model.predict(featured).quantiles)
+    trained = {name for name, p in again.ensemble.named_parameters() if p.requires_grad}
+    assert trained == {"score_embedding", "score_proj.weight"}
 
 
 def test_when_a_path_is_begun_anew_then_channels_are_fitted_again_or_go(make_model, tokenizer, tmp_path):
@@ -287,19 +343,19 @@ def test_when_a_path_is_begun_anew_then_channels_are_fitted_again_or_go(make_mod
     model, _, _ = fitted(make_model, tokenizer, train)
     other = dataclasses.replace(train, metrics=["other_bytes"])
     mixture = Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0)
-    fit_lexical_path(model, [other], [], mixture)
+    fit_ensemble(model, [other], [], mixture)
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
-    options = TrainOptions(
-        data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical={"largest_numbers": 2, "buckets": 64}
+    options = make_options(
+        data=[{}], max_objectives=3, init=str(tmp_path / "base"), ensemble={"largest_numbers": 2, "buckets": 64}
     )
     changed = build_model(options, tokenizer, [])
-    assert changed.lexical.settings.size == 64 + 2 * 8 + 2 + 2 and not changed.lexical.weight.any()
-    assert torch.equal(changed.lexical.channel_embedding, model.lexical.channel_embedding)
-    fit_lexical_path(changed, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert changed.config.lexical["channels"] == ["t_ms"]
-    assert torch.equal(changed.lexical.channel_embedding[0], model.lexical.channel_embedding[0])
-    assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) > 0.8
+    assert changed.ensemble.settings.features.size == 64 + 2 * 8 + 2 + 2 and not changed.ensemble.weight.any()
+    assert torch.equal(changed.ensemble.score_embedding, model.ensemble.score_embedding)
+    fit_ensemble(changed, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert changed.config.ensemble["metrics"] == ["t_ms"]
+    assert torch.equal(changed.ensemble.score_embedding[0], model.ensemble.score_embedding[0])
+    assert correlation(train.ensemble_scores[:, 0], train.values[:, 0]) > 0.8
 
 
 def test_when_lexical_is_false_then_the_path_goes_and_true_keeps_it(make_model, tokenizer, tmp_path):
@@ -310,24 +366,24 @@ def test_when_lexical_is_false_then_the_path_goes_and_true_keeps_it(make_model, 
 
     def built(**options):
         return build_model(
-            TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), **options), tokenizer, []
+            make_options(data=[{}], max_objectives=3, init=str(tmp_path / "base"), **options), tokenizer, []
         )
 
-    assert torch.equal(built(lexical=True).lexical.weight, model.lexical.weight)
-    bare = built(lexical=False)
-    assert bare.lexical is None and bare.config.lexical is None
+    assert torch.equal(built(ensemble=True).ensemble.weight, model.ensemble.weight)
+    bare = built(ensemble=False)
+    assert bare.ensemble is None and bare.config.ensemble is None
     bare.save_pretrained(tmp_path / "bare")
-    assert not [name for name in load_file(tmp_path / "bare" / "model.safetensors") if name.startswith("lexical")]
-    with pytest.raises(TrainError, match="An adapter keeps the lexical path"):
-        built(lexical=False, lora={})
+    assert not [name for name in load_file(tmp_path / "bare" / "model.safetensors") if name.startswith("ensemble")]
+    with pytest.raises(TrainError, match="An adapter keeps the feature ensemble"):
+        built(ensemble=False, lora={})
 
 
 def test_when_numbers_of_the_code_are_features_then_the_largest_counts_behind_each_token(settings, tokenizer):
-    wide = LexicalPath(dataclasses.replace(settings, largest_numbers=2, code_numbers=64), 32)
+    wide = settings.changed(largest_numbers=2, code_numbers=64)
 
     def numbers(code, context=()):
         text = format_header(["a"], "python", context) + code
-        return wide.features(ids_of(tokenizer, text)[0])[0, -66:-2]
+        return read(tokenizer, wide, text)[0, -66:-2]
 
     none, one = numbers("x = y\n"), numbers("x(9)\n", ["length: 12345"])
     assert none.sum() == 0 and one.sum() == pytest.approx(1.0)
@@ -335,17 +391,16 @@ def test_when_numbers_of_the_code_are_features_then_the_largest_counts_behind_ea
     both = numbers("x(9)\ny = [99]\n")
     assert both.sum() == pytest.approx(3.0) and torch.equal(both.minimum(one), one)
     text = format_header(["a"], "python", []) + "x = y\n"
-    assert len(wide.features(ids_of(tokenizer, text)[0])[0]) == wide.settings.size
+    assert len(read(tokenizer, wide, text)[0]) == wide.input_size
 
 
 def test_when_names_are_bound_to_numbers_then_they_count_where_they_are_used(settings, tokenizer):
-    path = LexicalPath(dataclasses.replace(settings, name_numbers=64, vocabulary=len(tokenizer)), 32)
-    path.reader.read_vocabulary(token_texts(tokenizer))
+    named = settings.changed(name_numbers=64)
 
     def names(code, context=()):
         text = format_header(["a"], "python", context) + code
-        found = path.features(ids_of(tokenizer, text)[0])[0]
-        assert len(found) == path.settings.size
+        found = read(tokenizer, named, text)[0]
+        assert len(found) == named.input_size
         return found[-66:-2]
 
     assert names("f(9)\nx = y\n", ["n: 12345"]).sum() == 0
@@ -356,46 +411,41 @@ def test_when_names_are_bound_to_numbers_then_they_count_where_they_are_used(set
     # Behind the same token the largest counts, whatever the name.
     more = names("n = 99\nk = 9\nf(n)\nf(k)\n")
     assert torch.equal(more, used)
-    # With a context of two tokens, those behind one keep their places, and as many again follow.
-    wider = LexicalPath(dataclasses.replace(path.settings, number_context=2), 32)
-    wider.reader.load_state_dict(path.reader.state_dict())
+    # With a context of two tokens, the buckets of one token stay, and as many again follow.
+    wider = named.changed(number_context=2)
 
     def contexts(code):
-        found = wider.features(ids_of(tokenizer, format_header(["a"], "python", []) + code)[0])[0]
-        assert len(found) == wider.settings.size
+        found = read(tokenizer, wider, format_header(["a"], "python", []) + code)[0]
+        assert len(found) == wider.input_size
         return found[-130:-66], found[-66:-2]
 
     one, two = contexts("n = 99\nf(n)\ng(n)\n")
     assert torch.equal(one, used) and two.sum() == pytest.approx(6.0)
     # A header's numbers bind nothing.
     text = format_header(["a"], "python", ["n = 12345"]) + "f(n)\n"
-    assert path.features(ids_of(tokenizer, text)[0])[:, -66:-2].sum() == 0
+    assert read(tokenizer, named, text)[:, -66:-2].sum() == 0
 
 
 @pytest.mark.parametrize(
     ("setting", "code"), [("code_numbers", "f(9)\ng(9)\n"), ("name_numbers", "n = 9\nf(n)\ng(n)\n")]
 )
 def test_when_two_tokens_before_a_number_count_then_calls_of_two_functions_differ(settings, tokenizer, setting, code):
-    path = LexicalPath(dataclasses.replace(settings, number_context=2, vocabulary=len(tokenizer), **{setting: 64}), 32)
-    if setting == "name_numbers":
-        path.reader.read_vocabulary(token_texts(tokenizer))
-    found = path.features(ids_of(tokenizer, format_header(["a"], "python", []) + code)[0])[0, -130:-2].view(2, 64)
-    # Behind one token `(` is one place, behind two there are two; where the name is bound it stands behind a line break.
+    wide = settings.changed(number_context=2, **{setting: 64})
+    found = read(tokenizer, wide, format_header(["a"], "python", []) + code)[0, -130:-2].view(2, 64)
+    # Behind one token `(` is one bucket, behind two there are two; where the name is bound it stands behind a line break.
     calls = found.sum(1) - torch.tensor([1.0, 1.0]) * (setting == "name_numbers")
     assert calls.tolist() == pytest.approx([1.0, 2.0])
 
 
 def test_when_texts_with_names_are_batched_then_their_features_are_those_of_each_alone(settings, tokenizer):
-    changes = {"code_numbers": 64, "name_numbers": 64, "number_context": 2, "vocabulary": len(tokenizer)}
-    path = LexicalPath(dataclasses.replace(settings, **changes), 32)
-    path.reader.read_vocabulary(token_texts(tokenizer))
+    wide = settings.changed(code_numbers=64, name_numbers=64, number_context=2)
     names = [f"{a}{b}" for a in "abcdefghij" for b in "klmnopqrst"]
     many = "".join(f"{name} = 1\n" for name in names) + "".join(f"f({name})\n" for name in names)
     texts = ["n = 99\nf(n)\n", many, "x = 1\n", "n = 5\n" * 600]
     texts = [format_header(["a"], "python", []) + text for text in texts]
-    together = path.features(*ids_of(tokenizer, *texts))
+    together = read(tokenizer, wide, *texts)
     for row, text in enumerate(texts):
-        assert torch.allclose(path.features(ids_of(tokenizer, text)[0])[0], together[row], atol=1e-6)
+        assert torch.allclose(read(tokenizer, wide, text)[0], together[row], atol=1e-6)
 
 
 def named_source(tokenizer, rng, rows=240):
@@ -415,49 +465,42 @@ def test_when_a_path_reads_names_then_it_tells_what_the_code_makes_of_them(make_
     for each in (plain, tokenizer):
         each.save_pretrained(tmp_path / "base")
 
-    def built(lexical):
-        options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=lexical)
+    def built(ensemble):
+        options = make_options(data=[{}], max_objectives=3, init=str(tmp_path / "base"), ensemble=ensemble)
         return build_model(options, tokenizer, [])
 
     found = {}
     for names in (0, 64):
         model = built({"code_numbers": 64, "name_numbers": names})
-        fit_lexical_path(model, [train], [], mixture)
-        found[names] = correlation(train.lexical_scores[:, 0], train.values[:, 0])
+        fit_ensemble(model, [train], [], mixture)
+        found[names] = correlation(train.ensemble_scores[:, 0], train.values[:, 0])
     assert found[64] > 0.95 > 0.85 > found[0]
-    # What a token is comes back with the weights, here and in another run that goes on.
+    # A loaded checkpoint reads the same, and so does another run that goes on.
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
-    ids, mask = ids_of(tokenizer, "# predict: t_ms\nn = 90\nm = 9000\nx = make(m)\n")
-    expected = model.eval().lexical.scores(ids, mask)
-    again, _ = code_rlm.load(tmp_path / "base")
-    assert torch.equal(again.lexical.scores(ids, mask), expected)
-    assert torch.equal(built(True).lexical.scores(ids, mask), expected)
-    assert built(True).config.lexical["vocabulary"] == len(tokenizer)
-
-
-def test_when_the_vocabulary_was_not_told_then_the_fit_says_so(make_model, tokenizer):
-    train = named_source(tokenizer, np.random.default_rng(0), 60)
-    model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, name_numbers=64))
-    with pytest.raises(ValueError, match="has not been told the vocabulary"):
-        fit_lexical_path(model, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
+    text = {"text": "n = 90\nm = 9000\nx = make(m)\n", "language": "python"}
+    expected = model.eval().ensemble.scores(RLMProcessor(tokenizer, model.config)(text, ["t_ms"])["features"])
+    again, processor = code_rlm.load(tmp_path / "base")
+    assert torch.equal(again.ensemble.scores(processor(text, ["t_ms"])["features"]), expected)
+    assert torch.equal(built(True).ensemble.scores(processor(text, ["t_ms"])["features"]), expected)
 
 
 @pytest.mark.parametrize(
-    ("lexical", "message"),
+    ("ensemble", "message"),
     [
         ({"number_context": 2}, "set code_numbers or name_numbers"),
         ({"tree_numbers": 9}, "set trees"),
         ({"tree_grams": 9}, "set trees"),
-        ({"perceptron_columns": 9}, "set trees, too, or perceptron_columns: 0"),
-        ({"trees": 3, "perceptron_count": 2}, "set perceptron_columns, too"),
+        ({"mlp_features": 9}, "set trees, too, or mlp_features: 0"),
+        ({"trees": 3, "mlp_count": 2}, "set mlp_features, too"),
     ],
 )
-def test_when_a_setting_would_come_to_nothing_then_the_error_says_so(make_model, tokenizer, tmp_path, lexical, message):
+def test_when_a_setting_would_come_to_nothing_then_the_error_says_so(
+    make_model, tokenizer, tmp_path, ensemble, message
+):
     for each in (make_model(), tokenizer):
         each.save_pretrained(tmp_path / "base")
-    options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=lexical)
+    options = make_options(data=[{}], max_objectives=3, init=str(tmp_path / "base"), ensemble=ensemble)
     with pytest.raises(TrainError, match=message):
         build_model(options, tokenizer, [])
 
@@ -469,7 +512,7 @@ def test_when_digits_are_not_read_one_by_one_then_numbers_are_refused(
     for each in (make_model(), tokenizer):
         each.save_pretrained(tmp_path / "base")
     monkeypatch.setattr(code_rlm.training.models, "digit_tokens", lambda tokenizer: ())
-    options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical={name: 8})
+    options = make_options(data=[{}], max_objectives=3, init=str(tmp_path / "base"), ensemble={name: 8})
     with pytest.raises(TrainError, match=f"{name} need a tokenizer that reads digits one by one"):
         build_model(options, tokenizer, [])
 
@@ -477,55 +520,49 @@ def test_when_digits_are_not_read_one_by_one_then_numbers_are_refused(
 def test_when_the_tokenizer_grew_then_names_are_read_of_the_new_tokens_too(make_model, tokenizer, tmp_path):
     train = named_source(tokenizer, np.random.default_rng(0), 60)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, name_numbers=64))
-    model.lexical.reader.read_vocabulary(token_texts(tokenizer))
-    fit_lexical_path(model, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
+    model.add_ensemble(settings_for(tokenizer, **SMALL, name_numbers=64))
+    fit_ensemble(model, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
-    wider = code_rlm.load(tmp_path / "base")[1]
+    wider = code_rlm.load(tmp_path / "base")[1].tokenizer
     wider.add_tokens(["rowsandcolumns"])
     wider.save_pretrained(tmp_path / "wider")
-    options = TrainOptions(
-        data=[{}], max_objectives=3, init=str(tmp_path / "base"), tokenizer=str(tmp_path / "wider"), lexical=True
+    options = make_options(
+        data=[{}], max_objectives=3, init=str(tmp_path / "base"), tokenizer=str(tmp_path / "wider"), ensemble=True
     )
     grown = build_model(options, wider, [])
-    assert torch.equal(grown.lexical.weight, model.lexical.weight)
-    assert grown.config.lexical["vocabulary"] == len(grown.lexical.reader.digits) == len(wider) > len(tokenizer)
-    assert grown.lexical.reader.lengths[-1] == len("rowsandcolumns")
-
-
-def test_when_names_are_left_out_again_then_the_vocabulary_goes_with_them(settings, tokenizer):
-    named = dataclasses.replace(settings, name_numbers=64, vocabulary=len(tokenizer))
-    assert named.vocabulary == len(tokenizer) and dataclasses.replace(named, name_numbers=0).vocabulary == 0
+    assert torch.equal(grown.ensemble.weight, model.ensemble.weight)
+    found = read(wider, grown.ensemble.settings, "# predict: a\nrowsandcolumns = 99\nf(rowsandcolumns)\n")
+    assert found[0, -66:-2].sum() > 2  # bound, and used
 
 
 def test_when_the_largest_numbers_are_features_then_they_are_those_of_the_code(settings, tokenizer):
-    path = LexicalPath(dataclasses.replace(settings, largest_numbers=3), 32)
+    wide = settings.changed(largest_numbers=3)
     text = format_header(["a"], "python", ["length: 99999"]) + "x = 9\ny = [0] * 999 + z99\n"
-    found = path.features(ids_of(tokenizer, text)[0])[0, -5:-2]
+    found = read(tokenizer, wide, text)[0, -5:-2]
     assert found.tolist() == pytest.approx([3.0, 2.0, 1.0])
-    few = path.features(ids_of(tokenizer, format_header(["a"], "python", []) + "x = 9\n")[0])[0, -5:-2]
+    few = read(tokenizer, wide, format_header(["a"], "python", []) + "x = 9\n")[0, -5:-2]
     assert few.tolist() == pytest.approx([1.0, 0.0, 0.0])
 
 
 def test_when_there_are_more_places_of_numbers_than_trees_look_at_then_those_that_differ_most_stay(settings):
-    settings = dataclasses.replace(settings, code_numbers=16, number_context=2, trees=3, tree_grams=5, tree_numbers=4)
+    settings = settings.changed(code_numbers=16, number_context=2, trees=3, tree_grams=5, tree_numbers=4)
     rng = np.random.default_rng(0)
-    spread = np.ones(settings.size)
-    first = settings.size - 2 - 32
+    spread = np.ones(settings.features.size)
+    first = settings.features.size - 2 - 32
     wide = [first + 3, first + 17, first + 20, first + 31]
     spread[wide], spread[:5], spread[-2:] = 10, 10, 0.01
-    rows = sparse.csr_matrix(rng.uniform(size=(60, settings.size)) * spread)
+    rows = sparse.csr_matrix(rng.uniform(size=(60, settings.features.size)) * spread)
     grown = Forest(rows, rng.normal(size=60), np.arange(60) % 2, settings)
-    header = range(settings.buckets, settings.buckets + 2 * settings.number_buckets)
-    assert grown.columns.tolist() == [*range(5), *header, *wide, settings.size - 2, settings.size - 1]
+    header = range(settings.features.buckets, settings.features.buckets + 2 * settings.features.number_buckets)
+    assert grown.columns.tolist() == [*range(5), *header, *wide, settings.features.size - 2, settings.features.size - 1]
 
 
 def test_when_a_metric_of_ones_own_is_learned_then_the_shipped_channels_stay():
-    """Settings that differ from the shipped ones would begin the path anew and lose its channels."""
-    asked = yaml.safe_load((Path(__file__).parents[1] / "configs" / "private_metric.yaml").read_text())["lexical"]
-    shipped = LexicalSettings.from_dict(json.loads((DEFAULT_CHECKPOINT / "config.json").read_text())["lexical"])
-    assert dataclasses.replace(shipped, **asked) == shipped
+    """Settings that differ from the shipped ones would begin the path anew and lose its metrics."""
+    asked = yaml.safe_load((Path(__file__).parents[1] / "configs" / "finetune.yaml").read_text())["ensemble"]
+    shipped = code_rlm.RLMConfig.from_pretrained(DEFAULT_CHECKPOINT).ensemble_config()
+    assert shipped.changed(**asked) == shipped
 
 
 def stepped_source(tokenizer, rng, rows=300):
@@ -551,35 +588,23 @@ def test_when_trees_are_grown_then_they_tell_what_a_sum_cannot_and_tensors_say_t
     found = {}
     for trees in (0, 30):
         model = make_model(max_input_tokens=128)
-        model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=trees, tree_grams=100))
+        model.add_ensemble(settings_for(tokenizer, **SMALL, trees=trees, tree_grams=100))
         said = []
-        fit_lexical_path(model, [train], [held_out], mixture, said.append)
-        found[trees] = correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0])
+        fit_ensemble(model, [train], [held_out], mixture, said.append)
+        found[trees] = correlation(held_out.ensemble_scores[:, 0], held_out.values[:, 0])
     assert found[30] > found[0] + 0.15 and found[30] > 0.8
-    assert correlation(train.lexical_scores[:, 0], train.values[:, 0]) > 0.7
-    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
-    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
-    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
-    # The tensors say what scikit-learn's own trees say.
-    raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
-    y, x = model.lexical.settings.scales[0].score(held_out.values[:, 0]), sparse.csr_matrix(raw.numpy())
-    forest = Forest(x, y, np.arange(100) % 5, model.lexical.settings)
-    forest.write(model.lexical, 0, 1.0)
-    own = forest.whole.predict(raw.numpy()[:, forest.columns])
-    start = float(np.ravel(forest.whole._baseline_prediction)[0])
-    assert (
-        np.allclose(model.lexical._grown(raw)[:, 0].numpy() + start, own, atol=1e-4)
-        and len(np.unique(own.round(4))) > 5
-    )
-    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    assert correlation(train.ensemble_scores[:, 0], train.values[:, 0]) > 0.7
+    items = [mixture.build(held_out, row, [0]) for row in range(100)]
+    scores = scores_of(model, tokenizer, items)
+    assert np.allclose(scores.numpy(), held_out.ensemble_scores, atol=1e-3)
     # And they come back with the checkpoint, and go on to another metric.
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
     loaded = code_rlm.load(tmp_path / "base")[0]
-    assert torch.equal(loaded.lexical.scores(batch["input_ids"], batch["attention_mask"]), scores)
+    assert torch.equal(scores_of(loaded, tokenizer, items), scores)
     other = dataclasses.replace(train, metrics=["other_bytes"])
-    fit_lexical_path(loaded, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
-    again = loaded.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    fit_ensemble(loaded, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+    again = scores_of(loaded, tokenizer, items)
     assert torch.allclose(again[:, 0], scores[:, 0]) and again.shape[1] == 2
 
 
@@ -595,14 +620,14 @@ def smooth_source(tokenizer, rng, rows=300):
 
 def kept(model, tokenizer, mixture, held_out, folder):
     """Inputs and scores of held-out rows, as the fit gave them, and the checkpoint that says the same."""
-    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
-    scores = model.lexical.scores(batch["input_ids"], batch["attention_mask"])
-    assert np.allclose(scores.numpy(), held_out.lexical_scores, atol=1e-3)
+    items = [mixture.build(held_out, row, [0]) for row in range(100)]
+    scores = scores_of(model, tokenizer, items)
+    assert np.allclose(scores.numpy(), held_out.ensemble_scores, atol=1e-3)
     for each in (model, tokenizer):
         each.save_pretrained(folder)
     loaded = code_rlm.load(folder)[0]
-    assert torch.equal(loaded.lexical.scores(batch["input_ids"], batch["attention_mask"]), scores)
-    return batch, scores, loaded
+    assert torch.equal(scores_of(loaded, tokenizer, items), scores)
+    return items, scores, loaded
 
 
 def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints_keep_them(
@@ -614,26 +639,26 @@ def test_when_perceptrons_speak_beside_trees_then_both_tell_more_and_checkpoints
     found = {}
     for columns in (0, 20):
         model = make_model(max_input_tokens=128)
-        model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=columns))
+        model.add_ensemble(settings_for(tokenizer, **SMALL, trees=5, mlp_features=columns))
         said = []
-        fit_lexical_path(model, [train], [held_out], mixture, said.append)
-        found[columns] = correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0])
+        fit_ensemble(model, [train], [held_out], mixture, said.append)
+        found[columns] = correlation(held_out.ensemble_scores[:, 0], held_out.values[:, 0])
     assert found[20] > 0.99 and 1 - found[20] < 0.5 * (1 - found[0])
-    assert model.lexical.settings.perceptrons == ((("t_ms", None),),) and ", perceptrons 0." in said[0]
+    assert model.ensemble.settings.mlps == ((("t_ms", None),),) and ", MLPs 0." in said[0]
     # Scores of the training rows are by perceptrons that have not seen them, and as good as on new rows.
-    assert 0.9 < correlation(train.lexical_scores[:, 0], train.values[:, 0]) < 0.9999
-    batch, scores, loaded = kept(model, tokenizer, mixture, held_out, tmp_path / "base")
+    assert 0.9 < correlation(train.ensemble_scores[:, 0], train.values[:, 0]) < 0.9999
+    items, scores, loaded = kept(model, tokenizer, mixture, held_out, tmp_path / "base")
     # Another metric's fit leaves them alone, a fit without them takes this one's away.
     other = dataclasses.replace(train, metrics=["other_bytes"])
-    fit_lexical_path(loaded, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
-    again = loaded.lexical.scores(batch["input_ids"], batch["attention_mask"])
-    assert torch.allclose(again[:, 0], scores[:, 0], atol=1e-6) and len(loaded.lexical.settings.perceptrons) == 2
-    options = TrainOptions(
-        data=[{}], max_objectives=1, init=str(tmp_path / "base"), lexical={"perceptron_columns": 0}, steps=0
+    fit_ensemble(loaded, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+    again = scores_of(loaded, tokenizer, items)
+    assert torch.allclose(again[:, 0], scores[:, 0], atol=1e-6) and len(loaded.ensemble.settings.mlps) == 2
+    options = make_options(
+        data=[{}], max_objectives=1, init=str(tmp_path / "base"), ensemble={"mlp_features": 0}, steps=0
     )
     without = build_model(options, tokenizer, [])
-    fit_lexical_path(without, [train], [], mixture)
-    assert without.lexical.settings.perceptrons == () and not hasattr(without.lexical, "perceptrons")
+    fit_ensemble(without, [train], [], mixture)
+    assert without.ensemble.settings.mlps == () and not hasattr(without.ensemble, "mlps")
 
 
 def test_when_several_perceptrons_answer_together_then_the_path_says_their_mean(make_model, tokenizer, tmp_path):
@@ -641,32 +666,30 @@ def test_when_several_perceptrons_answer_together_then_the_path_says_their_mean(
     train, held_out = smooth_source(tokenizer, rng), smooth_source(tokenizer, rng, 100)
     mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20, perceptron_count=3))
-    fit_lexical_path(model, [train], [held_out], mixture)
-    assert model.lexical.settings.perceptrons == ((("t_ms", None),),) * 3
-    batch = mixture.collate([mixture.build(held_out, row, [0]) for row in range(100)])
-    raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
-    own, grown = model.lexical.perceptrons(raw), model.lexical.further(raw)[:, 0]
+    model.add_ensemble(settings_for(tokenizer, **SMALL, trees=5, mlp_features=20, mlp_count=3))
+    fit_ensemble(model, [train], [held_out], mixture)
+    assert model.ensemble.settings.mlps == ((("t_ms", None),),) * 3
+    items = [mixture.build(held_out, row, [0]) for row in range(100)]
+    raw = features_of(model, tokenizer, items)
+    own, grown = model.ensemble.mlps(raw), model.ensemble.further(raw)[:, 0]
     assert np.corrcoef(own.T.numpy()).min() > 0.9 and own.std(1).min() > 1e-4
-    model.lexical.perceptrons.last[1:] = 0
-    assert torch.allclose(model.lexical.further(raw)[:, 0], grown - own[:, 1] - own[:, 2], atol=1e-5)
-    model.lexical.perceptrons.last[0] *= 3  # one of them, instead of the mean of three
-    alone = correlation(model.lexical.further(raw)[:, 0].numpy(), held_out.values[:, 0])
+    model.ensemble.mlps.last[1:] = 0
+    assert torch.allclose(model.ensemble.further(raw)[:, 0], grown - own[:, 1] - own[:, 2], atol=1e-5)
+    model.ensemble.mlps.last[0] *= 3  # one of them, instead of the mean of three
+    alone = correlation(model.ensemble.further(raw)[:, 0].numpy(), held_out.values[:, 0])
     together = correlation(grown.numpy(), held_out.values[:, 0])
     assert together > 0.99 and together > alone - 1e-3
-    truth = model.lexical.settings.scale_of("t_ms").score(held_out.values[:, 0])
-    assert np.abs(held_out.lexical_scores[:, 0] - truth).mean() < 0.2  # three times as far off were they summed
+    truth = model.ensemble.settings.scale_of("t_ms").score(held_out.values[:, 0])
+    assert np.abs(held_out.ensemble_scores[:, 0] - truth).mean() < 0.2  # three times as far off were they summed
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
     # A fit with fewer takes the others' places away and leaves those of other metrics alone.
-    options = TrainOptions(
-        data=[{}], max_objectives=1, init=str(tmp_path / "base"), lexical={"perceptron_count": 2}, steps=0
-    )
+    options = make_options(data=[{}], max_objectives=1, init=str(tmp_path / "base"), ensemble={"mlp_count": 2}, steps=0)
     other, fewer = dataclasses.replace(train, metrics=["other_bytes"]), build_model(options, tokenizer, [])
-    fit_lexical_path(fewer, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert fewer.lexical.settings.perceptrons == (*[(("t_ms", None),)] * 3, *[(("other_bytes", None),)] * 2)
-    fit_lexical_path(fewer, [train], [], mixture)
-    assert fewer.lexical.settings.perceptrons == (*[(("other_bytes", None),)] * 2, *[(("t_ms", None),)] * 2)
+    fit_ensemble(fewer, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert fewer.ensemble.settings.mlps == (*[(("t_ms", None),)] * 3, *[(("other_bytes", None),)] * 2)
+    fit_ensemble(fewer, [train], [], mixture)
+    assert fewer.ensemble.settings.mlps == (*[(("other_bytes", None),)] * 2, *[(("t_ms", None),)] * 2)
 
 
 def answered(source, rng, metrics, noise=0.05, missing=None):
@@ -688,17 +711,18 @@ def answered(source, rng, metrics, noise=0.05, missing=None):
 
 def off(model, source, metric):
     """How far a source's scores are from those of its values, on average."""
-    column, channel = source.metrics.index(metric), model.lexical.settings.channels.index(metric)
+    column, target = source.metrics.index(metric), model.ensemble.settings.metrics.index(metric)
     rows = source.present[:, column]
-    truth = model.lexical.settings.scale_of(metric).score(source.values[rows, column])
-    return float(np.abs(source.lexical_scores[rows, channel] - truth).mean())
+    truth = model.ensemble.settings.scale_of(metric).score(source.values[rows, column])
+    return float(np.abs(source.ensemble_scores[rows, target] - truth).mean())
 
 
 def test_when_metrics_rank_texts_alike_then_they_share_perceptrons_and_learn_of_each_other(
-    make_model, tokenizer, tmp_path
+    make_model, tokenizer, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr("code_rlm.training.mlp.EPOCHS", 60)  # how much sharing helps is measured
     rng = np.random.default_rng(0)
-    few = {"a_ms": np.flatnonzero(np.arange(300) % 6 != 0)}  # of a few rows are known, of b all
+    few = {"a_ms": np.flatnonzero(np.arange(300) % 5 != 0)}  # of a few rows are known, of b all
     train = answered(smooth_source(tokenizer, rng), rng, ["a_ms", "inverse_ms", "b_ms"], missing=few)
     second = answered(
         smooth_source(tokenizer, rng, 60), rng, ["b_ms", "a_ms", "inverse_ms"], missing={"a_ms": range(12, 60)}
@@ -710,26 +734,26 @@ def test_when_metrics_rank_texts_alike_then_they_share_perceptrons_and_learn_of_
     for alike in (2.0, None):  # nothing is alike; as it is
         with pytest.MonkeyPatch.context() as patch:
             if alike:
-                patch.setattr("code_rlm.training.lexical.ALIKE", alike)
+                patch.setattr("code_rlm.training.ensemble.ALIKE", alike)
             model = make_model(max_input_tokens=128)
-            model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20, perceptron_count=2))
-            fit_lexical_path(model, [train, second], [held_out], mixture)
+            model.add_ensemble(settings_for(tokenizer, **SMALL, trees=12, mlp_features=40, mlp_count=2))
+            fit_ensemble(model, [train, second], [held_out], mixture)
         errors[alike] = {name: off(model, held_out, name) for name in train.metrics}
         cross_fitted[alike] = {name: max(off(model, train, name), off(model, second, name)) for name in train.metrics}
-    assert model.lexical.settings.channels == ("a_ms", "inverse_ms", "b_ms")
+    assert model.ensemble.settings.metrics == ("a_ms", "inverse_ms", "b_ms")
     pair, alone = (("a_ms", None), ("b_ms", None)), (("inverse_ms", None),)
-    assert model.lexical.settings.perceptrons == (pair, pair, alone, alone)
+    assert model.ensemble.settings.mlps == (pair, pair, alone, alone)
     assert errors[None]["a_ms"] < 0.8 * errors[2.0]["a_ms"], (errors, cross_fitted)
     assert cross_fitted[None]["a_ms"] < cross_fitted[2.0]["a_ms"]
     assert all(error < 0.2 for found in (errors[None], cross_fitted[None]) for error in found.values())
     # What speaks alone is as it was.
     assert errors[None]["inverse_ms"] == pytest.approx(errors[2.0]["inverse_ms"], abs=1e-6)
     # A checkpoint keeps them, and a new fit of one of the two leaves the other alone.
-    batch, scores, loaded = kept(model, tokenizer, mixture, held_out, tmp_path / "base")
+    items, scores, loaded = kept(model, tokenizer, mixture, held_out, tmp_path / "base")
     anew = answered(smooth_source(tokenizer, rng), rng, ["a_ms"])
-    fit_lexical_path(loaded, [anew], [], Mixture([anew], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert loaded.lexical.settings.perceptrons[:2] == ((("b_ms", None),),) * 2
-    again = loaded.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    fit_ensemble(loaded, [anew], [], Mixture([anew], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert loaded.ensemble.settings.mlps[:2] == ((("b_ms", None),),) * 2
+    again = scores_of(loaded, tokenizer, items)
     assert torch.allclose(again[:, 1:], scores[:, 1:], atol=1e-6) and not torch.allclose(again[:, 0], scores[:, 0])
 
 
@@ -742,24 +766,24 @@ def test_when_all_rows_of_a_metric_are_one_group_then_others_perceptrons_do_not_
     train.groups = ["family" if row < 80 else group for row, group in enumerate(train.groups)]
     held_out = answered(smooth_source(tokenizer, rng, 100), rng, ["a_ms", "b_ms"], noise=0.0)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20))
-    fit_lexical_path(model, [train], [held_out], Mixture([train], [1.0], tokenizer, 128, 2048, 2, 0))
+    model.add_ensemble(settings_for(tokenizer, **SMALL, trees=5, mlp_features=20))
+    fit_ensemble(model, [train], [held_out], Mixture([train], [1.0], tokenizer, 128, 2048, 2, 0))
     assert off(model, held_out, "b_ms") < 0.6 and off(model, held_out, "a_ms") < 0.2
 
 
 def test_when_there_are_more_rows_than_are_learned_from_then_a_rare_metric_keeps_its_own(monkeypatch):
-    monkeypatch.setattr("code_rlm.training.perceptron.MOST_ROWS", 40)
+    monkeypatch.setattr("code_rlm.training.mlp.MOST_ROWS", 40)
     rng = np.random.default_rng(0)
     x = sparse.csr_matrix(rng.normal(size=(2000, 6)))
     y = np.stack([x.toarray()[:, 0]] * 2, 1)
     y[50:, 1] = np.nan
     seen = []
     monkeypatch.setattr(
-        "code_rlm.training.perceptron._Network._train", lambda self, dense, y: seen.append(y.isfinite().sum(0).tolist())
+        "code_rlm.training.mlp._Network._train", lambda self, dense, y: seen.append(y.isfinite().sum(0).tolist())
     )
     network = _Network.to(x, y, np.ones(2000, bool), np.arange(6), 0)
-    assert network.told.tolist() == [True, True] and seen[0][1] >= 40 and seen[0][0] >= 79
-    assert _Network.to(x, y, np.arange(2000) >= 50, np.arange(6), 0).told.tolist() == [True, False]
+    assert network.observed.tolist() == [True, True] and seen[0][1] >= 40 and seen[0][0] >= 79
+    assert _Network.to(x, y, np.arange(2000) >= 50, np.arange(6), 0).observed.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("groups", [1, 2, 5])
@@ -767,50 +791,50 @@ def test_when_there_are_few_groups_then_the_fit_goes_through_and_something_speak
     train = smooth_source(tokenizer, np.random.default_rng(0), 60)
     train.groups = [f"g{row % groups}" for row in range(60)]
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=8))
-    fit_lexical_path(model, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert np.isfinite(train.lexical_scores).all()
-    assert model.lexical.weight.any() or model.lexical.tree_left.any() or model.lexical.settings.perceptrons
+    model.add_ensemble(settings_for(tokenizer, **SMALL, trees=5, mlp_features=8))
+    fit_ensemble(model, [train], [], Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert np.isfinite(train.ensemble_scores).all()
+    assert model.ensemble.weight.any() or model.ensemble.tree_left.any() or model.ensemble.settings.mlps
 
 
 def test_when_a_checkpoint_is_kept_in_bfloat16_then_perceptrons_say_nearly_the_same(make_model, tokenizer):
     train = smooth_source(tokenizer, np.random.default_rng(0))
     mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=5, perceptron_columns=20))
-    fit_lexical_path(model, [train], [], mixture)
-    batch = mixture.collate([mixture.build(train, row, [0]) for row in range(100)])
-    raw = model.lexical.raw_features(batch["input_ids"], batch["attention_mask"])
-    exact, center = model.lexical.perceptrons(raw), model.lexical.perceptrons.center.clone()
+    model.add_ensemble(settings_for(tokenizer, **SMALL, trees=5, mlp_features=20))
+    fit_ensemble(model, [train], [], mixture)
+    items = [mixture.build(train, row, [0]) for row in range(100)]
+    raw = features_of(model, tokenizer, items)
+    exact, center = model.ensemble.mlps(raw), model.ensemble.mlps.center.clone()
     model.to(torch.bfloat16)
-    assert torch.equal(model.lexical.perceptrons.center.float(), center) and center.any()
-    assert (model.lexical.perceptrons(raw) - exact).abs().max() < 0.05 * exact.std()
+    assert torch.equal(model.ensemble.mlps.center.float(), center) and center.any()
+    assert (model.ensemble.mlps(raw) - exact).abs().max() < 0.05 * exact.std()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"perceptrons": [["b_ms", None]]}, "names some of the regressors"),
-        ({"perceptrons": [["a_ms", "onnx"]]}, "names some of the regressors"),
-        ({"perceptrons": [["a_ms", None]], "perceptron_columns": 0}, "needs perceptron_columns and trees"),
-        ({"perceptrons": [["a_ms", None]], "trees": 0}, "needs perceptron_columns and trees"),
-        ({"perceptrons": [[["a_ms", None], ["a_ms", None]]]}, "each once"),
-        ({"perceptrons": [[]]}, "names some of the regressors"),
-        ({"perceptrons": 3}, "must be a list of lists of regressors"),
-        ({"perceptrons": ["a_ms"]}, "must be a list of lists of regressors"),
-        ({"perceptrons": [[["a_ms"]]]}, "must be a list of lists of regressors"),
-        ({"perceptrons": [[[["a_ms"], None]]]}, "must be a list of lists of regressors"),
-        ({"perceptron_columns": -1}, "perceptron_columns must be a whole number"),
-        ({"perceptron_count": 0}, "perceptron_count must be a whole number"),
+        ({"mlps": [["b_ms", None]]}, "names some of the regressors"),
+        ({"mlps": [["a_ms", "onnx"]]}, "names some of the regressors"),
+        ({"mlps": [["a_ms", None]], "mlp_features": 0}, "needs mlp_features and trees"),
+        ({"mlps": [["a_ms", None]], "trees": 0}, "needs mlp_features and trees"),
+        ({"mlps": [[["a_ms", None], ["a_ms", None]]]}, "each once"),
+        ({"mlps": [[]]}, "names some of the regressors"),
+        ({"mlps": 3}, "must be a list of lists of regressors"),
+        ({"mlps": ["a_ms"]}, "must be a list of lists of regressors"),
+        ({"mlps": [[["a_ms"]]]}, "must be a list of lists of regressors"),
+        ({"mlps": [[[["a_ms"], None]]]}, "must be a list of lists of regressors"),
+        ({"mlp_features": -1}, "mlp_features must be a whole number"),
+        ({"mlp_count": 0}, "mlp_count must be a whole number"),
     ],
 )
 def test_when_a_perceptron_has_no_regressor_or_no_columns_then_the_error_says_so(settings, changes, message):
-    known = {**settings.to_dict(), "channels": ["a_ms"], "scales": [None], "trees": 3, "perceptron_columns": 4}
-    one = LexicalSettings.from_dict({**known, "perceptrons": [[["a_ms", None]]]})
-    assert one == LexicalSettings.from_dict({**known, "perceptrons": [["a_ms", None]]})  # one may stand by itself
-    assert LexicalSettings.from_dict(json.loads(json.dumps(one.to_dict()))) == one
+    known = {**settings.to_dict(), "metrics": ["a_ms"], "scales": [None], "trees": 3, "mlp_features": 4}
+    one = EnsembleConfig.from_dict({**known, "mlps": [[["a_ms", None]]]})
+    assert one == EnsembleConfig.from_dict({**known, "mlps": [["a_ms", None]]})  # one may stand by itself
+    assert EnsembleConfig.from_dict(json.loads(json.dumps(one.to_dict()))) == one
     with pytest.raises(CheckpointError, match=message):
-        LexicalSettings.from_dict({**known, **changes})
+        EnsembleConfig.from_dict({**known, **changes})
 
 
 @pytest.mark.parametrize(
@@ -819,10 +843,10 @@ def test_when_a_perceptron_has_no_regressor_or_no_columns_then_the_error_says_so
         ({}, {"trees": 5}),
         ({"trees": 3, "tree_grams": 40}, {"trees": 9, "tree_grams": 20}),
         ({"trees": 3, "name_numbers": 16}, {"structure_buckets": 32}),
-        ({"trees": 3}, {"perceptron_columns": 8}),
-        ({"trees": 3, "perceptron_columns": 4}, {"trees": 5, "perceptron_columns": 8, "perceptron_count": 2}),
-        ({"trees": 3, "structure_buckets": 32, "perceptron_columns": 4}, {"place_buckets": 16}),
-        ({"perceptron_columns": 4, "perceptron_count": 3, "trees": 3}, {"structure_buckets": 8, "place_buckets": 16}),
+        ({"trees": 3}, {"mlp_features": 8}),
+        ({"trees": 3, "mlp_features": 4}, {"trees": 5, "mlp_features": 8, "mlp_count": 2}),
+        ({"trees": 3, "structure_buckets": 32, "mlp_features": 4}, {"position_buckets": 16}),
+        ({"mlp_features": 4, "mlp_count": 3, "trees": 3}, {"structure_buckets": 8, "position_buckets": 16}),
     ],
     ids=["trees", "more trees", "wiring", "perceptrons", "more perceptrons", "places", "wiring and places"],
 )
@@ -830,21 +854,19 @@ def test_when_a_path_gets_room_for_more_then_what_was_fitted_stays(make_model, t
     train = source_of(tokenizer, np.random.default_rng(0))
     mixture = Mixture([train], [1.0], tokenizer, 128, 2048, 1, 0)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **{**SMALL, **first}))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
-    model.config.lexical = model.lexical.settings.to_dict()
-    fit_lexical_path(model, [train], [], mixture)
+    model.add_ensemble(settings_for(tokenizer, **{**SMALL, **first}))
+    fit_ensemble(model, [train], [], mixture)
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
-    options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=more)
+    options = make_options(data=[{}], max_objectives=3, init=str(tmp_path / "base"), ensemble=more)
     widened = build_model(options, tokenizer, [])
-    batch = mixture.collate([mixture.build(train, row, [0]) for row in range(4)])
-    before, after = (m.lexical.scores(batch["input_ids"], batch["attention_mask"]) for m in (model, widened))
-    assert torch.allclose(before, after, atol=1e-6) and widened.config.lexical["channels"] == ["t_ms"]
-    assert before.std() > 0 and all(getattr(widened.lexical.settings, name) == value for name, value in more.items())
+    items = [mixture.build(train, row, [0]) for row in range(4)]
+    before, after = (scores_of(m, tokenizer, items) for m in (model, widened))
+    assert torch.allclose(before, after, atol=1e-6) and widened.config.ensemble["metrics"] == ["t_ms"]
+    assert before.std() > 0 and widened.ensemble.settings.changed(**more) == widened.ensemble.settings
     other = dataclasses.replace(train, metrics=["other_bytes"])
-    fit_lexical_path(widened, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
-    again = widened.lexical.scores(batch["input_ids"], batch["attention_mask"])
+    fit_ensemble(widened, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+    again = scores_of(widened, tokenizer, items)
     assert torch.allclose(again[:, :1], before, atol=1e-6) and again.shape[1] == 2
 
 
@@ -854,7 +876,7 @@ def block_source(tokenizer, rng, rows=300):
     for row in range(rows):
         names = rng.choice(["rax", "rbx", "rcx", "rdx"], rng.integers(2, 9))
         text = "\n".join(f"add {name}, 1" for name in names)
-        value = chains(text)["chain cycles"]
+        value = dependency_features(text)["chain cycles"]
         examples.append(Example(text, "x86asm", ["t_ms"], [float(value)], group=f"g{row}", source="blocks"))
     return Source.from_dataset("blocks", to_dataset(examples), tokenizer)
 
@@ -864,31 +886,29 @@ def test_when_structure_is_read_later_then_only_texts_of_its_language_get_other_
     words, blocks, held_out = source_of(tokenizer, rng), block_source(tokenizer, rng), block_source(tokenizer, rng, 100)
     mixture = Mixture([words, blocks], [0.5, 0.5], tokenizer, 128, 2048, 1, 0)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, trees=3))
-    fit_lexical_path(model, [words, blocks], [held_out], mixture)
-    before = correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0])
+    model.add_ensemble(settings_for(tokenizer, **SMALL, trees=3))
+    fit_ensemble(model, [words, blocks], [held_out], mixture)
+    before = correlation(held_out.ensemble_scores[:, 0], held_out.values[:, 0])
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
-    options = TrainOptions(
-        data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical={"structure_buckets": 64, "trees": 30}
+    options = make_options(
+        data=[{}], max_objectives=3, init=str(tmp_path / "base"), ensemble={"structure_buckets": 64, "trees": 30}
     )
     later = build_model(options, tokenizer, [])
-    fit_lexical_path(later, [blocks], [held_out], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert later.config.lexical["structured"] == {"t_ms": ["x86asm"]} and later.lexical.weight.shape[1] == 2
-    assert correlation(held_out.lexical_scores[:, 0], held_out.values[:, 0]) > max(0.9, before + 0.1)
+    fit_ensemble(later, [blocks], [held_out], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert later.config.ensemble["domains"] == {"t_ms": ["x86asm"]} and later.ensemble.weight.shape[1] == 2
+    assert correlation(held_out.ensemble_scores[:, 0], held_out.values[:, 0]) > max(0.9, before + 0.1)
     later.save_pretrained(tmp_path / "later")
     loaded = type(later).from_pretrained(tmp_path / "later").eval()
     for source, same in ((words, True), (held_out, False)):
-        batch = mixture.collate([mixture.build(source, row, [0]) for row in range(100)])
-        old, new, again = (
-            m.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0] for m in (model, later, loaded)
-        )
+        items = [mixture.build(source, row, [0]) for row in range(100)]
+        old, new, again = (scores_of(m, tokenizer, items)[:, 0] for m in (model, later, loaded))
         assert torch.equal(new, again) and torch.allclose(old, new, atol=1e-6) == same
         if not same:
-            assert np.allclose(new.numpy(), source.lexical_scores[:100, 0], atol=1e-3)
+            assert np.allclose(new.numpy(), source.ensemble_scores[:100, 0], atol=1e-3)
     # Fitted to all texts at once, one regressor does.
-    fit_lexical_path(later, [words, blocks], [], mixture)
-    assert later.config.lexical["structured"] == {} and later.lexical.weight.shape[1] == 1
+    fit_ensemble(later, [words, blocks], [], mixture)
+    assert later.config.ensemble["domains"] == {} and later.ensemble.weight.shape[1] == 1
 
 
 def dialect_source(tokenizer, rng, word, sign, rows=150):
@@ -904,73 +924,74 @@ def dialect_source(tokenizer, rng, word, sign, rows=150):
 def test_when_sources_differ_in_their_words_then_each_gets_a_regressor_of_its_own(
     make_model, tokenizer, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(lexical, "KIND_ROWS", 150)
+    monkeypatch.setattr(ensemble, "DOMAIN_ROWS", 150)
     rng = np.random.default_rng(0)
     two = [dialect_source(tokenizer, rng, word, sign) for word, sign in (("relu", 1), ("gelu", -1))]
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64, place_buckets=32))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
+    model.add_ensemble(settings_for(tokenizer, **SMALL, structure_buckets=64, position_buckets=32))
     words = source_of(tokenizer, rng)
-    fit_lexical_path(model, [words], [], Mixture([words], [1.0], tokenizer, 128, 2048, 1, 0))
+    fit_ensemble(model, [words], [], Mixture([words], [1.0], tokenizer, 128, 2048, 1, 0))
     mixture = Mixture(two, [0.5, 0.5], tokenizer, 128, 2048, 1, 0)
-    fit_lexical_path(model, two, [], mixture)
-    assert model.config.lexical["structured"] == {"t_ms": ["onnx fc in relu", "onnx fc gelu in"]}
-    errors = model.lexical.settings.errors
+    fit_ensemble(model, two, [], mixture)
+    assert model.config.ensemble["domains"] == {"t_ms": ["onnx fc in relu", "onnx fc gelu in"]}
+    errors = model.ensemble.settings.residual_scales
     assert len(errors) == 3 and min(errors) > 0
     for source, error in zip(two, errors[1:], strict=True):
-        apart = np.abs(source.lexical_scores[:, 0] - model.lexical.settings.scale_of("t_ms").score(source.values[:, 0]))
+        apart = np.abs(
+            source.ensemble_scores[:, 0] - model.ensemble.settings.scale_of("t_ms").score(source.values[:, 0])
+        )
         assert np.median(apart) == pytest.approx(error * np.log(3), rel=0.1)
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
     loaded = code_rlm.load(tmp_path / "base")[0]
     for source in two:
-        batch = mixture.collate([mixture.build(source, row, [0]) for row in range(len(source))])
-        scores = loaded.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0].numpy()
+        items = [mixture.build(source, row, [0]) for row in range(len(source))]
+        scores = scores_of(loaded, tokenizer, items)[:, 0].numpy()
         assert correlation(scores, np.exp(source.values[:, 0])) > 0.9
         # In training each row has the score of the regressor that will tell it later, fitted without it.
-        assert correlation(source.lexical_scores[:, 0], np.exp(source.values[:, 0])) > 0.9
-        assert not np.allclose(scores, source.lexical_scores[:, 0], atol=1e-6)
+        assert correlation(source.ensemble_scores[:, 0], np.exp(source.values[:, 0])) > 0.9
+        assert not np.allclose(scores, source.ensemble_scores[:, 0], atol=1e-6)
     # Of a text of neither source the decoder knows what the first regressor says.
-    other = tokenizer([format_header(["t_ms"], "onnx", []) + "in 1 3 8 8\nconv3x3 16\nfc 9"], return_tensors="pt")
-    first = loaded.lexical.features(other["input_ids"]) @ loaded.lexical.weight[:, 0] + loaded.lexical.bias[0]
-    assert torch.allclose(loaded.lexical.scores(other["input_ids"])[0, 0], first[0])
+    other = {"text": "in 1 3 8 8\nconv3x3 16\nfc 9", "language": "onnx"}
+    features = RLMProcessor(tokenizer, loaded.config)(other, ["t_ms"])["features"]
+    weighted = loaded.ensemble.weighted(features[:, : loaded.ensemble.settings.features.size])
+    first = weighted @ loaded.ensemble.weight[:, 0] + loaded.ensemble.bias[0]
+    assert torch.allclose(loaded.ensemble.scores(features)[0, 0], first[0])
     # Fitted anew to one of them, the other's stays.
-    before = loaded.lexical.weight[:, 2].clone()
-    fit_lexical_path(loaded, two[:1], [], Mixture(two[:1], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert loaded.lexical.settings.structured == {"t_ms": ("onnx fc gelu in", "onnx fc in relu")}
-    assert torch.equal(loaded.lexical.weight[:, 1], before)
+    before = loaded.ensemble.weight[:, 2].clone()
+    fit_ensemble(loaded, two[:1], [], Mixture(two[:1], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert loaded.ensemble.settings.domains == {"t_ms": ("onnx fc gelu in", "onnx fc in relu")}
+    assert torch.equal(loaded.ensemble.weight[:, 1], before)
 
 
 def test_when_a_small_source_looks_like_another_then_the_fit_keeps_both_apart_or_neither(
     make_model, tokenizer, monkeypatch
 ):
     """All texts of one are of the other's kind; among tens of thousands of programs they are few."""
-    monkeypatch.setattr(lexical, "KIND_ROWS", 60)
+    monkeypatch.setattr(ensemble, "DOMAIN_ROWS", 60)
     rng = np.random.default_rng(0)
     small, large = dialect_source(tokenizer, rng, "relu", 1, 60), dialect_source(tokenizer, rng, "fc", -1)
     programs = source_of(tokenizer, rng)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
-    fit_lexical_path(model, [programs], [], Mixture([programs], [1.0], tokenizer, 128, 2048, 1, 0))
-    monkeypatch.setattr(lexical, "_NEARLY_ALL", 0.75)  # a quarter of 360 texts, were they one
+    model.add_ensemble(settings_for(tokenizer, **SMALL, structure_buckets=64))
+    fit_ensemble(model, [programs], [], Mixture([programs], [1.0], tokenizer, 128, 2048, 1, 0))
+    monkeypatch.setattr(ensemble, "_NEARLY_ALL", 0.75)  # a quarter of 360 texts, were they one
     sources = [small, large, dataclasses.replace(programs, metrics=["other_ms"])]
-    fit_lexical_path(model, sources, [], Mixture(sources, [0.4, 0.4, 0.2], tokenizer, 128, 2048, 1, 0))
-    assert model.lexical.settings.structured == {"t_ms": ("onnx",)}
+    fit_ensemble(model, sources, [], Mixture(sources, [0.4, 0.4, 0.2], tokenizer, 128, 2048, 1, 0))
+    assert model.ensemble.settings.domains == {"t_ms": ("onnx",)}
 
 
 def test_when_a_source_has_no_value_of_a_metric_then_the_others_keep_their_kinds(make_model, tokenizer, monkeypatch):
-    monkeypatch.setattr(lexical, "KIND_ROWS", 150)
+    monkeypatch.setattr(ensemble, "DOMAIN_ROWS", 150)
     rng = np.random.default_rng(0)
     sources = [dialect_source(tokenizer, rng, word, sign) for word, sign in (("relu", 1), ("gelu", -1), ("tanh", 1))]
     sources[2].values[:] = np.nan
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
+    model.add_ensemble(settings_for(tokenizer, **SMALL, structure_buckets=64))
     for some in (sources[:1], sources):
         mixture = Mixture(some, [1 / len(some)] * len(some), tokenizer, 128, 2048, 1, 0)
-        fit_lexical_path(model, some, [], mixture)
-    assert model.lexical.settings.structured == {"t_ms": ("onnx fc in relu", "onnx fc gelu in")}
+        fit_ensemble(model, some, [], mixture)
+    assert model.ensemble.settings.domains == {"t_ms": ("onnx fc in relu", "onnx fc gelu in")}
 
 
 def test_when_a_metric_has_a_template_then_the_others_rows_still_have_a_language(make_model, tokenizer):
@@ -983,32 +1004,30 @@ def test_when_a_metric_has_a_template_then_the_others_rows_still_have_a_language
         present=np.repeat(source.present, 2, 1),
     )
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
+    model.add_ensemble(settings_for(tokenizer, **SMALL, structure_buckets=64))
     model.config.metrics = [{"name": "a_ms", "template": "Time of: {text}"}, {"name": "t_ms"}]
     mixture = Mixture([two], [1.0], tokenizer, 128, 2048, 2, 0, templates=model.config.templates)
     for _ in range(2):
-        fit_lexical_path(model, [two], [], mixture)
+        fit_ensemble(model, [two], [], mixture)
         two.values = 20 - two.values  # what the first regressor has learned is wrong
     two.values = 20 - two.values
-    assert model.lexical.settings.structured == {"t_ms": ("onnx",)}
-    assert correlation(two.lexical_scores[:, 1], two.values[:, 1]) > 0.9
+    assert model.ensemble.settings.domains == {"t_ms": ("onnx",)}
+    assert correlation(two.ensemble_scores[:, 1], two.values[:, 1]) > 0.9
 
 
 def test_when_texts_of_a_source_look_like_another_s_then_all_of_the_language_are_one_kind(
     make_model, tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(lexical, "KIND_ROWS", 150)
+    monkeypatch.setattr(ensemble, "DOMAIN_ROWS", 150)
     rng = np.random.default_rng(0)
     plain, more = dialect_source(tokenizer, rng, "fc", 1), dialect_source(tokenizer, rng, "relu", -1)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=64))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
+    model.add_ensemble(settings_for(tokenizer, **SMALL, structure_buckets=64))
     found = []
     for sources in ([plain], [more], [plain, more]):
         shares = [1 / len(sources)] * len(sources)
-        fit_lexical_path(model, sources, [], Mixture(sources, shares, tokenizer, 128, 2048, 1, 0))
-        found.append(model.lexical.settings.structured.get("t_ms"))
+        fit_ensemble(model, sources, [], Mixture(sources, shares, tokenizer, 128, 2048, 1, 0))
+        found.append(model.ensemble.settings.domains.get("t_ms"))
     # All words of the first source's texts stand in the second's.
     assert found == [None, ("onnx fc in relu",), ("onnx",)]
 
@@ -1016,30 +1035,30 @@ def test_when_texts_of_a_source_look_like_another_s_then_all_of_the_language_are
 @pytest.mark.parametrize(
     "changes",
     [
-        {"structured": {"b_ms": "onnx"}},
-        {"structured": {"a_ms": "latin"}},
-        {"structured": {"a_ms": "onnx"}, "structure_buckets": 0},
-        {"structured": {"a_ms": ["onnx", "onnx"]}},
-        {"structured": {"a_ms": ["relu onnx"]}},
-        {"structured": {"a_ms": []}},
-        {"structured": {"a_ms": 3}},
-        {"structured": {"a_ms": [None]}},
+        {"domains": {"b_ms": "onnx"}},
+        {"domains": {"a_ms": "latin"}},
+        {"domains": {"a_ms": "onnx"}, "features": {}},
+        {"domains": {"a_ms": ["onnx", "onnx"]}},
+        {"domains": {"a_ms": ["relu onnx"]}},
+        {"domains": {"a_ms": []}},
+        {"domains": {"a_ms": 3}},
+        {"domains": {"a_ms": [None]}},
     ],
 )
 def test_when_a_second_regressor_fits_no_channel_or_language_then_the_error_says_so(settings, changes):
-    known = {**settings.to_dict(), "channels": ["a_ms"], "scales": [None], "structure_buckets": 8, "vocabulary": 9}
-    LexicalSettings.from_dict({**known, "structured": {"a_ms": "onnx"}})
+    known = {**settings.changed(structure_buckets=8).to_dict(), "metrics": ["a_ms"], "scales": [None]}
+    EnsembleConfig.from_dict({**known, "domains": {"a_ms": "onnx"}})
     two = {
         **known,
-        "channels": ["b_ms", "a_ms"],
+        "metrics": ["b_ms", "a_ms"],
         "scales": [None] * 2,
-        "structured": {"b_ms": "onnx", "a_ms": "x86asm"},
+        "domains": {"b_ms": "onnx", "a_ms": "x86asm"},
     }
-    one = LexicalSettings.from_dict(two)
-    again = LexicalSettings.from_dict(json.loads(json.dumps(one.to_dict(), sort_keys=True)))
+    one = EnsembleConfig.from_dict(two)
+    again = EnsembleConfig.from_dict(json.loads(json.dumps(one.to_dict(), sort_keys=True)))
     assert again.regressors == one.regressors == [("b_ms", None), ("a_ms", None), ("a_ms", "x86asm"), ("b_ms", "onnx")]
-    with pytest.raises(CheckpointError, match="structured names channels and kinds of texts"):
-        LexicalSettings.from_dict({**known, **changes})
+    with pytest.raises(CheckpointError, match="domains names metrics and domains of texts"):
+        EnsembleConfig.from_dict({**known, **changes})
 
 
 def fitted_to_both(make_model, tokenizer):
@@ -1047,61 +1066,60 @@ def fitted_to_both(make_model, tokenizer):
     rng = np.random.default_rng(0)
     words, blocks = source_of(tokenizer, rng), block_source(tokenizer, rng, 120)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=32))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
-    fit_lexical_path(model, [words, blocks], [], Mixture([words, blocks], [0.5, 0.5], tokenizer, 128, 2048, 1, 0))
+    model.add_ensemble(settings_for(tokenizer, **SMALL, structure_buckets=32))
+    fit_ensemble(model, [words, blocks], [], Mixture([words, blocks], [0.5, 0.5], tokenizer, 128, 2048, 1, 0))
     return model, words, blocks
 
 
 def test_when_a_path_is_begun_anew_then_second_regressors_and_lost_experts_go(make_model, tokenizer, tmp_path):
     model, words, blocks = fitted_to_both(make_model, tokenizer)
-    fit_lexical_path(model, [blocks], [], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
-    assert model.lexical.settings.structured == {"t_ms": ("x86asm",)}
-    expert = {"spread": 0.1, "own_power": 0.5, "power": 0.5}
-    model.config.experts = {"t_ms": expert}
+    fit_ensemble(model, [blocks], [], Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0))
+    assert model.ensemble.settings.domains == {"t_ms": ("x86asm",)}
+    expert = PoolingComponent(0.1, 0.5, 0.5)
+    model.config.fitted.pooling = {"t_ms": expert}
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "base")
     other = dataclasses.replace(words, metrics=["other_bytes"])
     for changes in ({"buckets": 64}, {"structure_buckets": 0}):
-        options = TrainOptions(data=[{}], max_objectives=3, init=str(tmp_path / "base"), lexical=changes, steps=0)
+        options = make_options(data=[{}], max_objectives=3, init=str(tmp_path / "base"), ensemble=changes, steps=0)
         changed = build_model(options, tokenizer, [])
-        fit_lexical_path(changed, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
-        assert changed.config.lexical["channels"] == ["other_bytes"] and changed.config.lexical["structured"] == {}
-        assert changed.config.experts == {}
+        fit_ensemble(changed, [other], [], Mixture([other], [1.0], tokenizer, 128, 2048, 1, 0))
+        assert changed.config.ensemble["metrics"] == ["other_bytes"] and changed.config.ensemble["domains"] == {}
+        assert changed.config.fitted.pooling == {}
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"structured": ["onnx"]}, "structured must be a mapping"),
-        ({"errors": 0.5}, "errors must be a list"),
-        ({"errors": [0.5]}, "errors must be a number of at least 0 for each of 2 regressors"),
-        ({"errors": [0.5, -1.0]}, "errors must be a number of at least 0"),
-        ({"errors": [0.5, "much"]}, "errors must be a number of at least 0"),
+        ({"domains": ["onnx"]}, "domains must be a mapping"),
+        ({"residual_scales": 0.5}, "residual_scales must be a list"),
+        ({"residual_scales": [0.5]}, "residual_scales must be a number of at least 0 for each of 2 regressors"),
+        ({"residual_scales": [0.5, -1.0]}, "residual_scales must be a number of at least 0"),
+        ({"residual_scales": [0.5, "much"]}, "residual_scales must be a number of at least 0"),
     ],
 )
 def test_when_kinds_or_errors_are_malformed_then_the_error_says_so(settings, changes, message):
-    known = {**settings.to_dict(), "channels": ["a_ms"], "scales": [None], "structure_buckets": 8, "vocabulary": 9}
-    one = LexicalSettings.from_dict({**known, "structured": {"a_ms": "onnx"}, "errors": [0.0, 0.5]})
-    assert LexicalSettings.from_dict(json.loads(json.dumps(one.to_dict()))) == one and one.errors == (0.0, 0.5)
+    known = {**settings.changed(structure_buckets=8).to_dict(), "metrics": ["a_ms"], "scales": [None]}
+    one = EnsembleConfig.from_dict({**known, "domains": {"a_ms": "onnx"}, "residual_scales": [0.0, 0.5]})
+    assert EnsembleConfig.from_dict(json.loads(json.dumps(one.to_dict()))) == one and one.residual_scales == (0.0, 0.5)
     with pytest.raises(CheckpointError, match=message):
-        LexicalSettings.from_dict({**known, "structured": {"a_ms": "onnx"}, **changes})
+        EnsembleConfig.from_dict({**known, "domains": {"a_ms": "onnx"}, **changes})
 
 
 def test_when_scores_change_and_no_rows_validate_them_then_the_expert_goes_and_that_is_said(make_model, tokenizer):
     model, words, _ = fitted_to_both(make_model, tokenizer)
     other = dataclasses.replace(words, metrics=["other_bytes"])
-    expert = {"spread": 0.1, "own_power": 0.5, "power": 0.5}
+    expert = PoolingComponent(0.1, 0.5, 0.5)
     said = []
     for source, left in ((other, ["t_ms"]), (words, [])):
-        model.config.experts = {"t_ms": expert}
-        fit_lexical_path(model, [source], [], Mixture([source], [1.0], tokenizer, 128, 2048, 1, 0), said.append)
-        assert list(model.config.experts) == left
-    assert [line for line in said if "the experts of t_ms go" in line] and "the experts" not in "".join(said[:1])
+        model.config.fitted.pooling = {"t_ms": expert}
+        fit_ensemble(model, [source], [], Mixture([source], [1.0], tokenizer, 128, 2048, 1, 0), said.append)
+        assert list(model.config.fitted.pooling) == left
+    assert [line for line in said if "the pooling of t_ms goes" in line] and "the pooling" not in "".join(said[:1])
     before = len(said)
-    model.config.experts = {"t_ms": expert}
-    fit_lexical_path(model, [words], [words], Mixture([words], [1.0], tokenizer, 128, 2048, 1, 0), said.append)
-    assert not any("the experts of" in line for line in said[before:])
+    model.config.fitted.pooling = {"t_ms": expert}
+    fit_ensemble(model, [words], [words], Mixture([words], [1.0], tokenizer, 128, 2048, 1, 0), said.append)
+    assert not any("the pooling of" in line for line in said[before:])
 
 
 def test_when_a_value_has_no_score_on_the_earlier_scale_then_the_fit_stays_finite(make_model, tokenizer):
@@ -1109,13 +1127,12 @@ def test_when_a_value_has_no_score_on_the_earlier_scale_then_the_fit_stays_finit
     blocks = block_source(tokenizer, rng, 120)
     mixture = Mixture([blocks], [1.0], tokenizer, 128, 2048, 1, 0)
     model = make_model(max_input_tokens=128)
-    model.add_lexical_path(settings_for(tokenizer, **SMALL, structure_buckets=32, trees=3))
-    model.lexical.read_vocabulary(token_texts(tokenizer))
-    fit_lexical_path(model, [blocks], [], mixture)
-    assert model.lexical.settings.scale_of("t_ms").logarithm
+    model.add_ensemble(settings_for(tokenizer, **SMALL, structure_buckets=32, trees=3))
+    fit_ensemble(model, [blocks], [], mixture)
+    assert model.ensemble.settings.scale_of("t_ms").logarithm
     blocks.values[0] = 0.0
-    fit_lexical_path(model, [blocks], [], mixture)
-    assert model.lexical.settings.structured and np.isfinite(blocks.lexical_scores).all()
+    fit_ensemble(model, [blocks], [], mixture)
+    assert model.ensemble.settings.domains and np.isfinite(blocks.ensemble_scores).all()
 
 
 def test_when_a_source_holds_several_languages_then_each_row_trains_on_the_score_it_gets_later(make_model, tokenizer):
@@ -1128,9 +1145,9 @@ def test_when_a_source_holds_several_languages_then_each_row_trains_on_the_score
     ]
     mixed = Source.from_dataset("mixed", to_dataset(rows), tokenizer)
     mixture = Mixture([mixed], [1.0], tokenizer, 128, 2048, 1, 0)
-    fit_lexical_path(model, [mixed], [], mixture)
-    assert model.lexical.settings.structured == {"t_ms": ("x86asm",)}
+    fit_ensemble(model, [mixed], [], mixture)
+    assert model.ensemble.settings.domains == {"t_ms": ("x86asm",)}
     python = [row for row, language in enumerate(mixed.languages) if language == "python"]
-    batch = mixture.collate([mixture.build(mixed, r, np.flatnonzero(mixed.present[r])[:1]) for r in python])
-    later = model.lexical.scores(batch["input_ids"], batch["attention_mask"])[:, 0].numpy()
-    assert len(python) == 60 and np.allclose(mixed.lexical_scores[python, 0], later, atol=1e-3)
+    items = [mixture.build(mixed, r, np.flatnonzero(mixed.present[r])[:1]) for r in python]
+    later = scores_of(model, tokenizer, items)[:, 0].numpy()
+    assert len(python) == 60 and np.allclose(mixed.ensemble_scores[python, 0], later, atol=1e-3)

@@ -15,15 +15,15 @@ from code_rlm.data.mixture import Mixture, Source
 from code_rlm.loading import load
 from code_rlm.numbers_rlm import FAILED, is_failed
 from code_rlm.train import train
-from code_rlm.training.options import TrainError, TrainOptions
-from code_rlm.training.packing import FittedPath, read_pack, write_pack
+from code_rlm.training.bundle import FittedEnsemble, read_bundle, write_bundle
+from code_rlm.training.options import TrainError, make_options
 from code_rlm.training.sources import Loaded
 
 LEXICAL = "{buckets: 64, code_numbers: 16, name_numbers: 16, trees: 3}"
 
 
 def test_when_a_run_reads_a_pack_then_it_learns_what_it_learns_from_the_tables(toy, tmp_path, capfd):
-    flags = ["--steps", 6, "--lexical", LEXICAL, "--magnitudes"]
+    flags = ["--steps", 6, "--ensemble", LEXICAL, "--number_embeddings"]
     pack = train(options_of(toy, tmp_path / "none", *flags, "--pack", tmp_path / "packs" / "toy.npz"))
     assert (
         pack.is_file() and [p.name for p in pack.parent.iterdir()] == ["toy.npz"] and not (tmp_path / "none").exists()
@@ -38,7 +38,7 @@ def test_when_a_run_reads_a_pack_then_it_learns_what_it_learns_from_the_tables(t
     one, other = (load_file(path / "model.safetensors") for path in (plain, packed))
     assert one.keys() == other.keys()
     for name in one:
-        if name.startswith("lexical.") and "score_proj" not in name and "channel_embedding" not in name:
+        if name.startswith("ensemble.") and "score_proj" not in name and "score_embedding" not in name:
             assert torch.equal(one[name], other[name]), name
     # Rows lie in another order, so the draws differ; the validation rows are the same ones.
     first, second = ([e for e in log_of(path.parent) if "validation" in e][-1]["score"] for path in (plain, packed))
@@ -56,11 +56,11 @@ def test_when_a_source_was_packed_then_its_rows_come_back(tokenizer, tmp_path):
         "s", [rng.integers(0, 200, n).astype(np.int32) for n in (5, 0, 9)], ["java", "c", "java"],
         [("a: 1",), (), ("a: 1", "b: 2")], ["m", "n"], values, codes, present, np.array([True, False, False]),
         failed=1, dropped=2, mask_tokens=0.1, mask_span=2.0, swap_text=0.3, groups=["x", "y", "x"],
-        lexical_scores=rng.normal(size=(3, 4)).astype(np.float32),
+        ensemble_scores=rng.normal(size=(3, 4)).astype(np.float32),
     )  # fmt: skip
-    options, model = TrainOptions(data=[{"file": "/somewhere/s.parquet"}]), torch.nn.Module()
-    model.lexical = None
-    path = write_pack(
+    options, model = make_options(data=[{"file": "/somewhere/s.parquet"}]), torch.nn.Module()
+    model.ensemble = None
+    path = write_bundle(
         tmp_path / "p.npz",
         options,
         tokenizer,
@@ -68,8 +68,8 @@ def test_when_a_source_was_packed_then_its_rows_come_back(tokenizer, tmp_path):
         [{"name": "m"}],
         model,
     )
-    moved = TrainOptions(data=[{"file": "elsewhere/s.parquet", "weight": 0.7}])
-    (loaded,), weights, metrics, fitted = read_pack(path, moved, tokenizer)
+    moved = make_options(data=[{"file": "elsewhere/s.parquet", "weight": 0.7}])
+    (loaded,), weights, metrics, fitted = read_bundle(path, moved, tokenizer)
     assert (weights, metrics, fitted, loaded.weight, loaded.remarks) == (
         [1.0],
         [{"name": "m"}],
@@ -81,9 +81,9 @@ def test_when_a_source_was_packed_then_its_rows_come_back(tokenizer, tmp_path):
     assert [b.tolist() for b in back.bodies] == [source.bodies[i].tolist() for i in order]
     for name in ("languages", "contexts", "groups"):
         assert getattr(back, name) == [getattr(source, name)[i] for i in order]
-    for name in ("codes", "present", "cut"):
+    for name in ("codes", "present", "truncated"):
         assert np.array_equal(getattr(back, name), getattr(source, name)[order])
-    assert np.allclose(back.lexical_scores, source.lexical_scores[order], atol=2e-3)
+    assert np.allclose(back.ensemble_scores, source.ensemble_scores[order], atol=2e-3)
     for name in ("name", "metrics", "failed", "dropped", "mask_tokens", "mask_span", "swap_text"):
         assert getattr(back, name) == getattr(source, name)
     kept = back.values[back.present]
@@ -97,7 +97,7 @@ def test_when_a_source_was_packed_then_its_rows_come_back(tokenizer, tmp_path):
     [
         (["--max_tokens", 64], "other options \\(max_tokens\\)"),
         (["--seed", 4], "other options \\(seed\\)"),
-        (["--lexical", "{buckets: 64}"], "other options \\(lexical\\)"),
+        (["--ensemble", "{buckets: 64}"], "other options \\(ensemble\\)"),
         (["--data", "[{task: bhive_zen4}]"], "other options \\(data\\)"),
     ],
 )
@@ -112,7 +112,7 @@ def test_when_a_file_is_no_pack_then_the_run_is_refused(toy, tmp_path):
     torn.write_bytes(train(options_of(toy, tmp_path / "none", "--pack", tmp_path / "toy.npz")).read_bytes()[:-900])
     np.savez(tmp_path / "other.npz", a=np.ones(2))
     for path in (tmp_path / "none.npz", torn, tmp_path / "other.npz", toy / "toy.yaml"):
-        with pytest.raises(TrainError, match="no pack of training data"):
+        with pytest.raises(TrainError, match="no bundle of training data"):
             train(options_of(toy, tmp_path / "run", "--packed", path))
     with pytest.raises(TrainError, match="take one of them"):
         options_of(toy, tmp_path / "run", "--packed", torn, "--pack", torn)
@@ -128,7 +128,7 @@ def test_when_a_pack_has_another_tokenizer_then_the_run_is_refused(toy, tmp_path
 
 def test_when_other_processes_make_the_batches_then_they_are_the_same(toy, tmp_path, tokenizer):
     pack = train(options_of(toy, tmp_path / "none", "--pack", tmp_path / "toy.npz"))
-    (loaded,), weights, _, _ = read_pack(pack, options_of(toy, tmp_path / "run"), tokenizer)
+    (loaded,), weights, _, _ = read_bundle(pack, options_of(toy, tmp_path / "run"), tokenizer)
     streams = []
     for workers in (0, 2):
         mixture = Mixture([loaded.train], weights, tokenizer, 80, 2000, pool=50)
@@ -150,44 +150,46 @@ def test_when_the_minutes_are_over_then_the_run_has_ended_with_the_lowest_rate(t
     entries = [e for e in log_of(out) if "loss" in e]
     assert final.is_dir() and 2 < len(entries) < 5000 and entries[-1]["step"] == len(entries)
     rates = [e["lr"] for e in entries]
-    assert max(rates) > 0.5 * options_of(toy, out).learning_rate and rates[-1] < 0.15 * max(rates)
+    assert max(rates) > 0.5 * options_of(toy, out).optimizer.learning_rate and rates[-1] < 0.15 * max(rates)
     assert [e["step"] for e in log_of(out) if "validation" in e] == [entries[-1]["step"]]
     train(options_of(toy, out, *flags))  # once ended it stays so
     assert [e for e in log_of(out) if "loss" in e] == entries
 
 
 def test_when_a_run_goes_on_from_a_checkpoint_then_the_pack_keeps_what_it_learned(toy, tmp_path, capsys):
-    first = train(options_of(toy, tmp_path / "first", "--steps", 6, "--lexical", LEXICAL))
+    first = train(options_of(toy, tmp_path / "first", "--steps", 6, "--ensemble", LEXICAL))
     flags = ["--init", first, "--model", "{}", "--steps", 1, "--learning_rate", 1e-9, "--ema", 0.0]
     pack = train(options_of(toy, tmp_path / "none", *flags, "--pack", tmp_path / "toy.npz"))
     assert train(options_of(toy, tmp_path / "dry", *flags, "--packed", pack, "--dry_run")) == tmp_path / "dry" / "final"
     assert "125 training rows" in capsys.readouterr().out
     second = train(options_of(toy, tmp_path / "second", *flags, "--packed", pack))
     before, after = (load_file(path / "model.safetensors") for path in (first, second))
-    for name in ("lexical.score_proj.weight", "lexical.channel_embedding"):
+    for name in ("ensemble.score_proj.weight", "ensemble.score_embedding"):
         assert torch.allclose(before[name], after[name], atol=1e-5) and before[name].abs().sum() > 0
     bare = train(options_of(toy, tmp_path / "none", "--pack", tmp_path / "bare.npz"))
-    with pytest.raises(TrainError, match="no lexical path, and this run has a"):
+    with pytest.raises(TrainError, match="no feature ensemble, and this run has a"):
         train(options_of(toy, tmp_path / "third", *flags, "--packed", bare))
-    with pytest.raises(TrainError, match="has a lexical path, and this run has none"):
+    with pytest.raises(TrainError, match="has a feature ensemble, and this run has none"):
         train(options_of(toy, tmp_path / "third", "--packed", pack))
 
 
 def test_when_a_path_has_learned_other_channels_then_they_are_not_lost(toy, tmp_path, tokenizer):
-    first = train(options_of(toy, tmp_path / "first", "--steps", 2, "--lexical", LEXICAL))
+    first = train(options_of(toy, tmp_path / "first", "--steps", 2, "--ensemble", LEXICAL))
     one, model = load(first)[0], load(first)[0]
-    fitted = FittedPath(
+    fitted = FittedEnsemble(
         replace(
-            one.lexical.settings, channels=one.lexical.settings.channels[::-1], scales=one.lexical.settings.scales[::-1]
+            one.ensemble.settings,
+            metrics=one.ensemble.settings.metrics[::-1],
+            scales=one.ensemble.settings.scales[::-1],
         ),
-        {k: v for k, v in one.lexical.state_dict().items() if "score_proj" not in k and "channel_embedding" not in k},
+        {k: v for k, v in one.ensemble.state_dict().items() if "score_proj" not in k and "score_embedding" not in k},
     )
     fitted.give(model)
-    assert torch.equal(model.lexical.channel_embedding, one.lexical.channel_embedding.flip(0))
+    assert torch.equal(model.ensemble.score_embedding, one.ensemble.score_embedding.flip(0))
     settings = fitted.settings
-    fewer = replace(settings, channels=settings.channels[:1], scales=settings.scales[:1], errors=())
-    with pytest.raises(TrainError, match="which the pack lacks"):
-        FittedPath(fewer, {}).give(one)
+    fewer = replace(settings, metrics=settings.metrics[:1], scales=settings.scales[:1], residual_scales=())
+    with pytest.raises(TrainError, match="which the bundle lacks"):
+        FittedEnsemble(fewer, {}).give(one)
 
 
 def test_when_a_pack_cannot_be_written_then_that_is_said_before_anything_is_done(toy, tmp_path):

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from code_rlm.inputs_rlm import tokenize
+from code_rlm.decoders_rlm import KNOTS_PER_DECADE, NumberEmbedding
 from code_rlm.loading import load
-from code_rlm.magnitudes_rlm import KNOTS_PER_DECADE, MagnitudeEmbedding
-from code_rlm.training.features import encoder_digest
+from code_rlm.processing_rlm import tokenize
+from code_rlm.training.encoder_cache import encoder_digest
 from code_rlm.training.models import build_model
-from code_rlm.training.options import TrainError, TrainOptions
+from code_rlm.training.options import TrainError, make_options
 
 
 def ids_of(tokenizer, *texts):
@@ -22,7 +22,7 @@ def ids_of(tokenizer, *texts):
 @pytest.fixture(scope="module")
 def embedding(tokenizer):
     """One that adds the size itself, in decades and one more, to the first column for digits, to the second for names."""
-    made = MagnitudeEmbedding(len(tokenizer), 2)
+    made = NumberEmbedding(len(tokenizer), 2)
     special = set(tokenizer.all_special_ids)
     made.read_vocabulary(["" if i in special else tokenizer.decode([i]) for i in range(len(tokenizer))])
     sizes = torch.arange(len(made.literals)) / KNOTS_PER_DECADE + 1
@@ -53,7 +53,7 @@ def folder(make_model, tokenizer, tmp_path):
 
 
 def built(folder, tokenizer, **options):
-    return build_model(TrainOptions(data=[{}], max_objectives=3, init=folder, **options), tokenizer, [])
+    return build_model(make_options(data=[{}], max_objectives=3, init=folder, **options), tokenizer, [])
 
 
 def test_when_a_token_is_a_digit_then_the_size_of_its_number_is_added(embedding, tokenizer):
@@ -114,40 +114,40 @@ def test_when_a_name_is_bound_again_and_again_then_it_takes_one_place(embedding,
 
 
 def test_when_magnitudes_are_added_then_answers_change_only_with_training(folder, tokenizer):
-    plain, model = built(folder, tokenizer), built(folder, tokenizer, magnitudes=True)
+    plain, model = built(folder, tokenizer), built(folder, tokenizer, number_embeddings=True)
     ids = ids_of(tokenizer, "n = 400\nx = [0] * n")
     assert torch.equal(plain.encode_memory(ids), model.encode_memory(ids))
     model.encode_memory(ids).square().sum().backward()
-    assert model.magnitudes.literals.grad.abs().sum() > 0 and model.magnitudes.names.grad.abs().sum() > 0
+    assert model.number_embeddings.literals.grad.abs().sum() > 0 and model.number_embeddings.names.grad.abs().sum() > 0
     before = encoder_digest(model)
-    torch.nn.init.normal_(model.magnitudes.names)
+    torch.nn.init.normal_(model.number_embeddings.names)
     assert not torch.allclose(plain.encode_memory(ids), model.encode_memory(ids), atol=1e-3)
     assert encoder_digest(model) not in (before, encoder_digest(plain))
 
 
 def test_when_a_checkpoint_is_saved_then_magnitudes_come_back(folder, tokenizer, tmp_path):
-    model = built(folder, tokenizer, magnitudes=True)
-    torch.nn.init.normal_(model.magnitudes.literals)
-    torch.nn.init.normal_(model.magnitudes.names)
+    model = built(folder, tokenizer, number_embeddings=True)
+    torch.nn.init.normal_(model.number_embeddings.literals)
+    torch.nn.init.normal_(model.number_embeddings.names)
     for each in (model, tokenizer):
         each.save_pretrained(tmp_path / "wide")
     again, _ = load(str(tmp_path / "wide"))
     ids = ids_of(tokenizer, "x = 17; f(x)")
     assert torch.equal(again.encode_memory(ids), model.eval().encode_memory(ids))
     tuned = built(str(tmp_path / "wide"), tokenizer)
-    for name, tensor in model.magnitudes.state_dict().items():
-        assert torch.equal(tuned.magnitudes.state_dict()[name], tensor), name
+    for name, tensor in model.number_embeddings.state_dict().items():
+        assert torch.equal(tuned.number_embeddings.state_dict()[name], tensor), name
 
 
 def test_when_the_encoder_is_frozen_then_so_are_its_magnitudes(folder, tokenizer):
-    model = built(folder, tokenizer, magnitudes=True, freeze_encoder=True).train()
-    assert not model.magnitudes.literals.requires_grad
+    model = built(folder, tokenizer, number_embeddings=True, freeze_encoder=True).train()
+    assert not model.number_embeddings.literals.requires_grad
     model.encoder_requires_grad_(True)
-    assert model.magnitudes.literals.requires_grad
+    assert model.number_embeddings.literals.requires_grad
 
 
 def test_when_magnitudes_cannot_be_then_the_error_says_why(folder, tokenizer):
     with pytest.raises(TrainError, match=r"which an adapter of .* would not hold"):
-        built(folder, tokenizer, magnitudes=True, lora={})
+        built(folder, tokenizer, number_embeddings=True, lora={})
     with pytest.raises(ValueError, match="3 tokens are more than the 2"):
-        MagnitudeEmbedding(2, 4).read_vocabulary(["a", "b", "c"])
+        NumberEmbedding(2, 4).read_vocabulary(["a", "b", "c"])
