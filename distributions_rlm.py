@@ -657,7 +657,7 @@ class FittedState:
         """Writes `fitted_state.json` into a folder, whole or not at all, and returns its path."""
         path = Path(folder) / FITTED_STATE_NAME
         partial = path.with_name(f".{FITTED_STATE_NAME}.{os.getpid()}")
-        partial.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
         os.replace(partial, path)
         return path
 
