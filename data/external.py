@@ -1,17 +1,15 @@
-"""Readers of tables of your own, and of the two data sets published with "Regression Language Models for Code".
+"""Readers of tables of your own.
 
-    from code_rlm.data.external import code_regression, generic
+    from code_rlm.data.external import generic
 
     mine = generic("runs.csv", text_column="code", target_columns={"seconds": "wall_time_s"}, language="python")
-    triton = code_regression(spaces=["KBSS"], split="train")  # streams from the hub
 
-All give the schema's columns, split by group as `code_rlm.data.splits` does, and name file, row and column of a bad
-cell.
+Rows come in the schema's columns, split by group as `code_rlm.data.splits` does; errors name file, row and column of a bad
+cell. The data sets published with the paper are read by `code_rlm.data.published`.
 """
 
 from __future__ import annotations
 
-import ast
 import csv
 import gzip
 import hashlib
@@ -25,26 +23,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, IterableDataset, load_dataset
+from datasets import Dataset, load_dataset
 
-from code_rlm.data.schema import FEATURES, OUTCOMES, DataError, Example, to_dataset, validate
+from code_rlm.data.schema import OUTCOMES, DataError, Example, to_dataset, validate
 from code_rlm.data.splits import SPLITS, split_of
 
 logger = logging.getLogger(__name__)
 
-MAX_METADATA_CHARS = 1 << 18
-
-# Space to language, metric, and the factor from the published target to the metric's unit.
-CODE_SPACES = {
-    "APPS": ("python", "peak_memory_bytes", 1.0),
-    "CDSS": (None, "peak_memory_bytes", 1024.0),
-    "KBSS": ("triton", "latency_ms@rtx_a6000", 1.0),
-}
-_CODE_COLUMNS = ("identifier", "space", "input", "target", "metric_type", "metadata")
-_GRAPH_COLUMNS = (
-    *("identifier", "space", "uid", "arch_str", "input"),
-    *("target_metric", "val_accuracy", "flops", "params", "metadata"),
-)
 _MOST_PROBLEMS = 20
 # No program is this long; a file with such a line is something else, and reading it whole would fill the memory.
 MAX_TEXT_CHARS = 1 << 24
@@ -166,225 +151,6 @@ def generic(
     dataset = to_dataset(examples)
     validate(dataset, source=path)
     return dataset
-
-
-def code_regression(
-    path: str | os.PathLike = "akhauriyash/Code-Regression",
-    split: str | None = None,
-    *,
-    spaces: Sequence[str] | None = None,
-    group_keys: Sequence[str] = ("problem_id", "p_id"),
-    streaming: bool = True,
-    on_error: str = "raise",
-    seed: int = 0,
-    validation: float = 0.1,
-    test: float = 0.1,
-) -> Dataset | IterableDataset:
-    """Reads the published programs: Python memory (APPS), judged submissions (CDSS), Triton kernels (KBSS).
-
-    Source: "Regression Language Models for Code" (arXiv 2509.26476), on the hub. Units: APPS, peak bytes that
-    tracemalloc saw; CDSS, the judge's memory, which CodeNet records in kB, times 1024; KBSS, median milliseconds on an
-    RTX A6000. Language: "python", the metadata's "language" in lower case, "triton". Group: space and the first of
-    `group_keys` in the metadata; a row with none of them is a group of its own, named by its identifier, and then
-    splits may share a problem.
-
-    Args:
-        path: Id on the hub, a parquet file, or a folder of them.
-        split: "train", "validation" or "test" by group, made here: the hub has only one. None for every row.
-        spaces: Of "APPS", "CDSS", "KBSS"; None for all.
-        group_keys: Keys of the metadata that name the problem, in order of preference.
-        streaming: Give an IterableDataset that reads as it goes; otherwise a Dataset.
-        on_error: "raise", or "skip" to leave out rows that cannot be read, each logged, and their number at the end.
-        seed: Of the split.
-        validation: Share of groups in validation.
-        test: Share of groups in test.
-
-    Raises:
-        DataError: A missing file or column, an unknown space, or (unless skipped) a bad row, naming row and column.
-    """
-    unknown = [space for space in spaces or () if space not in CODE_SPACES]
-    if unknown:
-        raise DataError(f"no space {', '.join(unknown)}; known are {', '.join(CODE_SPACES)}")
-    arguments = {
-        "path": os.fspath(path),
-        "columns": _CODE_COLUMNS,
-        "convert": _code_example,
-        "options": {"spaces": None if spaces is None else tuple(spaces), "group_keys": tuple(group_keys)},
-        "on_error": on_error,
-        "splitting": (split, seed, validation, test),
-    }
-    return _published(arguments, streaming)
-
-
-def graph_arch_regression(
-    path: str | os.PathLike = "akhauriyash/GraphArch-Regression",
-    split: str | None = None,
-    *,
-    spaces: Sequence[str] | None = None,
-    proxies: bool = False,
-    streaming: bool = True,
-    on_error: str = "raise",
-    seed: int = 0,
-    validation: float = 0.1,
-    test: float = 0.1,
-) -> Dataset | IterableDataset:
-    """Reads the published architectures: printed ONNX graphs with accuracy, operations, parameters and latencies.
-
-    Source: "Regression Language Models for Code" (arXiv 2509.26476), on the hub. Language: "onnx". Metrics: the row's
-    `target_metric` first, then val_accuracy, flops and params under the source's names, as it states no units for them;
-    the metadata's lat_DEVICE as "latency_ms@DEVICE"; and with `proxies` its zcp_NAME, zero-cost proxies. Group: space
-    and architecture string, or space and uid where there is no string.
-
-    Args:
-        path: Id on the hub, a parquet file, or a folder of them.
-        split: "train", "validation" or "test" by group, made here: the hub has only one. None for every row.
-        spaces: Which spaces, such as "NB201"; None for all.
-        proxies: Give the zero-cost proxies too.
-        streaming: Give an IterableDataset that reads as it goes; otherwise a Dataset.
-        on_error: "raise", or "skip" to leave out rows that cannot be read, each logged, and their number at the end.
-        seed: Of the split.
-        validation: Share of groups in validation.
-        test: Share of groups in test.
-
-    Raises:
-        DataError: A missing file or column, or (unless skipped) a bad row, naming row and column.
-    """
-    arguments = {
-        "path": os.fspath(path),
-        "columns": _GRAPH_COLUMNS,
-        "convert": _graph_example,
-        "options": {"spaces": None if spaces is None else tuple(spaces), "proxies": proxies},
-        "on_error": on_error,
-        "splitting": (split, seed, validation, test),
-    }
-    return _published(arguments, streaming)
-
-
-def parse_metadata(text: str, max_chars: int = MAX_METADATA_CHARS) -> dict[str, Any]:
-    """Reads a dictionary written as Python source, without running anything.
-
-    A bare `nan`, which Python prints for a missing number, becomes None.
-
-    Raises:
-        DataError: Not a string, longer than `max_chars`, no Python literal, or no dictionary.
-    """
-    if not isinstance(text, str):
-        raise DataError(f"column 'metadata': expected str, got {_short(text)}")
-    if len(text) > max_chars:
-        raise DataError(f"column 'metadata': {len(text)} characters are over the limit of {max_chars}")
-    try:
-        tree = ast.parse(text.strip(), mode="eval").body
-        value = ast.literal_eval(_NanToNone().visit(tree))
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise DataError(f"column 'metadata': no Python literal ({error}): {_short(text)}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"column 'metadata': expected a dictionary, got {_short(value)}")
-    return value
-
-
-class _NanToNone(ast.NodeTransformer):
-    def visit_Name(self, node: ast.Name) -> ast.AST:
-        return ast.copy_location(ast.Constant(None), node) if node.id == "nan" else node
-
-
-def _published(arguments: dict[str, Any], streaming: bool) -> Dataset | IterableDataset:
-    """Builds the data set that `_published_rows` yields."""
-    _check_split(arguments["splitting"][0])
-    _check_on_error(arguments["on_error"])
-    if streaming:
-        return IterableDataset.from_generator(_published_rows, features=FEATURES, gen_kwargs=arguments)
-    dataset = to_dataset(_published_rows(**arguments))
-    validate(dataset, source=arguments["path"])
-    return dataset
-
-
-def _published_rows(
-    path: str,
-    columns: Sequence[str],
-    convert: Callable[..., Example | None],
-    options: Mapping[str, Any],
-    on_error: str,
-    splitting: tuple[str | None, int, float, float],
-) -> Iterator[dict[str, Any]]:
-    """Yields the rows of a published data set in the schema."""
-    skipped = 0
-    for row, _, cells in _records(path, columns, "train"):
-        try:
-            example = convert(cells, **options)
-            if example is None or not _in_split(example.group, *splitting):
-                continue
-            report = validate([example], strict=False)
-            if not report.ok:
-                raise DataError("; ".join(f"column {each.column!r}: {each.message}" for each in report.problems))
-        except DataError as error:
-            if on_error == "raise":
-                raise DataError(f"{path}: row {row}, {error}") from None
-            skipped += 1
-            logger.warning("%s: row %d skipped, %s", path, row, error)
-            continue
-        yield example.as_dict()
-    if skipped:
-        logger.warning("%s: %d rows skipped", path, skipped)
-
-
-def _code_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, group_keys: Sequence[str]) -> Example | None:
-    """Converts a row of the published programs; None where its space is not asked for."""
-    space = cells["space"]
-    if space not in CODE_SPACES:
-        raise DataError(f"column 'space': unknown {_short(space)}; known are {', '.join(CODE_SPACES)}")
-    if spaces is not None and space not in spaces:
-        return None
-    metadata = parse_metadata(cells["metadata"])
-    language, metric, factor = CODE_SPACES[space]
-    if language is None:
-        language = metadata.get("language")
-        if not isinstance(language, str) or not language:
-            raise DataError(f"column 'metadata': no language, but {', '.join(map(str, metadata)) or 'nothing'}")
-    problem = next((metadata[key] for key in group_keys if metadata.get(key) not in (None, "")), cells["identifier"])
-    if problem is None or problem == "":
-        raise DataError(f"column 'identifier': empty, and the metadata has none of {', '.join(group_keys)}")
-    value = _column_number(cells, "target")
-    return Example(
-        text=cells["input"],
-        language=language.lower(),
-        metrics=[metric],
-        values=[None if value is None else value * factor],
-        group=f"{space}/{problem}",
-        source=f"code_regression/{space}",
-        hardware="RTX A6000" if space == "KBSS" else "",
-    )
-
-
-def _graph_example(cells: Mapping[str, Any], spaces: Sequence[str] | None, proxies: bool) -> Example | None:
-    """Converts a row of the published architectures; None where its space is not asked for."""
-    space = cells["space"]
-    if not isinstance(space, str) or not space:
-        raise DataError(f"column 'space': expected a name, got {_short(space)}")
-    if spaces is not None and space not in spaces:
-        return None
-    numbers = {name: _column_number(cells, name) for name in ("val_accuracy", "flops", "params")}
-    for key, value in parse_metadata(cells["metadata"]).items():
-        if str(key).startswith("lat_"):
-            key = f"latency_ms@{str(key)[4:]}"
-        elif not (proxies and str(key).startswith("zcp_")):
-            continue
-        try:
-            numbers[key] = _number(value)
-        except ValueError as error:
-            raise DataError(f"column 'metadata', {key}: {error}") from None
-    first = cells["target_metric"]
-    metrics = sorted(numbers, key=lambda name: name != first)
-    arch = cells["arch_str"] or cells["uid"]
-    if arch is None or arch == "":
-        raise DataError("columns 'arch_str' and 'uid': both empty")
-    return Example(
-        text=cells["input"],
-        language="onnx",
-        metrics=metrics,
-        values=[numbers[name] for name in metrics],
-        group=f"{space}/{arch}",
-        source=f"graph_arch_regression/{space}",
-    )
 
 
 def read_cells(
@@ -638,17 +404,6 @@ def _in_split(group: str, split: str | None, seed: int, validation: float, test:
     return split is None or split_of(group, seed=seed, validation=validation, test=test) == split
 
 
-def _column_number(cells: Mapping[str, Any], column: str) -> float | None:
-    """Returns a cell as a number, None where it is missing (null or NaN, as pandas writes it)."""
-    cell = cells[column]
-    if isinstance(cell, float) and math.isnan(cell):
-        return None
-    try:
-        return _number(cell)
-    except ValueError as error:
-        raise DataError(f"column {column!r}: {error}") from None
-
-
 def _wrong_text(text: Any) -> str | None:
     """Describes what is wrong with a cell that should hold a text, None where nothing is."""
     if not isinstance(text, str) or not text.strip():
@@ -693,12 +448,7 @@ def _short(value: Any) -> str:
 
 
 __all__ = [
-    "CODE_SPACES",
-    "MAX_METADATA_CHARS",
-    "code_regression",
     "generic",
-    "graph_arch_regression",
     "parquet_rows",
-    "parse_metadata",
     "read_cells",
 ]

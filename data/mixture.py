@@ -2,12 +2,16 @@
 
 Everything that is drawn depends on the seed and the batch's number alone, so a run that was killed goes on with exactly the
 batches that it would have had, and any number of processes can divide the same batches into their shares.
+
+With a streamed source (`data.streamed`) every process makes batches of its own from its share of the stream, and where each
+reader stands is a part of the position. Such a run goes on with the same number of processes and workers.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +19,7 @@ import torch.nn.functional as F
 from datasets import Dataset
 from torch.utils import data as torch_data
 
+from code_rlm.data.published import counted
 from code_rlm.data.schema import DataError
 from code_rlm.errors_rlm import NumberCodeError, NumberRangeError
 from code_rlm.numbers_rlm import FAILED
@@ -32,6 +37,9 @@ from code_rlm.processing_rlm import (
     tokenize,
 )
 from code_rlm.tokenization_rlm import RLMTokenizer
+
+if TYPE_CHECKING:
+    from code_rlm.data.streamed import StreamSource
 
 IGNORE = -100
 FAILURES = ("outcome", "drop")
@@ -57,6 +65,7 @@ class Source:
         mask_span: Mean length of a run of hidden tokens; lengths are geometric.
         swap_text: Share of draws in which a row comes with the code of another: learning a small source by heart is then of
             little use, and what stays the row's own are its header and its ensemble scores.
+        max_tokens: Its own limit on the input's length; None for the mixture's.
         groups: Each row's group, as it was split by.
         ensemble_scores: Scores of the feature ensemble for each row, float32 `(rows, metrics)`, where the model has one.
     """
@@ -75,6 +84,7 @@ class Source:
     mask_tokens: float = 0.0
     mask_span: float = 1.0
     swap_text: float = 0.0
+    max_tokens: int | None = None
     groups: list[str] = field(default_factory=list)
     ensemble_scores: np.ndarray | None = None
 
@@ -177,17 +187,44 @@ class Item(EncodedInput):
 
 
 @dataclass
+class Pool:
+    """Examples drawn together, as batches.
+
+    Attributes:
+        batches: Arrays by name.
+        drawn: Examples in them.
+        truncated: How many of these lost a part of their text.
+        lane: The reader of streamed sources that they came from.
+        before, after: Where that reader stood before and after, for each streamed source.
+        counts: What that reader has left out so far, by reason, for each streamed source.
+    """
+
+    batches: list[dict[str, np.ndarray]]
+    drawn: int
+    truncated: int
+    lane: int
+    before: list[dict[str, int]]
+    after: list[dict[str, int]]
+    counts: list[dict[str, int]]
+
+
+@dataclass
 class Pools(torch_data.Dataset):
-    """The pools of a mixture by number, each as its batches, how many examples these hold and how many were truncated."""
+    """The pools of a mixture by number."""
 
     mixture: "Mixture"
 
-    def __getitem__(self, number: int) -> tuple[list[dict[str, np.ndarray]], int, int]:
-        items, groups = self.mixture.pool_of(number)
+    def __getitem__(self, number: int) -> Pool:
+        mixture = self.mixture
+        lane = mixture.lane_of(number)
+        before = mixture.stream_states(lane)
+        items, groups = mixture.pool_of(number)
         # Arrays, not tensors: between processes each tensor would keep a file open.
-        batches = [self.mixture.collate([items[i] for i in group]) for group in groups]
+        batches = [mixture.collate([items[i] for i in group]) for group in groups]
         arrays = [{name: tensor.numpy() for name, tensor in batch.items()} for batch in batches]
-        return arrays, len(items), sum(item.truncated_tokens > 0 for item in items)
+        truncated = sum(item.truncated_tokens > 0 for item in items)
+        counts = [stream.counts_of(lane) for stream in mixture.streams]
+        return Pool(arrays, len(items), truncated, lane, before, mixture.stream_states(lane), counts)
 
 
 class BatchStream:
@@ -201,11 +238,29 @@ class BatchStream:
 
     def __init__(self, mixture: "Mixture", position: tuple[int, int] = (0, 0), workers: int = 0):
         self.mixture, self.position, self.workers = mixture, tuple(position), workers
-        self._batches: list[dict[str, np.ndarray]] | None = None
+        self._pool: Pool | None = None
         self._pools: Iterator | None = None
+        self._states: dict[int, list[dict[str, int]]] = {}
+        self._counts: dict[int, list[dict[str, int]]] = {}
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         return self
+
+    @property
+    def stream_states(self) -> dict[int, list[dict[str, int]]]:
+        """Where each reader of this process goes on if the run is resumed at `position`, for each streamed source."""
+        states = {lane: self.mixture.stream_states(lane) for lane in self.mixture.own_lanes} | self._states
+        return {lane: state for lane, state in states.items() if state}
+
+    def left_out(self) -> list[str]:
+        """Returns one line for each reason for which this process left out rows of a stream, since it began."""
+        lines = []
+        for number, stream in enumerate(self.mixture.streams):
+            total: Counter[str] = Counter()
+            for counts in self._counts.values():
+                total.update(counts[number])
+            lines += counted(total, stream.name)
+        return lines
 
     def __next__(self) -> dict[str, torch.Tensor]:
         pool, number = self.position
@@ -214,17 +269,19 @@ class BatchStream:
             settings = {"collate_fn": _as_it_is, "num_workers": self.workers, "generator": torch.Generator()}
             numbers = range(pool, 2**31)
             self._pools = iter(torch_data.DataLoader(Pools(self.mixture), batch_size=None, sampler=numbers, **settings))
-        if self._batches is None:
-            self._batches, drawn, truncated = next(self._pools)
+        if self._pool is None:
+            self._pool = next(self._pools)
+            self._states[self._pool.lane] = self._pool.before
+            self._counts[self._pool.lane] = self._pool.counts
             if self.workers:  # they have counted in their own copies of the mixture
-                self.mixture.drawn, self.mixture.truncated = (
-                    self.mixture.drawn + drawn,
-                    self.mixture.truncated + truncated,
-                )
-        batch = {name: torch.from_numpy(array) for name, array in self._batches[number].items()}
-        last = number + 1 == len(self._batches)
+                self.mixture.drawn += self._pool.drawn
+                self.mixture.truncated += self._pool.truncated
+        batch = {name: torch.from_numpy(array) for name, array in self._pool.batches[number].items()}
+        last = number + 1 == len(self._pool.batches)
         self.position = (pool + 1, 0) if last else (pool, number + 1)
-        self._batches = None if last else self._batches
+        if last:
+            self._states[self._pool.lane] = self._pool.after
+            self._pool = None
         return batch
 
 
@@ -250,9 +307,11 @@ class Mixture:
         templates: Metric to template, of those that have one (`RLMConfig.templates`); such a metric is asked for alone.
         with_targets: Put the first number asked for into the batch as well, `targets`, for a regression head.
         restore: Put the tokens that are hidden into the batch as well, `hidden` as `Item` has it.
+        process, processes: Of streamed sources: this process, and how many there are; each makes batches of its own.
+        workers: Of streamed sources: processes beside this one that make its batches.
     """
 
-    sources: Sequence[Source]
+    sources: "Sequence[Source | StreamSource]"
     weights: Sequence[float]
     tokenizer: RLMTokenizer
     max_tokens: int = 1024
@@ -264,6 +323,9 @@ class Mixture:
     templates: Mapping[str, str] = field(default_factory=dict)
     with_targets: bool = False
     restore: bool = False
+    process: int = 0
+    processes: int = 1
+    workers: int = 0
 
     def __post_init__(self):
         self.layout = InputLayout.of(self.tokenizer, self.max_tokens)
@@ -292,18 +354,63 @@ class Mixture:
         """
         return BatchStream(self, position, workers)
 
+    @property
+    def streams(self) -> "list[StreamSource]":
+        """The sources that are read as they are used."""
+        return [source for source in self.sources if not isinstance(source, Source)]
+
+    @property
+    def own_lanes(self) -> range:
+        """The readers of streamed sources that belong to this process: one for each of its workers."""
+        count = max(1, self.workers)
+        return range(self.process * count, (self.process + 1) * count)
+
+    @property
+    def lanes(self) -> int:
+        """Readers of streamed sources in all processes."""
+        return self.processes * max(1, self.workers)
+
+    def lane_of(self, number: int) -> int:
+        """Returns the reader that a pool's streamed rows come from. Workers take pools in turn, so each has its own reader."""
+        return self.own_lanes[number % len(self.own_lanes)]
+
+    def stream_states(self, lane: int) -> list[dict[str, int]]:
+        """Returns where a reader stands in each streamed source."""
+        return [stream.state_of(lane) for stream in self.streams]
+
+    def set_stream_states(self, states: Mapping[int, Sequence[Mapping[str, int]]]) -> None:
+        """Lets readers go on where they stood; by lane, for each streamed source."""
+        for lane, of_streams in states.items():
+            for stream, state in zip(self.streams, of_streams, strict=True):
+                stream.states[lane] = state
+
     def pool_of(self, number: int) -> tuple[list[Item], list[np.ndarray]]:
         """The examples of a pool, and the batches that they make, as indices."""
-        rng = np.random.default_rng([self.seed, number])
+        rng = np.random.default_rng([self.seed, number, self.process] if self.streams else [self.seed, number])
         shares = np.asarray(self.weights, dtype=np.float64)
         chosen = rng.choice(len(self.sources), self.pool, p=shares / shares.sum())
-        items = [self.example(s, int(rng.integers(len(self.sources[s]))), rng) for s in chosen]
+        items = self._streamed_items(chosen, number, rng) if self.streams else []
+        if not items:
+            items = [self.example(s, int(rng.integers(len(self.sources[s]))), rng) for s in chosen]
         self.drawn += len(items)
         self.truncated += sum(item.truncated_tokens > 0 for item in items)
         lengths = np.array([len(item.input_ids) for item in items])
         order = np.argsort(lengths + rng.random(len(lengths)), kind="stable")
         groups = length_batches(lengths, batch_tokens=self.batch_tokens, order=order)
         return items, [groups[i] for i in rng.permutation(len(groups))]
+
+    def _streamed_items(self, chosen: np.ndarray, number: int, rng: np.random.Generator) -> list[Item]:
+        """Returns the examples of a pool with streamed sources: the next rows of these, and random rows of the others."""
+        lane = self.lane_of(number)
+        items: list[Item] = []
+        for index in np.unique(chosen).tolist():
+            source, count = self.sources[index], int((chosen == index).sum())
+            if isinstance(source, Source):
+                items += [self.example(index, int(rng.integers(len(source))), rng) for _ in range(count)]
+            else:
+                rows = source.take(count, lane, self.lanes)
+                items += [self._drawn_example(rows, row, rng) for row in range(len(rows))]
+        return items
 
     def example(self, number: int, row: int, rng: np.random.Generator) -> Item:
         """One row of source `number`, metrics and their order drawn at random, or one of the row's fixed draws."""
@@ -348,7 +455,10 @@ class Mixture:
         head, tail = self._header(metrics, language, source.contexts[row])
         body = source.bodies[row] if body is None else body
         truncated = bool(source.truncated[row]) if truncated is None else truncated
-        ids, lost = self.layout.join(head, body.tolist(), tail, source=f"{source.name} row {row}", truncated=truncated)
+        limit = min(source.max_tokens or self.layout.max_tokens, self.layout.max_tokens)
+        layout = self.layout if limit == self.layout.max_tokens else replace(self.layout, max_tokens=limit)
+        code = body.tolist()
+        ids, lost = layout.join(head, code, tail, source=f"{source.name} row {row}", truncated=truncated)
         labels = np.append(source.codes[row, chosen].reshape(-1), self.tokenizer.codec.eos_token_id)
         first = np.int64(self.metric_numbers.get(source.metrics[chosen[0]], -1))
         extras = {"first_metric": first}
@@ -362,6 +472,7 @@ class Mixture:
             input_ids=ids,
             truncated_tokens=lost,
             language=header_language(metrics, language, self.templates),
+            code_ids=code,
             labels=labels.astype(np.int64),
             extras=extras,
         )
@@ -431,4 +542,4 @@ def mixture_weights(sizes: Sequence[int], given: Sequence[float | None], tempera
     return [left * power / sum(powers) if w is None else w for power, w in zip(powers, given, strict=True)]
 
 
-__all__ = ["BatchStream", "Item", "Mixture", "Source", "hidden_places", "mixture_weights", "share"]
+__all__ = ["BatchStream", "Item", "Mixture", "Pool", "Source", "hidden_places", "mixture_weights", "share"]

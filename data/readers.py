@@ -12,12 +12,14 @@
     nas/accel_nasbench.parquet      nas/fbnet.parquet                 nas/ofa.parquet
     nas/darts_swap.parquet          nas/timm_accuracy.parquet         nas/timm_bench.parquet
     python/leetcode_memory.parquet  polyglot_memory/*.parquet         inductor_triton/*.parquet
+    networks_cpu/*.parquet          polyglot_range/*.parquet
 
 and without it the environment variable CODE_RLM_DATA names the folder. A reader needs only its own file, and of that
 only the columns it uses. Rows are split by group (`code_rlm.data.splits`), and chosen before any text is built:
 architectures are turned into ONNX text for the rows that are asked for and no others.
 
-Tables of your own, and data sets of the hub, are read by `code_rlm.data.external`.
+Tables of your own, and data sets of the hub, are read by `code_rlm.data.external`; those published with the paper by
+`code_rlm.data.published`, under the names `code_regression` and `graph_arch_regression`.
 """
 
 from __future__ import annotations
@@ -107,6 +109,7 @@ class Task:
         ships: Whether the table comes with the package code-rlm-data, and is read from it where no data root is given.
         packed: Whether the table is in the schema itself, as `code_rlm_data.cards` writes it; a metric's column is then
             the number that stands beside its name.
+        former: Names that metrics had in earlier versions, to column: read when `metrics=` names them.
     """
 
     name: str
@@ -121,6 +124,7 @@ class Task:
     read_row: Callable[[dict[str, Any]], _Input] = field(repr=False)
     ships: bool = False
     packed: bool = False
+    former: Mapping[str, Column] = field(default_factory=dict)
 
     @property
     def summary(self) -> str:
@@ -133,7 +137,7 @@ class Task:
         Raises:
             DataError: The task has no such metric.
         """
-        known = {**self.metrics, **self.extra_metrics}
+        known = {**self.metrics, **self.extra_metrics, **self.former}
         name, _, device = metric.partition("@")
         column = known.get(metric) or known.get(name)
         if column is None:
@@ -154,6 +158,7 @@ def _task(
     hardware: str,
     extra_metrics: Mapping[str, Column] | None = None,
     splits: Mapping[str, str] | None = None,
+    former: Mapping[str, Column] | None = None,
     ships: bool = False,
     packed: bool = False,
 ) -> Callable[[Callable[[dict[str, Any]], _Input]], Callable[[dict[str, Any]], _Input]]:
@@ -174,6 +179,7 @@ def _task(
             read_row=function,
             ships=ships,
             packed=packed,
+            former=dict(former or {}),
         )
         return function
 
@@ -276,7 +282,7 @@ def _select(
     if name not in TASKS:
         raise DataError(f"unknown task {name!r}; known are {', '.join(TASKS)}")
     task = TASKS[name]
-    known = {**task.metrics, **task.extra_metrics}
+    known = {**task.metrics, **task.extra_metrics, **task.former}
     unknown = [metric for metric in metrics or () if metric not in known]
     if unknown or (metrics is not None and not metrics):
         raise DataError(f"{name} has no metric {', '.join(unknown) or '(none given)'}; it has {', '.join(known)}")
@@ -564,7 +570,8 @@ def input_size(arguments: str) -> str:
 @_task(
     "codenet/python_sample.parquet",
     columns=("text", "group", "language"),
-    metrics={"peak_memory_bytes@codenet": Column("mem_kb", 1024.0), "cpu_time_ms@codenet": Column("time_ms")},
+    metrics={"judge_memory_bytes": Column("mem_kb", 1024.0), "judge_cpu_time_ms": Column("time_ms")},
+    former={"peak_memory_bytes@codenet": Column("mem_kb", 1024.0), "cpu_time_ms@codenet": Column("time_ms")},
     licence="CDLA-Permissive-2.0 (Project CodeNet)",
     hardware="online judge, not named by the source",
 )
@@ -572,9 +579,9 @@ def codenet_python(row: dict[str, Any]) -> _Input:
     """Accepted Python submissions of Project CodeNet with the judge's memory and time.
 
     Source: a sample of Project CodeNet. Language: "python". Units: the judge's peak memory, recorded in kB and given in
-    bytes (times 1024), and its CPU time in milliseconds, on the judge's machine: metrics of their own, named after the @, as
-    another way to measure gives other numbers. Context: none, the problem's text is not part of the sample. Group: the
-    problem.
+    bytes (times 1024), and its CPU time in milliseconds, on the judge's machine: metrics of their own, named after the judge,
+    as another way to measure gives other numbers; checkpoints of earlier versions know them as `...@codenet`. Context: none,
+    the problem's text is not part of the sample. Group: the problem.
     """
     return _Input(text=undouble(row["text"]), language=row["language"].lower(), group=row["group"])
 
@@ -630,6 +637,28 @@ def polyglot_memory(row: dict[str, Any]) -> _Input:
 
 
 @_task(
+    "polyglot_range",
+    columns=_PACKED,
+    metrics={"peak_rss_bytes": Column("peak_rss_bytes"), "cpu_time_ms": Column("cpu_time_ms")},
+    extra_metrics={"idle_peak_rss_bytes": Column("idle_peak_rss_bytes")},
+    licence="Apache-2.0",
+    hardware="",
+    ships=True,
+    packed=True,
+)
+def polyglot_range(row: dict[str, Any]) -> _Input:
+    """Programs in everyday style, from hello world to gigabytes and seconds, with the peak memory and CPU time of a run.
+
+    Source: `code_rlm_data.plain`, templates with drawn sizes, names and spellings, measured by `code_rlm_data.measure`; the
+    card beside the table has hardware, versions and noise. Units: bytes, the peak resident size of the process with its
+    runtime; milliseconds of user and system time, the start included. A row whose run failed has the outcome and no
+    numbers. Group: the task, the same in all languages and sizes. Extra metric: what a program of the language needs that
+    does nothing.
+    """
+    return _packed(row)
+
+
+@_task(
     "inductor_triton",
     columns=_PACKED,
     metrics={"latency_ms": Column("latency_ms")},
@@ -644,6 +673,29 @@ def inductor_triton(row: dict[str, Any]) -> _Input:
     the calls of them. Language: "triton". Context: "input_size: 32x64", the shapes of the inputs. Unit: milliseconds of
     one call of the whole module; none where the table was made without a GPU, or where the source does not compile or
     run, as its outcome records. Group: the module without its sizes.
+    """
+    return _packed(row)
+
+
+@_task(
+    "networks_cpu",
+    columns=_PACKED,
+    metrics={
+        "latency_ms@cpu": Column("latency_ms@cpu"),
+        "peak_memory_bytes@cpu": Column("peak_memory_bytes@cpu"),
+    },
+    licence="Apache-2.0",
+    hardware="",
+    ships=True,
+    packed=True,
+)
+def networks_cpu(row: dict[str, Any]) -> _Input:
+    """Generated ONNX networks of 50 families with latency and memory on one CPU core.
+
+    Source: `code_rlm_data.networks`, which draws and measures them with onnxruntime on one thread; the card beside the table
+    has hardware, versions and noise. Without a data root the table of this package is read, if it has one. Language: "onnx".
+    Units: milliseconds of one run; bytes by which the process grows from before the model is loaded to its peak. Group: family
+    and skeleton; the first word is the family, so that whole families can be left out.
     """
     return _packed(row)
 

@@ -129,6 +129,31 @@ FACTS: dict[str, Facts] = {
         tags=("memory", "synthetic"),
         remake="data/code_rlm_data/generator/install_toolchains.sh\npython -m code_rlm_data.generator --help   # four commands",
     ),
+    "polyglot_range": Facts(
+        title="polyglot-range",
+        licence="apache-2.0",
+        source="Written by `code_rlm_data.plain` from templates made for it; no program is anyone's submission. Apache-2.0, "
+        "like the package. A group is one task (a sieve, a map of strings, hello world) in all languages that have a "
+        "template for it. Its rows differ in size, names, spelling of numbers, where a size is declared, layout and "
+        "alternatives of the template. A program reads nothing and prints a line or a few.",
+        measured="One run of each program, alone in its process tree, by the kernel's accounting of that process and none "
+        "before it: peak resident size with the runtime's own, user and system time with the start included; "
+        "`idle_peak_rss_bytes` is what a program of the language needs that does nothing. What is compiled was "
+        "compiled once, with optimisation. What a program prints was not checked. Limits: 20 s of CPU, 40 s, 4 GiB; the "
+        "heap of Java is limited to 4 GiB too. Python runs without site packages, so that no program uses NumPy.",
+        traps=(
+            "CPU time was measured on a core that other work shared, at a higher share: caches and memory bandwidth were "
+            "not the program's own, and times of memory-bound programs are up to twice those of an idle machine.",
+            "Rows that ran into a limit have no number: the largest times and sizes are missing more often than others.",
+            "The sizes were drawn for a range of memory and time, on a logarithmic scale; programs of people are smaller.",
+            "Peak resident size includes the runtime: compare within a language, or subtract `idle_peak_rss_bytes`.",
+            "A size in the text is not always memory: arrays that are never touched, and loops that a compiler replaces "
+            "by their result, are there on purpose.",
+            "A task has one to three templates in a language: variants of a group are near copies of each other.",
+        ),
+        tags=("memory", "synthetic"),
+        remake="data/code_rlm_data/generator/install_toolchains.sh\npython -m code_rlm_data.plain --help   # four commands",
+    ),
     "inductor_triton": Facts(
         title="Triton modules of Inductor",
         licence="apache-2.0",
@@ -145,6 +170,33 @@ FACTS: dict[str, Facts] = {
         ),
         tags=("triton", "gpu", "kernels", "synthetic"),
         remake="python -m code_rlm_data.inductor --out FOLDER",
+    ),
+    "networks_cpu": Facts(
+        title="ONNX networks on one CPU core",
+        licence="apache-2.0",
+        source="Drawn by `code_rlm_data.networks`: convolutional classifiers, detection, segmentation, super-resolution, "
+        "transformers, recurrent networks, signals, videos, points, tables and graphs, 50 families in all, with drawn depths, "
+        "widths, resolutions, batches, activations and spellings; about one in seven is quantised (QDQ, int8 weights). Weights "
+        "are random. Nobody's network is in it. Apache-2.0, like the package.",
+        measured="onnxruntime with one thread and its default optimisations, one forked process for each network, pinned to "
+        "one core. `latency_ms@cpu`: median over runs of the CPU time of one run, at least three runs and 0.3 s of them, "
+        "after up to three that do not count; with one thread CPU time is the latency on an idle core, and it hardly "
+        "depends on what else the machine does. "
+        "`peak_memory_bytes@cpu`: growth of the resident memory from before the model is loaded to the peak, "
+        "with weights inside the file, so that loading and packing them counts.",
+        traps=(
+            "Latency is about proportional to multiply-adds within a kind of operator: report it beside every score.",
+            "Groups share a skeleton; a harder split leaves whole families out (the group's first word).",
+            "The machine was busy: caches and memory bandwidth were shared. The fastest run is about a tenth faster than "
+            "the median.",
+            "Memory has a floor of some 19 MB, what a session of onnxruntime needs.",
+            "With weights in a file beside the model, which onnxruntime maps, the peak is lower.",
+            "On x86, onnxruntime fuses few operators whose data is int8; uint8 data with int8 weights is what its own "
+            "quantiser makes, and twice as frequent here.",
+        ),
+        tags=("onnx", "onnxruntime", "latency", "memory", "synthetic"),
+        remake="python -m code_rlm_data.networks measure --out RUN --seeds 0 5000 --core 1\n"
+        "python -m code_rlm_data.networks export --run RUN --out FOLDER",
     ),
     "nasbench201": Facts(
         title="NAS-Bench-201 as graphs: accuracy and latency",

@@ -41,25 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     generate.add_argument("--most-mb", type=float, default=280.0, help="estimated memory of a program [280]")
     generate.add_argument("--out", required=True, metavar="FILE", help="parquet table to write")
 
-    measure = commands.add_parser("measure", help="measure the programs of a table, language by language in turn")
-    measure.add_argument("programs", help="table that generate wrote")
-    measure.add_argument("--out", required=True, metavar="FOLDER", help="where the measured rows are kept")
-    measure.add_argument("--hours", type=float, help="stop after this long; the same command goes on later")
-    measure.add_argument("--batch", type=int, default=12, help="programs of each language in a turn [12]")
-    measure.add_argument("--core", type=int, help="core to measure on; by default any")
-
-    noise = commands.add_parser("remeasure", help="measure some of the measured programs again, for the noise")
-    noise.add_argument("programs", help="table that generate wrote")
-    noise.add_argument("--measured", required=True, metavar="FOLDER", help="what measure wrote")
-    noise.add_argument("--out", required=True, metavar="FOLDER", help="where the second pass is kept")
-    noise.add_argument("--programs-each", type=int, default=20, help="programs of each language [20]")
-    noise.add_argument("--core", type=int, help="core to measure on; by default any")
-
-    export = commands.add_parser("export", help="write the data set and its card")
-    export.add_argument("measured", help="folder that measure wrote")
-    export.add_argument("--noise", metavar="FOLDER", help="folder that remeasure wrote, for the card")
-    export.add_argument("--out", required=True, metavar="FOLDER", help="folder of the data set")
-    export.add_argument("--least", type=int, default=0, help="ok rows a language must have to be in the set [0]")
+    dataset.add_measuring(commands)
 
     estimate = commands.add_parser("estimate", help="write programs of other problems with estimates, to pretrain on")
     estimate.add_argument("--seed", type=int, default=1, help="any but that of the measured problems [1]")
@@ -88,12 +70,6 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "generate":
             print(dataset.generate(args))
-        elif args.command == "measure":
-            print(dataset.measure(args.programs, args.out, hours=args.hours, batch=args.batch, core=args.core))
-        elif args.command == "remeasure":
-            print(
-                dataset.measure_again(args.programs, args.measured, args.out, each=args.programs_each, core=args.core)
-            )
         elif args.command == "estimate":
             print(
                 estimates.write(
@@ -108,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         elif args.command == "predict-costs":
             print(cost_model.predict_costs(args.tables, args.data_root))
         else:
-            print(dataset.export(args.measured, args.out, noise=args.noise, least=args.least))
+            print(dataset.run_measuring(args))
     except RLMError as error:
         print(f"generator: {error}", file=sys.stderr)
         return 2

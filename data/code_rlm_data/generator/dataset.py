@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,24 @@ from code_rlm_data.generator.generate import Budget, Sample, can_write, problem_
 from code_rlm_data.generator.reference import answer
 from code_rlm_data.measure import Limits, Program, measure_programs, read_programs
 
-LIMITS = Limits(wall_s=30.0, cpu_s=10.0, memory_bytes=1 << 30)
 METRICS = ("peak_rss_bytes", "cpu_time_ms", "idle_peak_rss_bytes")
 _LINE_EVERY_S = 30
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a table of programs is measured.
+
+    Attributes:
+        task: Name of the task, also the source of its rows.
+        limits: Of each run.
+    """
+
+    task: str
+    limits: Limits
+
+
+POLYGLOT = Plan("polyglot_memory", Limits(wall_s=30.0, cpu_s=10.0, memory_bytes=1 << 30))
 
 
 def generate(args: argparse.Namespace) -> str:
@@ -100,13 +116,22 @@ def in_turns(programs: Sequence[Program], batch: int) -> Iterator[list[Program]]
         yield turn
 
 
-def measure(programs: str, out: str, *, hours: float | None, batch: int, core: int | None, repeats: int = 1) -> str:
+def measure(
+    programs: str,
+    out: str,
+    *,
+    hours: float | None,
+    batch: int,
+    core: int | None,
+    repeats: int = 1,
+    plan: Plan = POLYGLOT,
+) -> str:
     """Measures a table of programs in turns of all languages, until it is done or the time is up."""
-    return _measured(list(read_programs(programs)), out, hours, batch, core, repeats)
+    return _measured(list(read_programs(programs)), out, hours, batch, core, repeats, plan)
 
 
 def _measured(
-    programs: Sequence[Program], out: str, hours: float | None, batch: int, core: int | None, repeats: int
+    programs: Sequence[Program], out: str, hours: float | None, batch: int, core: int | None, repeats: int, plan: Plan
 ) -> str:
     if core is not None:
         os.sched_setaffinity(0, {core})
@@ -116,14 +141,14 @@ def _measured(
         if end is not None and time.monotonic() > end:
             break
         so_far += turn
-        path = measure_programs(so_far, out, limits=LIMITS, repeats=repeats, metrics=METRICS, source="polyglot_memory")
+        path = measure_programs(so_far, out, limits=plan.limits, repeats=repeats, metrics=METRICS, source=plan.task)
         print(f"{len(so_far)} of {len(programs)} programs in {path}", file=sys.stderr, flush=True)
     if not so_far:
         raise DataError("nothing was measured: no programs, or no time")
     return f"{out}: {len(so_far)} of {len(programs)} programs"
 
 
-def measure_again(programs: str, measured: str, out: str, *, each: int, core: int | None) -> str:
+def measure_again(programs: str, measured: str, out: str, *, each: int, core: int | None, plan: Plan = POLYGLOT) -> str:
     """Measures `each` ok programs of every language a second time, those first in the order of their text's hash."""
     texts = {(row.language, row.text) for row in _rows(measured) if row.outcome == "ok"}
     chosen: list[Program] = []
@@ -133,7 +158,7 @@ def measure_again(programs: str, measured: str, out: str, *, each: int, core: in
         if counts[program.language] < each:
             counts[program.language] += 1
             chosen.append(program)
-    return _measured(chosen, out, None, each, core, 1)
+    return _measured(chosen, out, None, each, core, 1, plan)
 
 
 def _rows(folder: str) -> list[Example]:
@@ -167,7 +192,7 @@ def _numbers(row: Example) -> dict[str, float | None]:
     return dict(zip(row.metrics, row.values))
 
 
-def export(measured: str, out: str, *, noise: str | None = None, least: int = 0) -> str:
+def export(measured: str, out: str, *, noise: str | None = None, least: int = 0, plan: Plan = POLYGLOT) -> str:
     """Writes the data set: a parquet file for each split and the card. Rows that failed stay, without numbers.
 
     Args:
@@ -175,6 +200,7 @@ def export(measured: str, out: str, *, noise: str | None = None, least: int = 0)
         out: Folder of the data set.
         noise: Folder of the second pass.
         least: Ok rows that a language must have to be in the set.
+        plan: How it was measured; names the task.
 
     Raises:
         DataError: No language has that many.
@@ -186,7 +212,7 @@ def export(measured: str, out: str, *, noise: str | None = None, least: int = 0)
     if not kept:
         raise DataError(f"no language has {least} ok rows; there are " + ", ".join(f"{k} {v}" for k, v in ok.items()))
     reason = f"{', '.join(left_out)}, with fewer than {least} ok rows" if left_out else ""
-    task = TASKS["polyglot_memory"]
+    task = TASKS[plan.task]
     cards.export_rows(
         kept,
         out,
@@ -232,4 +258,49 @@ def _noise(noise: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
-__all__ = ["LIMITS", "METRICS", "export", "generate", "in_turns", "measure", "measure_again", "noise_between"]
+def add_measuring(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the commands that take a table of programs to a data set: measure, remeasure, export."""
+    measuring = commands.add_parser("measure", help="measure the programs of a table, language by language in turn")
+    measuring.add_argument("programs", help="table that generate wrote")
+    measuring.add_argument("--out", required=True, metavar="FOLDER", help="where the measured rows are kept")
+    measuring.add_argument("--hours", type=float, help="stop after this long; the same command goes on later")
+    measuring.add_argument("--batch", type=int, default=12, help="programs of each language in a turn [12]")
+    measuring.add_argument("--core", type=int, help="core to measure on; by default any")
+
+    noise = commands.add_parser("remeasure", help="measure some of the measured programs again, for the noise")
+    noise.add_argument("programs", help="table that generate wrote")
+    noise.add_argument("--measured", required=True, metavar="FOLDER", help="what measure wrote")
+    noise.add_argument("--out", required=True, metavar="FOLDER", help="where the second pass is kept")
+    noise.add_argument("--programs-each", type=int, default=20, help="programs of each language [20]")
+    noise.add_argument("--core", type=int, help="core to measure on; by default any")
+
+    exporting = commands.add_parser("export", help="write the data set and its card")
+    exporting.add_argument("measured", help="folder that measure wrote")
+    exporting.add_argument("--noise", metavar="FOLDER", help="folder that remeasure wrote, for the card")
+    exporting.add_argument("--out", required=True, metavar="FOLDER", help="folder of the data set")
+    exporting.add_argument("--least", type=int, default=0, help="ok rows a language must have to be in the set [0]")
+
+
+def run_measuring(args: argparse.Namespace, plan: Plan = POLYGLOT) -> str:
+    """Runs a command of `add_measuring`; returns what it made, in words."""
+    if args.command == "measure":
+        return measure(args.programs, args.out, hours=args.hours, batch=args.batch, core=args.core, plan=plan)
+    if args.command == "remeasure":
+        each = args.programs_each
+        return measure_again(args.programs, args.measured, args.out, each=each, core=args.core, plan=plan)
+    return export(args.measured, args.out, noise=args.noise, least=args.least, plan=plan)
+
+
+__all__ = [
+    "METRICS",
+    "POLYGLOT",
+    "Plan",
+    "add_measuring",
+    "export",
+    "generate",
+    "in_turns",
+    "measure",
+    "measure_again",
+    "noise_between",
+    "run_measuring",
+]

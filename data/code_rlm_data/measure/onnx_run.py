@@ -16,6 +16,7 @@ import time
 import numpy as np
 import onnxruntime
 
+_MOST_REPEATS = 300
 _TYPES = {
     "float": np.float32,
     "double": np.float64,
@@ -31,6 +32,24 @@ _TYPES = {
 
 def main() -> None:
     options = json.loads(sys.argv[2])
+    measured = measure(sys.argv[1], options["warmups"], options["repeats"])
+    with os.fdopen(3, "w", encoding="utf-8") as file:
+        json.dump(measured, file)
+
+
+def measure(path: str, warmups: int, repeats: int, seconds: float = 0.0) -> dict[str, list[float]]:
+    """Loads a model and runs it.
+
+    Args:
+        path: The model's file.
+        warmups: Runs before those that count; they end early once they have taken `seconds`, unless that is 0.
+        repeats: Least runs that count.
+        seconds: Runs go on until they have taken this long together, or are 300.
+
+    Returns:
+        `latency_ms`: milliseconds of each run; `cpu_ms`: the same in the process's CPU time; `peak_memory_bytes`: growth of the
+        process's resident memory.
+    """
     before = resident("VmRSS")
     try:
         with open("/proc/self/clear_refs", "w") as file:
@@ -39,18 +58,23 @@ def main() -> None:
         pass  # then the peak of importing onnxruntime, which is over already, may be the larger one
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(sys.argv[1], settings, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(path, settings, providers=["CPUExecutionProvider"])
     random = np.random.default_rng(0)
     inputs = {each.name: draw(each, random) for each in session.get_inputs()}
-    for _ in range(options["warmups"]):
+    began = time.perf_counter()
+    for _ in range(warmups):
         session.run(None, inputs)
-    times = []
-    for _ in range(options["repeats"]):
+        if 0 < seconds < time.perf_counter() - began:
+            break
+    times: list[float] = []
+    cpu_times: list[float] = []
+    while len(times) < repeats or (sum(times) < seconds * 1e3 and len(times) < _MOST_REPEATS):
+        cpu_started = time.process_time()
         started = time.perf_counter()
         session.run(None, inputs)
         times.append((time.perf_counter() - started) * 1e3)
-    with os.fdopen(3, "w", encoding="utf-8") as file:
-        json.dump({"latency_ms": times, "peak_memory_bytes": [resident("VmHWM") - before]}, file)
+        cpu_times.append((time.process_time() - cpu_started) * 1e3)
+    return {"latency_ms": times, "cpu_ms": cpu_times, "peak_memory_bytes": [resident("VmHWM") - before]}
 
 
 def draw(wanted: onnxruntime.NodeArg, random: np.random.Generator) -> np.ndarray:
