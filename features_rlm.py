@@ -13,6 +13,8 @@ All are computed from the token ids behind the first line, which names the metri
 - structure, as log(1 + count), of languages that are read as programs: how operators of an ONNX text follow one another
   (`onnx_text_rlm.py`), the dependencies of an x86 block (`x86_rlm.py`)
 - positions, likewise: where the operators of an ONNX text stand in its blocks
+- costs, as log(1 + amount), a column each: what a program's text says about its work and memory (`program_costs_rlm.py`)
+- hidden states of a language model, read of the code itself (`language_model_rlm.py`)
 - the domains that the text belongs to, 0 or 1, the last columns
 
 `RLMFeatureExtractor` computes dense rows; `RLMProcessor` (`processing_rlm.py`) calls it on batches, the fit of the ensemble on
@@ -23,7 +25,7 @@ import math
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -32,7 +34,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from .errors_rlm import CheckpointError
+from .language_model_rlm import LanguageModelConfig
+from .onnx_costs_rlm import NETWORK_COSTS, network_costs
 from .onnx_text_rlm import graph_ngrams, position_features
+from .program_costs_rlm import PROGRAM_COSTS, program_costs
+from .program_text_rlm import LANGUAGES
 from .x86_rlm import dependency_features
 
 # What is counted in texts of a language, by part of the layout: functions of the text, header included, to counts by name.
@@ -40,6 +46,32 @@ STRUCTURES = {
     "onnx": {"structure": graph_ngrams, "positions": position_features},
     "x86asm": {"structure": dependency_features},
 }
+
+
+@dataclass(frozen=True)
+class CostReader:
+    """What the texts of some languages say about costs.
+
+    Attributes:
+        languages: The languages that it reads.
+        names: What it finds.
+        read: A function of a text without its header and its language to amounts by name.
+    """
+
+    languages: frozenset[str]
+    names: tuple[str, ...]
+    read: Callable[[str, str], Mapping[str, float]]
+
+
+# Readers by the prefix of their columns' names.
+COSTS = {
+    "program": CostReader(frozenset(LANGUAGES), PROGRAM_COSTS, program_costs),
+    "network": CostReader(frozenset({"onnx"}), NETWORK_COSTS, lambda text, language: network_costs(text)),
+    # What every program of a language costs, whatever it does.
+    "language": CostReader(frozenset(LANGUAGES), tuple(sorted(LANGUAGES)), lambda text, language: {language: 1.0}),
+}
+COST_NAMES = tuple(f"{prefix}.{name}" for prefix, reader in COSTS.items() for name in reader.names)
+_HEADER_LINES = re.compile(r"(?:# [a-z][a-z_ ]*: [^\n]*\n)*")
 LONGEST_TOKEN = 32  # bytes of a token's text that are read
 _MODULUS = 2**31 - 1
 _WORD = re.compile(r"(?<!\S)[a-z][a-z_-][\w-]*(?!\S)")  # of a program: neither numbers nor names such as v1
@@ -67,6 +99,8 @@ class FeatureLayout:
         number_context: How many tokens before a number count: by one there are so many buckets, by two as many again, and on.
         structure_buckets: Hash buckets of the structure counted in texts of some languages (`STRUCTURES`); 0: none.
         position_buckets: Hash buckets of where operators stand in the blocks of an ONNX text; 0: none.
+        cost_features: Names of the amounts of `COST_NAMES` that have a column each, in their order; True stands for all.
+        language_model: Whose hidden states are features; None: none.
     """
 
     digit_tokens: tuple[int, ...] = ()
@@ -81,10 +115,15 @@ class FeatureLayout:
     number_context: int = 1
     structure_buckets: int = 0
     position_buckets: int = 0
+    cost_features: tuple[str, ...] = ()
+    language_model: LanguageModelConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.language_model is not None:
+            object.__setattr__(self, "language_model", LanguageModelConfig.from_dict(self.language_model))
         for name in ("digit_tokens", "line_tokens", "comment_tokens"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "cost_features", _checked_costs(self.cost_features))
         if len(self.digit_tokens) not in (0, 10):
             raise CheckpointError(
                 f"ensemble.features.digit_tokens must name 10 token ids or none, got {len(self.digit_tokens)}."
@@ -109,7 +148,7 @@ class FeatureLayout:
         return cls(**entry)
 
     @classmethod
-    def for_tokenizer(cls, tokenizer: Any, **sizes: int) -> "FeatureLayout":
+    def for_tokenizer(cls, tokenizer: Any, **sizes: Any) -> "FeatureLayout":
         """The layout of a tokenizer: its digits, the tokens that hold a line break, those that begin a comment."""
         texts = token_texts(tokenizer)
         lines = [token for token, text in enumerate(texts) if "\n" in text]
@@ -117,8 +156,10 @@ class FeatureLayout:
         return cls(digit_tokens(tokenizer), tuple(lines), tuple(comments), **sizes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON-ready fields."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        """Plain JSON-ready fields; a language model where there is one, so that earlier releases read all others."""
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        del plain["language_model"]
+        return plain if self.language_model is None else {**plain, "language_model": self.language_model.to_dict()}
 
     @property
     def reads_structure(self) -> bool:
@@ -136,12 +177,42 @@ class FeatureLayout:
             "lengths": 2,
             "structure": self.structure_buckets,
             "positions": self.position_buckets,
+            "costs": len(self.cost_features),
+            "hidden": self.language_model.size if self.language_model else 0,
         }
 
     @property
     def size(self) -> int:
         """Number of features, domains not counted."""
         return sum(self.parts.values())
+
+    def first(self, part: str) -> int:
+        """Number of the first feature of a part."""
+        names = list(self.parts)
+        return sum(self.parts[name] for name in names[: names.index(part)])
+
+    @property
+    def token_size(self) -> int:
+        """Number of features that are computed from tokens: all but the hidden states, which stand behind them."""
+        return self.size - self.parts["hidden"]
+
+    @property
+    def read_size(self) -> int:
+        """Number of features that regressors read: principal components stand in place of the hidden states."""
+        return self.token_size + (self.language_model.components if self.language_model else 0)
+
+
+def _checked_costs(names: Any) -> tuple[str, ...]:
+    """The names of `FeatureLayout.cost_features`."""
+    if isinstance(names, bool):
+        return COST_NAMES if names else ()
+    known = set(COST_NAMES)
+    if not isinstance(names, (list, tuple)) or not known.issuperset(names) or len(set(names)) < len(names):
+        raise CheckpointError(
+            f"ensemble.features.cost_features must be true, false or names out of {sorted(known)}, each once, got "
+            f"{names!r:.200}. A checkpoint of a later release needs that release."
+        )
+    return tuple(names)
 
 
 def digit_tokens(tokenizer: Any) -> tuple[int, ...]:
@@ -337,7 +408,11 @@ class RLMFeatureExtractor:
             self._reader.read_vocabulary(texts)
 
     def __call__(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, languages: Sequence[str | None]
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        languages: Sequence[str | None],
+        hidden: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Features and domain membership of padded texts.
 
@@ -345,23 +420,24 @@ class RLMFeatureExtractor:
             input_ids: `(batch, length)`.
             attention_mask: 1 for text, 0 for padding `(batch, length)`; None where nothing is padded.
             languages: Language that each text's header names, None without one.
+            hidden: What the layout's language model reads of the code (`HiddenStates`), `(batch, its size)`; None without.
 
         Returns:
             float32 `(batch, layout.size + domains)`.
         """
-        raw = self.raw(input_ids, attention_mask, languages)
-        return torch.cat([raw, self.membership(self.words(input_ids, attention_mask, languages))], 1)
+        parts = [self.raw(input_ids, attention_mask, languages), *([] if hidden is None else [hidden])]
+        return torch.cat([*parts, self.membership(self.words(input_ids, attention_mask, languages))], 1)
 
     @torch.no_grad()
     def raw(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, languages: Sequence[str | None]
     ) -> torch.Tensor:
-        """The features without the domains, float32 `(batch, layout.size)`; arguments as in a call."""
+        """The features of the tokens, without hidden states and domains, float32 `(batch, layout.token_size)`; see a call."""
         ids = input_ids.long()
         lines, body = self._body(ids, attention_mask)
         lengths = torch.stack([(body.sum(1) + 1).log(), ((body & lines).sum(1) + 1).log()], 1)
         parts = [self._grams(ids, body), self._numbers(ids, body, lines), lengths]
-        return torch.cat([*parts, self._structure(ids, body, languages)], 1)
+        return torch.cat([*parts, self._structure(ids, body, languages), self._costs(ids, body, languages)], 1)
 
     def words(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, languages: Sequence[str | None]
@@ -427,6 +503,21 @@ class RLMFeatureExtractor:
                 for name, count in reader(self._text(ids[row][body[row]])).items():
                     found[part][row, zlib.crc32(name.encode()) % buckets[part]] += math.log1p(count)
         return torch.cat(list(found.values()), 1)
+
+    def _costs(self, ids: torch.Tensor, body: torch.Tensor, languages: Sequence[str | None]) -> torch.Tensor:
+        """Logarithms of 1 + the amounts of `COSTS` in each text, `(batch, cost features)`."""
+        columns = {name: column for column, name in enumerate(self.layout.cost_features)}
+        found = torch.zeros(len(ids), len(columns))
+        for row, language in enumerate(languages if columns else ()):
+            for prefix, reader in COSTS.items():
+                if language not in reader.languages:
+                    continue
+                text = _HEADER_LINES.sub("", self._text(ids[row][body[row]]), count=1)
+                for name, amount in reader.read(text, language).items():
+                    column = columns.get(f"{prefix}.{name}")
+                    if column is not None:
+                        found[row, column] = math.log1p(amount)
+        return found
 
     def _numbers(self, ids: torch.Tensor, body: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
         """Numbers of the header, the code's largest, those of the code by the tokens before, and those of its names.
@@ -514,7 +605,10 @@ def _mix(x: torch.Tensor) -> torch.Tensor:
 _DEFINE = _name_hash("define")
 
 __all__ = [
+    "COSTS",
+    "COST_NAMES",
     "STRUCTURES",
+    "CostReader",
     "FeatureLayout",
     "NumberReader",
     "RLMFeatureExtractor",

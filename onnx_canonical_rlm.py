@@ -1371,6 +1371,8 @@ class _Fusion:
         if not node.standard:
             name = f"{node.domain}.{node.op}".lower()
         args: list[_Argument] = [self._argument(name) or None for name in node.inputs]
+        if node.standard and node.op in ("Resize", "Upsample"):
+            args = [self._factors(name) or arg for name, arg in zip(node.inputs, args)]
         while args and args[-1] is None:
             args.pop()
         if node.op in _COMMUTATIVE or node.op == "Add":
@@ -1441,6 +1443,13 @@ class _Fusion:
             return _pieces(values)
         plain = tensor.dtype in (FLOAT, 0, INT64)
         return ("w", *(() if plain else (type_name(tensor.dtype),)), *tensor.shape)
+
+    def _factors(self, name: str) -> tuple[Piece, ...] | None:
+        """Returns the factors of a Resize as printed, None for anything but a few stored floating-point numbers."""
+        tensor = self.graph.tensors.get(name)
+        if tensor is None or tensor.dtype != FLOAT or tensor.values is None or not 1 < tensor.values.size <= 8:
+            return None
+        return ("by", *(number_word(float(value)) for value in tensor.values.ravel().tolist()))
 
     def _literal(self, name: str) -> tuple[Piece, ...] | None:
         """Returns the values of a small int64 or boolean tensor, or of a single number; None for anything else."""

@@ -1365,6 +1365,14 @@ def _evaluate_transpose(node: Node, args: list[Any]) -> Any:
     return np.transpose(args[0], node.get("perm"))
 
 
+def _evaluate_clip(node: Node, args: list[Any]) -> Any:
+    result = args[0]
+    for bound, function in zip(args[1:3], (max, min)):
+        if bound is not None:
+            result = _elementwise(function)(node, [result, bound])
+    return result
+
+
 _EVALUATION: dict[str, _Evaluation] = {
     "Add": _elementwise(lambda a, b: a + b),
     "Sub": _elementwise(lambda a, b: a - b),
@@ -1377,6 +1385,8 @@ _EVALUATION: dict[str, _Evaluation] = {
     "Sqrt": _elementwise(math.sqrt),
     "Floor": _elementwise(lambda a: float(math.floor(a))),
     "Ceil": _elementwise(lambda a: float(math.ceil(a))),
+    "Relu": _elementwise(lambda a: max(a, 0)),
+    "Clip": _evaluate_clip,
     "Max": _elementwise(max),
     "Min": _elementwise(min),
     "Equal": _elementwise(lambda a, b: a == b),

@@ -88,15 +88,15 @@ _PREFIX_NOTATION = frozenset({"scheme", "lisp"})
 # Words of a shell script stand for text, not for arithmetic.
 _NO_ARITHMETIC = frozenset({"bash"})
 
-_NUMBER = re.compile(
+NUMBER = re.compile(
     r"""0[xX][0-9a-fA-F](?:['_]?[0-9a-fA-F])*(?![.pP])  # hexadecimal
     | 0[bB][01](?:['_]?[01])*
     | 0[oO][0-7](?:['_]?[0-7])*
     | \d(?:['_]?\d)*(?:\.(?!\.)(?:\d(?:['_]?\d)*)?)?(?:[eEdD][+-]?\d+)?""",
     re.VERBOSE,
 )
-_OCTAL = re.compile(r"0\d+")
-_SUFFIX = re.compile(r"(?:[uUlLfFnzZ]{1,3}|_?[iu](?:8|16|32|64|128|size)|_?f(?:32|64))(?![A-Za-z0-9_])")
+OCTAL = re.compile(r"0\d+")
+SUFFIX = re.compile(r"(?:[uUlLfFnzZ]{1,3}|_?[iu](?:8|16|32|64|128|size)|_?f(?:32|64))(?![A-Za-z0-9_])")
 _WORD = re.compile(r"[^\W\d]\w*")
 _OPERATOR = re.compile(r"\*\*=?|\^\^|<<=?|>>=?|//(?!/)|[+\-*/%&|^]=|[=!<>]=|:=|\+\+|--|=>|->|&&|\|\||.", re.DOTALL)
 # Operators that are known but not folded, such as `|` in patterns of Rust, still decide what their neighbours may do.
@@ -156,11 +156,11 @@ def tokens(text: str, language: str) -> list[Token]:
 def _token_at(text: str, at: int, end: int, syntax: Syntax, line_start: bool) -> Token:
     """The token that begins at a place where no blank stands."""
     if text[at].isdigit() and text[at].isascii():
-        number = _NUMBER.match(text, at, end)
+        number = NUMBER.match(text, at, end)
         if number is not None:
-            value = None if _OCTAL.fullmatch(number[0]) else _value(number[0])
+            value = None if OCTAL.fullmatch(number[0]) else literal_value(number[0])
             stop = number.end()
-            suffix = _SUFFIX.match(text, stop, end)
+            suffix = SUFFIX.match(text, stop, end)
             if suffix is not None:
                 stop = suffix.end()
             follows = text[stop : stop + 1]
@@ -237,7 +237,7 @@ def _end_of(text: str, at: int, closing: str | None, what: str) -> int:
     return len(text)
 
 
-def _value(literal: str) -> Number:
+def literal_value(literal: str) -> Number:
     """The value of a literal without its suffix; an integer wherever the value is one."""
     plain = literal.replace("_", "").replace("'", "").lower()
     if plain.startswith(("0x", "0b", "0o")):
@@ -510,7 +510,7 @@ def _is_call(code: list[Token], at: int) -> bool:
 
 def _plain_literal(token: Token) -> str:
     """A literal as a plain decimal; octal numbers of C and floats without an exponent stay as they are."""
-    number = _NUMBER.match(token.text)
+    number = NUMBER.match(token.text)
     if number is None or not isinstance(token.value, int) or ("." in token.text and "e" not in token.text.lower()):
         return token.text
     return str(token.value) + token.text[number.end() :]  # the suffix names the type
