@@ -1,10 +1,15 @@
-"""RLMConfig: any Hugging Face encoder's config, embedded whole, plus the decoder, number format and metrics registry."""
+"""RLMConfig: any Hugging Face encoder's config, embedded whole, plus the decoder, number format and metrics registry.
+
+The config describes what the model is. `FittedState` holds what was fitted beside gradient training; it is saved next to the
+weights as `fitted_state.json`.
+"""
 
 import copy
+import json
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar
@@ -13,9 +18,10 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils.hub import cached_file
 
-from .distributions_rlm import FITTED_STATE_NAME, FittedState
+from .distributions_rlm import Calibration, DerivedMetric, PoolingComponent, Regressor, ScoreScale
 from .ensemble_rlm import EnsembleConfig
 from .errors_rlm import CheckpointError, InputError, MetricError
+from .familiarity_rlm import Familiarity
 from .features_rlm import FeatureLayout
 from .numbers_rlm import NumberFormat
 
@@ -59,13 +65,23 @@ CODE_PLACEHOLDERS = ("text", "onnx")
 # Names of languages as people write them, where these differ from ours by more than a capital letter: those of CodeNet.
 LANGUAGE_NAMES = {
     "cpp": "C++", "csharp": "C#", "fsharp": "F#", "javascript": "JavaScript", "typescript": "TypeScript", "ocaml": "OCaml",
-    "php": "PHP", "cobol": "COBOL", "visualbasic": "Visual Basic",
+    "php": "PHP", "cobol": "COBOL", "vb": "Visual Basic", "objectivec": "Objective-C", "standardml": "Standard ML",
 }  # fmt: skip
 _CAPITALISED = (
     "ada awk bash c clojure crystal d dart elixir erlang fortran go groovy haskell java julia kotlin lisp lua nim octave "
     "pascal perl prolog python r racket ruby rust scala scheme swift vim"
 )
 LANGUAGE_NAMES.update({language: language.capitalize() for language in _CAPITALISED.split()})
+_LANGUAGE_OF_NAME = {name.casefold(): language for language, name in LANGUAGE_NAMES.items()}
+
+
+def language_of_name(name: str) -> str:
+    """Returns our name of a language as people write it: `C++` is `cpp`, `Visual Basic` is `vb`.
+
+    A name without an entry in `LANGUAGE_NAMES` becomes one word in lower case.
+    """
+    plain = name.strip().casefold()
+    return _LANGUAGE_OF_NAME.get(plain, "".join(plain.split()))
 
 
 def template_parts(template: str, metric: str) -> list[tuple[str, str | None]]:
@@ -134,6 +150,133 @@ def fill_template(
             f"{sorted(used) or 'no context'}."
         )
     return sides[0], sides[1]
+
+
+# ----------------------------------------------------------------------------------------------- fitted state
+
+FITTED_STATE_NAME = "fitted_state.json"
+_SCHEMA = 1
+
+
+@dataclass
+class FittedState:
+    """What was fitted on data outside gradient training, valid only with the weights that it was fitted with.
+
+    Attributes:
+        score_scales: Metric to the scale of its scores, of the metrics that the feature ensemble was fitted to.
+        residual_scales: Regressor to the scale of its out-of-fold residuals, on the metric's score scale: the scale of the
+            logistic distribution with their median size; 0 where unknown.
+        mlps: Regressors that each MLP of the ensemble predicts, in the order of its outputs.
+        pooling: Metric to its `PoolingComponent`.
+        calibration: Metric to its `Calibration`.
+        familiarity: The training rows of each metric, and how answers beyond them are widened.
+        derived: Metric to how it is computed from others.
+    """
+
+    score_scales: dict[str, ScoreScale] = field(default_factory=dict)
+    residual_scales: dict[Regressor, float] = field(default_factory=dict)
+    mlps: tuple[tuple[Regressor, ...], ...] = ()
+    pooling: dict[str, PoolingComponent] = field(default_factory=dict)
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+    familiarity: Familiarity = field(default_factory=Familiarity)
+    derived: dict[str, DerivedMetric] = field(default_factory=dict)
+
+    def pooling_of(self, metric: str) -> PoolingComponent | None:
+        """Returns the pooling component of a metric, None where the decoder answers alone."""
+        return self.pooling.get(metric)
+
+    def calibration_of(self, metric: str) -> Calibration | None:
+        """Returns the calibration of a metric, None where it was not calibrated."""
+        return self.calibration.get(metric)
+
+    def without(self, metrics: Collection[str]) -> "FittedState":
+        """Returns a state without the pooling and the calibration of some metrics; the ensemble's parts stay.
+
+        Derived metrics go: their weights are those of answers that have changed.
+        """
+        return replace(
+            self,
+            pooling={name: entry for name, entry in self.pooling.items() if name not in metrics},
+            calibration={name: entry for name, entry in self.calibration.items() if name not in metrics},
+            familiarity=self.familiarity.without(metrics),
+            derived={} if metrics else self.derived,
+        )
+
+    @classmethod
+    def from_dict(cls, entry: "FittedState | Mapping[str, Any]") -> "FittedState":
+        """Returns the state of its JSON form.
+
+        Raises:
+            CheckpointError: Unknown keys, a schema of a later version, or entries that are not valid.
+        """
+        if isinstance(entry, cls):
+            return entry
+        known = ["schema", *(f.name for f in fields(cls))]
+        if not isinstance(entry, Mapping) or set(entry) - set(known):
+            raise CheckpointError(f"A fitted state has the keys {known}, got {entry!r:.200}.")
+        if entry.get("schema", _SCHEMA) != _SCHEMA:
+            raise CheckpointError(
+                f"This fitted state has schema {entry['schema']!r}; this version reads schema {_SCHEMA}. Update code-rlm."
+            )
+        residual_scales = {}
+        try:
+            for each in entry.get("residual_scales") or ():
+                residual_scales[each["metric"], each["domain"]] = float(each["scale"])
+            mlps = tuple(tuple((metric, domain) for metric, domain in mlp) for mlp in entry.get("mlps") or ())
+            score_scales = _entries(entry, "score_scales", ScoreScale)
+            pooling = _entries(entry, "pooling", PoolingComponent)
+            calibration = _entries(entry, "calibration", Calibration)
+            familiarity = Familiarity.from_dict(entry.get("familiarity") or {})
+            derived = _entries(entry, "derived", DerivedMetric)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"A fitted state has an entry that cannot be read: {error!r}.") from None
+        return cls(score_scales, residual_scales, mlps, pooling, calibration, familiarity, derived)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the JSON form, the schema's number in it."""
+        residual_scales = [
+            {"metric": metric, "domain": domain, "scale": scale}
+            for (metric, domain), scale in self.residual_scales.items()
+        ]
+        return {
+            "schema": _SCHEMA,
+            "score_scales": {name: scale.to_dict() for name, scale in self.score_scales.items()},
+            "residual_scales": residual_scales,
+            "mlps": [[list(regressor) for regressor in mlp] for mlp in self.mlps],
+            "pooling": {name: component.to_dict() for name, component in self.pooling.items()},
+            "calibration": {name: calibration.to_dict() for name, calibration in self.calibration.items()},
+            "familiarity": self.familiarity.to_dict(),
+            # Left out where there is none, for earlier versions.
+            **({"derived": {name: each.to_dict() for name, each in self.derived.items()}} if self.derived else {}),
+        }
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> "FittedState":
+        """Reads a state's file.
+
+        Raises:
+            CheckpointError: The file is not JSON of a fitted state.
+        """
+        try:
+            entry = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError:
+            raise CheckpointError(f"{os.fspath(path)} is not JSON of a fitted state.") from None
+        return cls.from_dict(entry)
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes `fitted_state.json` into a folder, whole or not at all, and returns its path."""
+        path = Path(folder) / FITTED_STATE_NAME
+        partial = path.with_name(f".{FITTED_STATE_NAME}.{os.getpid()}")
+        partial.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+        return path
+
+
+def _entries(entry: Mapping[str, Any], name: str, cls: Any) -> dict[str, Any]:
+    """Returns the objects of one part of a state's JSON form, by metric."""
+    return {metric: cls.from_dict(each) for metric, each in (entry.get(name) or {}).items()}
 
 
 # ---------------------------------------------------------------------------------------------------- metrics and config
@@ -437,6 +580,9 @@ class RLMConfig(PreTrainedConfig):
             )
         if unknown := sorted(set(fitted.calibration) - set(self.metric_names())):
             raise MetricError(f"calibration names {unknown}, which the registry does not have: {self.metric_names()}.")
+        named = {name for metric, each in fitted.derived.items() for name in (metric, *each.sources)}
+        if unknown := sorted(named - set(self.metric_names())):
+            raise MetricError(f"derived names {unknown}, which the registry does not have: {self.metric_names()}.")
         self.fitted = copy.deepcopy(fitted)
         if self.ensemble is not None:
             self.set_ensemble(self.ensemble_config())
@@ -691,11 +837,14 @@ __all__ = [
     "AUTO_MAP",
     "CUSTOM_PIPELINES",
     "DROPPED_WEIGHTS",
+    "FITTED_STATE_NAME",
     "LEGACY_WEIGHTS",
     "TASK",
+    "FittedState",
     "Metric",
     "RLMConfig",
     "fill_template",
+    "language_of_name",
     "read_fitted_state",
     "template_parts",
 ]

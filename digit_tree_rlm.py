@@ -15,7 +15,7 @@ and values exist once per input. Outside the network everything is float64. The 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class EncodedInputs:
             alone and in any batch.
         scores: The feature ensemble's scores float64 `(batch, metrics)`, None without one.
         residual_scales: Residual scale of each score (`FeatureEnsemble.residual_scales`), float64 `(batch, metrics)`.
+        fallback_scores: Metric to the scores for inputs unlike the training rows, float64 `(batch,)`.
     """
 
     memory: list[tuple[torch.Tensor, torch.Tensor]]
@@ -47,6 +48,7 @@ class EncodedInputs:
     fingerprints: list[int]
     scores: np.ndarray | None = None
     residual_scales: np.ndarray | None = None
+    fallback_scores: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.fingerprints)

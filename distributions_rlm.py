@@ -1,4 +1,4 @@
-"""Distributions of one number: score scale, pooling, calibration, comparison, and the state that fitting leaves behind.
+"""Distributions of one number: score scale, pooling, calibration, comparison.
 
 The decoder defines a distribution over the numbers of the format (`digit_tree_rlm.py`). On its way to an answer it meets, in
 this order:
@@ -10,29 +10,27 @@ this order:
    Electronic Journal of Statistics 7; Kuleshov et al. 2018, arXiv 1807.00263).
 4. `Distribution` and `probability_best`: whole distributions, and which of several candidates is the best.
 
-`FittedState` holds what was fitted for the first three. It is saved beside the weights as `fitted_state.json`; the config
-describes only what the model is. How each part is fitted: `training/ensemble.py` (scales), `training/pooling.py`,
-`evaluation/calibration.py`. Everything here is float64.
+`FittedState` (`configuration_rlm.py`) holds what was fitted for the first three. How each part is fitted:
+`training/ensemble.py` (scales), `training/pooling.py`, `evaluation/calibration.py`. Everything here is float64.
 """
 
-import json
-import os
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from statistics import NormalDist
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from .errors_rlm import CheckpointError, MetricError
-from .familiarity_rlm import Familiarity
 
 Regressor = tuple[str, str | None]
 """A regressor of the feature ensemble: its metric, and the domain that it is for (None: all other texts)."""
 
 
 # ------------------------------------------------------------------------------------------------- score scale
+
+_LARGEST_LOGARITHM = 700.0  # of a float64
 
 
 @dataclass(frozen=True)
@@ -118,6 +116,29 @@ class ScoreScale:
         mean_slope = (self.scores[-1] - self.scores[0]) / (last - first)
         beyond = np.minimum(x - first, 0.0) + np.maximum(x - last, 0.0)
         return np.interp(x, self.values, self.scores) + mean_slope * beyond
+
+    def values_at(self, scores: Any) -> np.ndarray:
+        """Returns the values that have some scores, in the metric's unit, float64 of the same shape; the inverse of `score`."""
+        y = np.asarray(scores, dtype=float)
+        first, last = self.scores[0], self.scores[-1]
+        mean_slope = (self.values[-1] - self.values[0]) / (last - first)
+        beyond = np.minimum(y - first, 0.0) + np.maximum(y - last, 0.0)
+        x = np.interp(y, self.scores, self.values) + mean_slope * beyond
+        return np.exp(np.minimum(x, _LARGEST_LOGARITHM)) if self.logarithm else x
+
+    @classmethod
+    def linear(cls, values: np.ndarray) -> "ScoreScale":
+        """Returns the standardised scale of the given values, or of their logarithms where all are above 0.
+
+        It is the same line everywhere, so that scores beyond those of the values keep their meaning.
+
+        Args:
+            values: Values of the metric `(rows,)`, not all equal.
+        """
+        x = np.asarray(values, dtype=float)
+        logarithm = bool(x.min() > 0)
+        x = np.log(x) if logarithm else x
+        return cls(logarithm, (float(x.mean() - x.std()), float(x.mean() + x.std())), (-1.0, 1.0))
 
 
 # ----------------------------------------------------------------------------------------------------- pooling
@@ -549,130 +570,68 @@ def _products_of_others(factors: np.ndarray) -> np.ndarray:
     return before * after
 
 
-# ----------------------------------------------------------------------------------------------- fitted state
-
-FITTED_STATE_NAME = "fitted_state.json"
-_SCHEMA = 1
+# ----------------------------------------------------------------------------------------------- derived metrics
 
 
-@dataclass
-class FittedState:
-    """What was fitted on data outside gradient training, valid only with the weights that it was fitted with.
+@dataclass(frozen=True)
+class DerivedMetric:
+    """A metric that is computed from the medians of others: exp(intercept + sum of weight * ln(median)).
+
+    Fitted to a few measurements, as of a device that the checkpoint was not trained on (`code-rlm adapt`).
 
     Attributes:
-        score_scales: Metric to the scale of its scores, of the metrics that the feature ensemble was fitted to.
-        residual_scales: Regressor to the scale of its out-of-fold residuals, on the metric's score scale: the scale of the
-            logistic distribution with their median size; 0 where unknown.
-        mlps: Regressors that each MLP of the ensemble predicts, in the order of its outputs.
-        pooling: Metric to its `PoolingComponent`.
-        calibration: Metric to its `Calibration`.
-        familiarity: The training rows of each metric, and how answers beyond them are widened.
+        sources: Metrics, each asked for alone.
+        weights: One for each.
+        intercept: On the logarithm's scale.
+        residuals: Of the measurements, each left out of the fit once, as logarithms; ascending.
     """
 
-    score_scales: dict[str, ScoreScale] = field(default_factory=dict)
-    residual_scales: dict[Regressor, float] = field(default_factory=dict)
-    mlps: tuple[tuple[Regressor, ...], ...] = ()
-    pooling: dict[str, PoolingComponent] = field(default_factory=dict)
-    calibration: dict[str, Calibration] = field(default_factory=dict)
-    familiarity: Familiarity = field(default_factory=Familiarity)
+    sources: tuple[str, ...]
+    weights: tuple[float, ...]
+    intercept: float
+    residuals: tuple[float, ...] = ()
 
-    def pooling_of(self, metric: str) -> PoolingComponent | None:
-        """Returns the pooling component of a metric, None where the decoder answers alone."""
-        return self.pooling.get(metric)
+    def __post_init__(self) -> None:
+        if not self.sources or len(self.sources) != len(self.weights):
+            raise CheckpointError(
+                f"A derived metric has one weight for each source, got {len(self.weights)} for {len(self.sources)}."
+            )
+        if not np.isfinite([*self.weights, self.intercept, *self.residuals]).all():
+            raise CheckpointError("The weights of a derived metric must be finite.")
 
-    def calibration_of(self, metric: str) -> Calibration | None:
-        """Returns the calibration of a metric, None where it was not calibrated."""
-        return self.calibration.get(metric)
+    def value(self, medians: Any) -> np.ndarray:
+        """Returns the metric of medians `(..., sources)`; NaN where one of them is not above zero."""
+        known = np.asarray(medians, dtype=np.float64)
+        logarithms = np.log(np.where(known > 0, known, np.nan))
+        return np.exp(self.intercept + logarithms @ np.asarray(self.weights))
 
-    def without(self, metrics: Collection[str]) -> "FittedState":
-        """Returns a state without the pooling and the calibration of some metrics; the ensemble's parts stay."""
-        return replace(
-            self,
-            pooling={name: entry for name, entry in self.pooling.items() if name not in metrics},
-            calibration={name: entry for name, entry in self.calibration.items() if name not in metrics},
-            familiarity=self.familiarity.without(metrics),
-        )
+    def factors(self, level: float) -> tuple[float, float] | None:
+        """Returns what a value is multiplied by for the ends of an interval (split conformal prediction, arXiv 2107.07511).
+
+        None where there are too few measurements for the level.
+        """
+        rank = math.ceil((1 - (1 - level) / 2) * (len(self.residuals) + 1))
+        if rank > len(self.residuals):
+            return None
+        return math.exp(self.residuals[len(self.residuals) - rank]), math.exp(self.residuals[rank - 1])
 
     @classmethod
-    def from_dict(cls, entry: "FittedState | Mapping[str, Any]") -> "FittedState":
-        """Returns the state of its JSON form.
-
-        Raises:
-            CheckpointError: Unknown keys, a schema of a later version, or entries that are not valid.
-        """
-        if isinstance(entry, cls):
-            return entry
-        known = ["schema", *(f.name for f in fields(cls))]
-        if not isinstance(entry, Mapping) or set(entry) - set(known):
-            raise CheckpointError(f"A fitted state has the keys {known}, got {entry!r:.200}.")
-        if entry.get("schema", _SCHEMA) != _SCHEMA:
-            raise CheckpointError(
-                f"This fitted state has schema {entry['schema']!r}; this version reads schema {_SCHEMA}. Update code-rlm."
-            )
-        residual_scales = {}
-        try:
-            for each in entry.get("residual_scales") or ():
-                residual_scales[each["metric"], each["domain"]] = float(each["scale"])
-            mlps = tuple(tuple((metric, domain) for metric, domain in mlp) for mlp in entry.get("mlps") or ())
-            score_scales = _entries(entry, "score_scales", ScoreScale)
-            pooling = _entries(entry, "pooling", PoolingComponent)
-            calibration = _entries(entry, "calibration", Calibration)
-            familiarity = Familiarity.from_dict(entry.get("familiarity") or {})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"A fitted state has an entry that cannot be read: {error!r}.") from None
-        return cls(score_scales, residual_scales, mlps, pooling, calibration, familiarity)
+    def from_dict(cls, entry: Mapping[str, Any]) -> "DerivedMetric":
+        """Returns the metric of its JSON form."""
+        numbers = {name: tuple(float(x) for x in entry[name]) for name in ("weights", "residuals")}
+        return cls(tuple(map(str, entry["sources"])), intercept=float(entry["intercept"]), **numbers)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the JSON form, the schema's number in it."""
-        residual_scales = [
-            {"metric": metric, "domain": domain, "scale": scale}
-            for (metric, domain), scale in self.residual_scales.items()
-        ]
-        return {
-            "schema": _SCHEMA,
-            "score_scales": {name: scale.to_dict() for name, scale in self.score_scales.items()},
-            "residual_scales": residual_scales,
-            "mlps": [[list(regressor) for regressor in mlp] for mlp in self.mlps],
-            "pooling": {name: component.to_dict() for name, component in self.pooling.items()},
-            "calibration": {name: calibration.to_dict() for name, calibration in self.calibration.items()},
-            "familiarity": self.familiarity.to_dict(),
-        }
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> "FittedState":
-        """Reads a state's file.
-
-        Raises:
-            CheckpointError: The file is not JSON of a fitted state.
-        """
-        try:
-            entry = json.loads(Path(path).read_text(encoding="utf-8"))
-        except ValueError:
-            raise CheckpointError(f"{os.fspath(path)} is not JSON of a fitted state.") from None
-        return cls.from_dict(entry)
-
-    def write(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes `fitted_state.json` into a folder, whole or not at all, and returns its path."""
-        path = Path(folder) / FITTED_STATE_NAME
-        partial = path.with_name(f".{FITTED_STATE_NAME}.{os.getpid()}")
-        partial.write_text(json.dumps(self.to_dict()) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-        return path
-
-
-def _entries(entry: Mapping[str, Any], name: str, cls: Any) -> dict[str, Any]:
-    """Returns the objects of one part of a state's JSON form, by metric."""
-    return {metric: cls.from_dict(each) for metric, each in (entry.get(name) or {}).items()}
+        """Returns the JSON form."""
+        lists = {name: list(getattr(self, name)) for name in ("sources", "weights", "residuals")}
+        return {**lists, "intercept": self.intercept}
 
 
 __all__ = [
-    "FITTED_STATE_NAME",
     "Adjustment",
     "Calibration",
+    "DerivedMetric",
     "Distribution",
-    "FittedState",
     "PoolingComponent",
     "Regressor",
     "ScoreScale",

@@ -10,10 +10,13 @@ The features (`features_rlm.py`) are an input of the model like the token ids. A
 on a scale of its own (`ScoreScale`). With `trees` it is that plus boosted regression trees (`training/trees.py`), and with
 `mlp_features` small networks on the features that the trees split by most (`training/mlp.py`), which several metrics may
 share; each base learner has a stacking weight, fitted to out-of-fold predictions.
+
+Hidden states of a language model are thousands of correlated features, so regressors read their principal components, which are
+fitted to the texts of the first fit.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -27,6 +30,7 @@ from .errors_rlm import CheckpointError
 from .features_rlm import STRUCTURES, FeatureLayout
 
 TREE_NODES = 31  # of a tree: 16 leaves
+FALLBACK = "fallback"  # in place of a domain: the regressor of a metric for inputs unlike the training rows
 _KNOTS = 24  # radial basis functions over a score, from -4 to 4 standard deviations
 MLP_WIDTH, MLP_LAYERS = 128, 3  # units of a hidden layer, hidden layers
 MLP_REACH = 8.0  # a feature's distance from its mean, scaled, is clamped to this
@@ -50,6 +54,9 @@ class EnsembleConfig:
         domains: Metric to the domains of texts that have a regressor of their own: a language of `STRUCTURES`, or that and
             words that such a text has, with spaces between. The last domain that a text belongs to gives its score. They are
             fitted after the first regressor, which the decoder was trained with and which stays for all other texts.
+        fallbacks: Metrics with one more regressor, for inputs unlike the training rows. It may be fitted to rows that the
+            decoder never saw, on a scale of its own (`familiarity_rlm.NoveltyPool`); the decoder does not read its score.
+        unread: Metrics whose scores are no memory tokens: the decoder was never trained with them.
         mlps: Which of `regressors` each MLP answers, in the order of its outputs.
         residual_scales: For each of `regressors` the scale of the logistic distribution that has the median distance between
             its out-of-fold predictions and the true scores; 0 where it is not known.
@@ -64,6 +71,8 @@ class EnsembleConfig:
     mlp_features: int = 0
     mlp_count: int = 1
     domains: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     mlps: tuple[tuple[Regressor, ...], ...] = ()
     residual_scales: tuple[float, ...] = ()
 
@@ -75,6 +84,11 @@ class EnsembleConfig:
             if not isinstance(size, int) or size < least:
                 raise CheckpointError(f"ensemble.{name} must be a whole number of at least {least}, got {size!r}.")
         object.__setattr__(self, "domains", self._checked_domains())
+        for name in ("fallbacks", "unread"):
+            named = tuple(getattr(self, name))
+            object.__setattr__(self, name, named)
+            if not set(named) <= set(self.metrics):
+                raise CheckpointError(f"ensemble.{name} names metrics of the ensemble, got {named!r:.200}.")
         object.__setattr__(self, "scales", self._checked_scales())
         object.__setattr__(self, "mlps", self._checked_mlps())
         object.__setattr__(self, "residual_scales", self._checked_residual_scales())
@@ -161,9 +175,13 @@ class EnsembleConfig:
 
     @property
     def regressors(self) -> list[Regressor]:
-        """The metric of every regressor and the domain of texts that it is for, None for all other texts, in their order."""
+        """The metric of every regressor and the domain of texts that it is for, in their order.
+
+        The domain is None for all other texts, `FALLBACK` for inputs unlike the training rows.
+        """
         further = [(metric, domain) for metric, domains in self.domains.items() for domain in domains]
-        return [*((metric, None) for metric in self.metrics), *further]
+        fallbacks = [(metric, FALLBACK) for metric in self.fallbacks]
+        return [*((metric, None) for metric in self.metrics), *further, *fallbacks]
 
     @property
     def domain_names(self) -> tuple[str, ...]:
@@ -197,20 +215,33 @@ class FeatureEnsemble(nn.Module):
     """Scores of the features by metric, and the memory tokens made of them.
 
     Attributes:
-        weight: Ridge regression, `(features, regressors)`, fitted in closed form, never by gradients.
+        weight: Ridge regression, `(features that are read, regressors)`, fitted in closed form, never by gradients.
         bias: `(regressors,)`.
         idf: Inverse document frequency by bucket `(buckets,)`.
         tree_feature, tree_left, tree_right: For each node the feature it splits by and the nodes that follow, itself for a
             leaf, int `(regressors, trees, TREE_NODES)`; these buffers are there only with `trees`.
         tree_threshold, tree_value: Up to what it goes left, and what a leaf adds, `(regressors, trees, TREE_NODES)`.
         mlps: The `MLPs` of some regressors; there only with `mlp_features`.
+        fallback_rates: What a unit of each cost feature's amount adds to the metric of each fallback regressor, in the metric's
+            unit, `(fallbacks, cost features)`; there only with fallbacks.
+        fallback_line: Slope and intercept from the logarithm of that sum to the score, `(fallbacks, 2)`; 0 without a cost
+            model.
+        hidden_center, hidden_scale: A hidden state is read as (state - center) * scale, at most `MLP_REACH`, `(hidden,)`; scale
+            0 before they are fitted. These buffers are there only with `language_model`.
+        hidden_directions: Of the principal components of what is read so, `(hidden, components)`.
     """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    hidden_center: torch.Tensor
+    hidden_scale: torch.Tensor
+    hidden_directions: torch.Tensor
 
     def __init__(self, settings: EnsembleConfig, memory_size: int):
         super().__init__()
         self.settings = settings
         metrics, regressors = len(settings.metrics), len(settings.regressors)
-        self.register_buffer("weight", torch.zeros(settings.features.size, regressors))
+        self.register_buffer("weight", torch.zeros(settings.features.read_size, regressors))
         self.register_buffer("bias", torch.zeros(regressors))
         self.register_buffer("idf", torch.ones(settings.features.buckets))
         if settings.trees:
@@ -222,6 +253,14 @@ class FeatureEnsemble(nn.Module):
                 self.register_buffer(name, torch.zeros(shape))
         if settings.mlp_features:
             self.mlps = MLPs([len(each) for each in settings.mlps], settings.mlp_features)
+        if settings.fallbacks:
+            amounts = settings.features.parts["costs"]
+            self.register_buffer("fallback_rates", torch.zeros(len(settings.fallbacks), amounts))
+            self.register_buffer("fallback_line", torch.zeros(len(settings.fallbacks), 2))
+        if (model := settings.features.language_model) is not None:
+            for name in ("hidden_center", "hidden_scale"):
+                self.register_buffer(name, torch.zeros(model.size))
+            self.register_buffer("hidden_directions", torch.zeros(model.size, model.components))
         self.score_embedding = nn.Parameter(torch.zeros(metrics, memory_size))
         self.score_proj = nn.Linear(_KNOTS + 1, memory_size, bias=False)
 
@@ -230,6 +269,22 @@ class FeatureEnsemble(nn.Module):
         own = self.state_dict()
         for name, tensor in old.state_dict().items():
             own[name][tuple(slice(size) for size in tensor.shape)] = tensor
+
+    def standardised(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Hidden states `(batch, hidden)` by their mean and spread, float32 of the same shape."""
+        centered = (hidden.float() - self.hidden_center.float()) * self.hidden_scale.float()
+        return centered.clamp(-MLP_REACH, MLP_REACH)
+
+    def components(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Principal components of hidden states `(batch, hidden)`, float32 `(batch, components)`."""
+        return self.standardised(hidden) @ self.hidden_directions.float()
+
+    def read(self, raw: torch.Tensor) -> torch.Tensor:
+        """Features `(batch, size)` with principal components in place of hidden states, `(batch, read size)`."""
+        if self.settings.features.language_model is None:
+            return raw
+        hidden = self.settings.features.token_size
+        return torch.cat([raw[:, :hidden], self.components(raw[:, hidden:])], 1)
 
     def weighted(self, raw: torch.Tensor) -> torch.Tensor:
         """Features `(batch, size)` whose n-grams are weighted by `idf` and scaled to length 1, as the ridge reads them."""
@@ -248,16 +303,37 @@ class FeatureEnsemble(nn.Module):
             ValueError: Features of another layout.
         """
         members = self._members(features)
+        present = {name for name, some in zip(self.settings.domain_names, members.any(0), strict=True) if some}
+        return self.chosen(self._all_scores(features, {None, *present}), members)
+
+    def fallback_scores(self, features: torch.Tensor) -> torch.Tensor:
+        """Scores for inputs unlike the training rows `(batch, fallbacks)`, each on the scale of its `NoveltyPool`.
+
+        Args:
+            features: As for `scores`.
+        """
+        self._members(features)  # checks their shape
+        first = len(self.settings.regressors) - len(self.settings.fallbacks)
+        return self._all_scores(features, {FALLBACK})[:, first:] + self._cost_scores(features)
+
+    def _cost_scores(self, features: torch.Tensor) -> torch.Tensor:
+        """What the cost models add to the scores of the fallback regressors, float32 `(batch, fallbacks)`."""
+        layout = self.settings.features
+        first = layout.first("costs")
+        amounts = torch.expm1(features[:, first : first + layout.parts["costs"]].double())
+        total = (amounts @ self.fallback_rates.double().T).clamp_min(1e-30)
+        slope, intercept = self.fallback_line.double().T
+        return (slope * torch.log(total) + intercept).float()
+
+    def _all_scores(self, features: torch.Tensor, domains: Collection[str | None]) -> torch.Tensor:
+        """The scores of all regressors `(batch, regressors)`; those of other domains than these mean nothing."""
         with torch.autocast(features.device.type, enabled=False):
-            raw = features[:, : self.settings.features.size].float()
+            raw = self.read(features[:, : self.settings.features.size].float())
             scores = self.weighted(raw) @ self.weight.float() + self.bias.float()
             if self.settings.trees:
-                needed = [domain is None for _, domain in self.settings.regressors]
-                for column, domain in enumerate(self.settings.domain_names):
-                    if bool(members[:, column].any()):
-                        needed = [own or each == domain for own, (_, each) in zip(needed, self.settings.regressors)]
+                needed = [domain in domains for _, domain in self.settings.regressors]
                 scores = scores + self.further(raw, needed)
-            return self.chosen(scores, members)
+            return scores
 
     def residual_scales(self, features: torch.Tensor) -> np.ndarray:
         """Scale of each score's error on the metric's scale, float64 `(batch, metrics)`; see `EnsembleConfig`.
@@ -270,9 +346,9 @@ class FeatureEnsemble(nn.Module):
         settings = self.settings
         known = np.array(settings.residual_scales)
         widest = np.zeros(len(settings.metrics))
-        for (metric, _), scale in zip(settings.regressors, settings.residual_scales, strict=True):
+        for (metric, domain), scale in zip(settings.regressors, settings.residual_scales, strict=True):
             column = settings.metrics.index(metric)
-            widest[column] = max(widest[column], scale)
+            widest[column] = max(widest[column], scale if domain != FALLBACK else 0.0)
         scales = known[self._regressor_of(self._members(features))]
         return np.where(scales > 0, scales, np.where(widest > 0, widest, 1.0))
 
@@ -300,7 +376,7 @@ class FeatureEnsemble(nn.Module):
         chosen = np.tile(np.arange(len(settings.metrics)), (len(members), 1))
         domains = {name: column for column, name in enumerate(settings.domain_names)}
         for number, (metric, domain) in enumerate(settings.regressors):
-            if domain is not None:
+            if domain not in (None, FALLBACK):
                 chosen[members[:, domains[domain]], settings.metrics.index(metric)] = number
         return chosen
 
@@ -343,12 +419,17 @@ class FeatureEnsemble(nn.Module):
         return reached.sum(2)
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        """Memory tokens `(batch, metrics, memory size)` of scores `(batch, metrics)`."""
+        """Memory tokens `(batch, metrics that are read, memory size)` of scores `(batch, metrics)`."""
         knots = torch.linspace(-4, 4, _KNOTS, device=scores.device)
         width = 8 / (_KNOTS - 1)
         scores = scores.float().clamp(-8, 8)[..., None]
         basis = torch.cat([torch.exp(-0.5 * ((scores - knots) / width) ** 2), scores], -1)
-        return self.score_proj(basis.to(self.score_proj.weight.dtype)) + self.score_embedding
+        tokens = self.score_proj(basis.to(self.score_proj.weight.dtype)) + self.score_embedding
+        if not self.settings.unread:
+            return tokens
+        return tokens[
+            :, [number for number, name in enumerate(self.settings.metrics) if name not in self.settings.unread]
+        ]
 
 
 class MLPs(nn.Module):
@@ -396,6 +477,7 @@ class MLPs(nn.Module):
 
 
 __all__ = [
+    "FALLBACK",
     "MLP_LAYERS",
     "MLP_REACH",
     "MLP_WIDTH",

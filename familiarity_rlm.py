@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 
+from .distributions_rlm import ScoreScale
 from .errors_rlm import CheckpointError
 from .source_rlm import allocated_bytes, tokens
 
@@ -404,24 +405,65 @@ def _unpacked(entry: Mapping[str, Any]) -> np.ndarray:
 class NoveltyPool:
     """What a metric is for inputs unlike the training rows.
 
+    It is the prediction of a fallback regressor (`EnsembleConfig.fallbacks`) plus the residuals that it had on groups left out
+    of its fit. Without such a regressor it is values that the metric has in other inputs of the language.
+
     Attributes:
         weight: Share of the pool in the answer to an input that is not familiar at all, in [0, 1].
         values: Language to equally likely values of the metric; "" for languages without their own.
         source: The rows that they come from, in words.
+        scale: Scale of the fallback regressor's scores, None without one.
+        residuals: Language to equally likely differences between true and predicted scores; "" for languages without their own.
     """
 
     weight: float
-    values: Mapping[str, tuple[float, ...]]
+    values: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     source: str = ""
+    scale: ScoreScale | None = None
+    residuals: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def values_for(self, language: str | None) -> tuple[float, ...]:
-        """Values of a language, or of all where it has none."""
-        return self.values.get(language or "") or self.values.get("", ())
+    def values_for(self, language: str | None, score: float | None = None) -> tuple[float, ...]:
+        """Equally likely values of the metric for an input, ascending, in its unit.
+
+        Args:
+            language: Of the input.
+            score: What the fallback regressor predicts, None without one.
+        """
+        name = language or ""
+        if self.scale is None or score is None:
+            return self.values.get(name) or self.values.get("", ())
+        residuals = self.residuals.get(name) or self.residuals.get("", ())
+        return tuple(self.scale.values_at(score + np.array(residuals)).tolist())
 
     def weight_at(self, familiarity: float) -> float:
         """Share of the pool at a familiarity: none from 0.1 on, all of `weight` up to 0.01, linear in its logarithm between."""
         ramp = (math.log10(_NO_POOL) - math.log10(max(familiarity, 1e-300))) / math.log10(_NO_POOL / _WHOLE_POOL)
         return self.weight * min(max(ramp, 0.0), 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready fields; those of the fallback regressor only where there is one."""
+        plain: dict[str, Any] = {"weight": self.weight, "source": self.source}
+        plain["values"] = {language: list(values) for language, values in self.values.items()}
+        if self.scale is not None:
+            plain["scale"] = self.scale.to_dict()
+            plain["residuals"] = {language: list(values) for language, values in self.residuals.items()}
+        return plain
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> "NoveltyPool":
+        """Builds a pool from its JSON form; a `KeyError`, `TypeError` or `ValueError` where it cannot be read."""
+        scale = entry.get("scale")
+        return cls(
+            float(entry["weight"]),
+            _numbers_by_language(entry["values"]),
+            entry.get("source", ""),
+            None if scale is None else ScoreScale.from_dict(scale),
+            _numbers_by_language(entry.get("residuals", {})),
+        )
+
+
+def _numbers_by_language(entry: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
+    return {language: tuple(map(float, numbers)) for language, numbers in entry.items()}
 
 
 @dataclass
@@ -434,6 +476,7 @@ class Familiarity:
         pools: Metric to its `NoveltyPool`.
         idle: Metric to language to the least that any program of the language has, such as the memory of an idle process.
         bound_ratios: Metric to equally likely ratios of values to their lower bounds, see `Adjustment`.
+        fallbacks: Metric to the domains that its fallback regressor was fitted to beyond those of `metrics`.
     """
 
     references: dict[str, Reference] = field(default_factory=dict)
@@ -441,6 +484,7 @@ class Familiarity:
     pools: dict[str, NoveltyPool] = field(default_factory=dict)
     idle: dict[str, dict[str, float]] = field(default_factory=dict)
     bound_ratios: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    fallbacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def compare(self, metric: str, language: str | None, row: Observation) -> Comparison | None:
         """Compares an input with the domains of a metric; the nearest counts. None for a metric that nothing is known of."""
@@ -453,6 +497,12 @@ class Familiarity:
             reason = f"{language} input; {metric} was trained on {', '.join(languages)}"
             return Comparison("", 0.0, (reason,), {})
         return max((reference.compare(row) for reference in own), key=lambda comparison: comparison.familiarity)
+
+    def compare_fallback(self, metric: str, language: str | None, row: Observation) -> "Comparison | None":
+        """Compares an input with the further domains of a metric's fallback; None where none is of the language."""
+        domains = [self.references[domain] for domain in self.fallbacks.get(metric, ())]
+        own = [reference.compare(row) for reference in domains if language in reference.languages]
+        return max(own, key=lambda comparison: comparison.familiarity, default=None)
 
     def default_metrics(self, names: Sequence[str], known: Sequence[str], language: str, row: Observation) -> list[str]:
         """The metrics to answer for an input where none is named: those that its domain was trained for.
@@ -467,7 +517,8 @@ class Familiarity:
             The default metrics that a domain without mismatches has; else the first two metrics of the nearest such domain;
             none where every domain of the language has a mismatch.
         """
-        domains = {name: each for name, each in self.references.items() if language in each.languages}
+        trained = {domain for domains in self.metrics.values() for domain in domains}
+        domains = {name: self.references[name] for name in trained if language in self.references[name].languages}
         fitting = {name: each for name, each in domains.items() if not each.mismatches(row)}
         if not domains:
             return list(names)
@@ -496,13 +547,15 @@ class Familiarity:
     def without(self, metrics: Collection[str]) -> "Familiarity":
         """A copy that knows nothing of some metrics."""
         kept = {name: domains for name, domains in self.metrics.items() if name not in metrics}
-        needed = {domain for domains in kept.values() for domain in domains}
+        fallbacks = {name: domains for name, domains in self.fallbacks.items() if name not in metrics}
+        needed = {domain for domains in (*kept.values(), *fallbacks.values()) for domain in domains}
         return Familiarity(
             {domain: reference for domain, reference in self.references.items() if domain in needed},
             kept,
             {name: pool for name, pool in self.pools.items() if name not in metrics},
             {name: values for name, values in self.idle.items() if name not in metrics},
             {name: ratios for name, ratios in self.bound_ratios.items() if name not in metrics},
+            fallbacks,
         )
 
     def merged(self, other: "Familiarity") -> "Familiarity":
@@ -513,6 +566,7 @@ class Familiarity:
             {**self.pools, **other.pools},
             {**self.idle, **other.idle},
             {**self.bound_ratios, **other.bound_ratios},
+            {**self.fallbacks, **other.fallbacks},
         )
         return merged.without(())
 
@@ -521,16 +575,10 @@ class Familiarity:
         return {
             "references": [reference.to_dict() for reference in self.references.values()],
             "metrics": {name: list(domains) for name, domains in self.metrics.items()},
-            "pools": {
-                name: {
-                    "weight": pool.weight,
-                    "values": {language: list(values) for language, values in pool.values.items()},
-                    "source": pool.source,
-                }
-                for name, pool in self.pools.items()
-            },
+            "pools": {name: pool.to_dict() for name, pool in self.pools.items()},
             "idle": self.idle,
             "bound_ratios": {name: list(ratios) for name, ratios in self.bound_ratios.items()},
+            "fallbacks": {name: list(domains) for name, domains in self.fallbacks.items()},
         }
 
     @classmethod
@@ -547,16 +595,14 @@ class Familiarity:
             raise CheckpointError(f"familiarity has the keys {known}, got {entry!r:.200}.")
         try:
             references = [Reference.from_dict(each) for each in entry.get("references", ())]
-            pools = {}
-            for name, pool in entry.get("pools", {}).items():
-                values = {language: tuple(map(float, each)) for language, each in pool["values"].items()}
-                pools[name] = NoveltyPool(float(pool["weight"]), values, pool.get("source", ""))
+            pools = {name: NoveltyPool.from_dict(pool) for name, pool in entry.get("pools", {}).items()}
             return cls(
                 {reference.domain: reference for reference in references},
                 {name: tuple(domains) for name, domains in entry.get("metrics", {}).items()},
                 pools,
                 {name: dict(values) for name, values in entry.get("idle", {}).items()},
                 {name: tuple(map(float, ratios)) for name, ratios in entry.get("bound_ratios", {}).items()},
+                {name: tuple(domains) for name, domains in entry.get("fallbacks", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
             if isinstance(error, CheckpointError):

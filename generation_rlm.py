@@ -248,12 +248,16 @@ class ExactGenerationMixin:
             )
         padded_mask = None if bool(mask.all()) else mask
         scores = residual_scales = None
+        fallback_scores: dict[str, np.ndarray] = {}
         with self._inference():
             if self.ensemble is not None and inputs.get("ensemble_scores") is not None:
                 scores = torch.as_tensor(inputs["ensemble_scores"]).to(device)
             elif (features := self._read_features(inputs.get("features"))) is not None:
                 scores = self.ensemble.scores(features)
                 residual_scales = self.ensemble.residual_scales(features)
+                if fallbacks := self.ensemble.settings.fallbacks:
+                    columns = self.ensemble.fallback_scores(features).double().cpu().numpy().T
+                    fallback_scores = dict(zip(fallbacks, columns, strict=True))
             states = self.encode_layers(ids, padded_mask)
             memory = self._memory(states, None, scores)
             keys_and_values = self.decoder.project_memory(self.memory_norm(memory))
@@ -263,7 +267,7 @@ class ExactGenerationMixin:
             own_ids = row[keep.bool()].cpu().numpy()
             fingerprints.append(zlib.crc32(own_ids.tobytes()))
         known_scores = None if scores is None else scores.double().cpu().numpy()
-        return EncodedInputs(keys_and_values, memory_mask, fingerprints, known_scores, residual_scales)
+        return EncodedInputs(keys_and_values, memory_mask, fingerprints, known_scores, residual_scales, fallback_scores)
 
     def _pooling(self, encoded: EncodedInputs, metric: str) -> ScorePooling | None:
         """Returns the pooling of a metric with its scores, None where the decoder answers alone."""

@@ -32,6 +32,7 @@ from .ensemble_rlm import EnsembleConfig, FeatureEnsemble
 from .errors_rlm import CheckpointError
 from .features_rlm import NumberReader
 from .generation_rlm import ExactGenerationMixin, NumberGrammar, NumberLogitsProcessor
+from .local_attention_rlm import use_local_attention
 from .numbers_rlm import NumberCodec
 
 # The pipeline belongs to the checkpoint: imported here so that its file travels with every save, also of a model that was
@@ -60,6 +61,7 @@ def _text_encoder(model: PreTrainedModel) -> PreTrainedModel:
         model.pooler = None
     if isinstance(model, T5GemmaPreTrainedModel):
         use_lean_attention(model)
+    use_local_attention(model)
     return model
 
 

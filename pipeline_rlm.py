@@ -6,8 +6,8 @@ pipe("def f(n): return [0] * n", metrics=["peak_memory_bytes"], interval=0.9)
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from transformers import Pipeline
 
 from .digit_tree_rlm import EncodedInputs
-from .distributions_rlm import Adjustment, probability_best
+from .distributions_rlm import Adjustment, Distribution, probability_best
 from .errors_rlm import CheckpointError, InputError, MetricError, UnfamiliarInputError
+from .explanation_rlm import default_unit, effects, parts_of, without
 from .familiarity_rlm import UNFAMILIAR, Comparison, observe
 from .generation_rlm import Prediction
 from .numbers_rlm import NumberFormat, is_failed
@@ -32,6 +33,8 @@ class CallOptions:
     Attributes:
         metrics: Names in decoding order; None: those that the checkpoint predicts for the kind of input.
         interval: Probability that the interval holds, inside (0, 1).
+        quantiles: Levels, each inside (0, 1), whose quantiles are returned as well.
+        above: Limits by metric, in its unit: the probability of more than the limit is returned as well.
         given: Known values by metric; the others are conditioned on them.
         num_samples: Also return so many draws per metric.
         seed: Of the draws, these and those that estimate quantiles in the p10 layout.
@@ -47,6 +50,8 @@ class CallOptions:
 
     metrics: Any = None
     interval: float = 0.9
+    quantiles: Any = None
+    above: Any = None
     given: Any = None
     num_samples: int | None = None
     seed: int = 0
@@ -70,6 +75,12 @@ class CallOptions:
             raise MetricError(
                 f"interval must be a probability strictly between 0 and 1, such as 0.9; got {self.interval!r}."
             )
+        self.quantiles = _levels(self.quantiles)
+        self.above = _limits(self.above)
+        if self.above and self.conditioning == "marginal":
+            raise MetricError(
+                "above needs conditioning='median': a later metric's probability is given the medians before it."
+            )
         if self.given is not None and not isinstance(self.given, Mapping):
             raise MetricError(f"given must map metric names to values, got {type(self.given).__name__}.")
         self.given = dict(self.given or {})
@@ -83,6 +94,32 @@ class CallOptions:
             raise InputError(f"num_workers must be a whole number of at least 0, got {self.num_workers!r}.")
         if not isinstance(self.strict, bool):
             raise MetricError(f"strict must be True or False, got {self.strict!r}.")
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """Levels of the quantiles to compute: the interval's ends with the median between them, then those asked for."""
+        tail = (1 - self.interval) / 2
+        return (tail, 0.5, 1 - tail, *self.quantiles)
+
+
+def _levels(quantiles: Any) -> tuple[float, ...]:
+    """Quantile levels as a tuple of floats."""
+    levels = () if quantiles is None else tuple(np.atleast_1d(np.asarray(quantiles)).tolist())
+    if not all(isinstance(level, (int, float)) and 0 < level < 1 for level in levels):
+        raise MetricError(f"quantiles must be levels strictly between 0 and 1, such as [0.1, 0.9]; got {quantiles!r}.")
+    return levels
+
+
+def _limits(above: Any) -> dict[str, float]:
+    """Limits by metric as floats."""
+    if above is not None and not isinstance(above, Mapping):
+        raise MetricError(f"above must map metric names to limits, got {type(above).__name__}.")
+    limits = {}
+    for name, limit in (above or {}).items():
+        if isinstance(limit, bool) or not isinstance(limit, (int, float, np.number)) or not np.isfinite(limit):
+            raise MetricError(f"above[{name!r}] must be a finite number in the metric's unit, got {limit!r}.")
+        limits[name] = float(limit)
+    return limits
 
 
 def _is_count(value: Any) -> bool:
@@ -139,12 +176,14 @@ class _Prepared:
         metrics: Its metrics in decoding order.
         encoded: Its token ids.
         read: The input itself.
+        for_derived: Whether the answer is not asked for itself, but to compute a derived metric from it.
     """
 
     owner: int
     metrics: tuple[str, ...]
     encoded: EncodedInput
     read: CodeInput
+    for_derived: bool = False
 
 
 @dataclass(frozen=True)
@@ -280,6 +319,7 @@ class CodeRegressionPipeline(Pipeline):
                     raise InputError(f"Input {position}: {error}" if numbered else str(error)) from None
             prepared = self.preprocess(read, call)
             found: list[dict[str, dict[str, Any]]] = [self._exact_entries(item, call) for item in read]
+            sources: list[dict[str, dict[str, Any]]] = [dict(entries) for entries in found]
             for group in self._groups(prepared, size):
                 outputs = self.forward(self._batch(group, call))
                 for item, answer in zip(group, self.postprocess(outputs), strict=True):
@@ -287,9 +327,10 @@ class CodeRegressionPipeline(Pipeline):
                         entry["truncated_tokens"] = item.encoded.truncated_tokens
                         if item.read.record:
                             entry["record"] = dict(item.read.record)
-                        found[item.owner][entry["metric"]] = entry
-            answers = [[entries[name] for name in asked] for entries, asked in zip(found, self._asked(read, call))]
-            yield from answers
+                        (sources if item.for_derived else found)[item.owner][entry["metric"]] = entry
+            asked = self._asked(read, call)
+            self._add_derived(found, sources, asked, call)
+            yield from ([entries[name] for name in names] for entries, names in zip(found, asked, strict=True))
             start += len(chunk)
 
     @staticmethod
@@ -328,45 +369,124 @@ class CodeRegressionPipeline(Pipeline):
         Raises:
             MetricError, InputError: As in a call.
         """
+        smaller = self.model.config.metric(metric).smaller_is_better
+        return ranking(self.distributions(candidates, metric, **options), smaller)
+
+    def distributions(
+        self, inputs: Iterable[Any], metric: str, **options: Any
+    ) -> list[tuple[dict[str, Any], Distribution]]:
+        """Predicts the whole distribution of one metric for several inputs.
+
+        Args:
+            inputs: Of any kind that the pipeline takes.
+            metric: Name.
+            **options: Those of a call, see `CallOptions`, but `metrics`, `num_samples` and `conditioning`.
+
+        Returns:
+            For each input what a call answers, with its `source`, and the distribution.
+
+        Raises:
+            MetricError, InputError: As in a call, and for a checkpoint without exact distributions.
+        """
         if strange := sorted({"metrics", "num_samples", "conditioning"} & set(options)):
-            raise TypeError(f"rank() takes no {', '.join(strange)}: it asks for one metric.")
+            raise TypeError(
+                f"{', '.join(strange)} cannot be given where whole distributions of one metric are asked for."
+            )
         given, _, _ = self._sanitize_parameters(**options)
         call = CallOptions(**{**self._preprocess_params, **given, "metrics": [metric], "num_samples": None})
-        smaller = self.model.config.metric(metric).smaller_is_better
         if self.model.regression_head is not None or not self.model.codec.ordered_digits:
             raise MetricError(
-                "rank() needs exact distributions, which this checkpoint does not have; sort by the values."
+                "Ranking needs exact distributions, which this checkpoint does not have; sort by the values."
             )
         if metric in call.given:
             raise MetricError(f"{metric} is given; there is nothing to rank by.")
-        if isinstance(candidates, (str, bytes, Mapping)):
-            raise InputError("rank() takes a list of inputs, got one.")
+        if metric in self.model.config.fitted.derived:
+            raise MetricError(
+                f"{metric} is computed from other answers and has no exact distribution; sort by the values."
+            )
+        if isinstance(inputs, (str, bytes, Mapping)):
+            raise InputError("A list of inputs is needed, got one.")
         read = []
-        for position, item in enumerate(candidates):
+        for position, item in enumerate(inputs):
             try:
                 read.append(read_input(item, language=call.language, context=call.context))
             except InputError as error:
                 raise InputError(f"Input {position}: {error}") from None
         if not read:
             raise InputError("There are no inputs: the list is empty.")
-        prepared = self.preprocess(read, call)
-        entries: list[Any] = [None] * len(read)
-        distributions: list[Any] = [None] * len(read)
-        for group in self._groups(prepared, call.batch_size or self._batch_size or self.default_batch_size):
-            found = self.forward({**self._batch(group, call), "whole": True})
-            for item, [entry], whole in zip(group, self.postprocess(found), found["distributions"], strict=True):
+        result: list[Any] = [None] * len(read)
+        for group in self._groups(
+            self.preprocess(read, call), call.batch_size or self._batch_size or self.default_batch_size
+        ):
+            answer = self.forward({**self._batch(group, call), "whole": True})
+            for item, [entry], whole in zip(group, self.postprocess(answer), answer["distributions"], strict=True):
                 entry["truncated_tokens"] = item.encoded.truncated_tokens
-                entries[item.owner], distributions[item.owner] = entry, whole
-        chances = probability_best(distributions, smaller)
+                result[item.owner] = {"source": item.read.source, **entry}, whole
+        return result
 
-        def key(i: int) -> tuple[bool, float, float]:
-            value = entries[i]["value"]
-            return value is None, (1 if smaller else -1) * float(value or 0.0), -chances[i]
+    def explain(
+        self, item: Any, metric: str, unit: str | None = None, most: int = 128, **options: Any
+    ) -> dict[str, Any]:
+        """Finds which parts of one input carry its number, by leaving out each in turn.
 
-        return [
-            {"rank": rank, "index": i, "source": read[i].source, "probability_best": float(chances[i]), **entries[i]}
-            for rank, i in enumerate(sorted(range(len(read)), key=key), start=1)
+        The effect of a part is how the exact median changes; what follows from familiarity and lower bounds is left out of it.
+        Parts are left out alone: of two of which either suffices, neither has an effect.
+
+        Args:
+            item: One input of any kind that the pipeline takes.
+            metric: Name.
+            unit: `line`, `block` or `operator`; None: operators of graphs, else lines (`explanation_rlm.parts_of`).
+            most: More lines or blocks than this are joined with their neighbours.
+            **options: `language`, `context`, `calibrated` and `batch_size`, see `CallOptions`.
+
+        Returns:
+            `source`, `text` as the model reads it, `metric`, `unit` (of the number), `value` (median of the whole), `answer`
+            (what a call answers) and `parts`: for each `name`, `lines` (from 1), `value_without`, `effect` and `weight`
+            (`explanation_rlm.effects`), in the order of the text.
+
+        Raises:
+            MetricError: A checkpoint without exact medians, or a metric that is computed.
+            InputError: An input that cannot be read, or that has one part only.
+        """
+        if strange := sorted(set(options) - {"language", "context", "calibrated", "batch_size"}):
+            raise TypeError(f"explain() takes no {', '.join(strange)}.")
+        if self.model.regression_head is not None or not self.model.codec.ordered_digits:
+            raise MetricError("explain() needs exact medians, which this checkpoint does not have.")
+        given, _, _ = self._sanitize_parameters(**options)
+        call = CallOptions(**{**self._preprocess_params, **given, "metrics": [metric]})
+        read = read_input(item, language=call.language, context=call.context)
+        if metric in {each.metric for each in read.exact}:
+            raise MetricError(f"{metric} is computed from the graph, so there is no prediction to explain.")
+        parts = parts_of(read.text, unit or default_unit(read.language), most)
+        texts = [read.text, *(without(read.text, part.lines) for part in parts)]
+        whole, *others = self._medians([replace(read, text=text) for text in texts], call)
+        if not np.isfinite(whole):
+            raise MetricError(f"{read.source}: the model expects no finite {metric} at all.")
+        [answer] = self([read], **{**given, "metrics": [metric]})
+        entries = [
+            {"name": part.name, "lines": [number + 1 for number in part.lines], **effect}
+            for part, effect in zip(parts, effects(whole, others), strict=True)
         ]
+        return {
+            "source": read.source,
+            "text": read.text,
+            "metric": metric,
+            "unit": self.model.config.metric(metric).unit,
+            "value": whole,
+            "answer": answer[0],
+            "parts": entries,
+        }
+
+    def _medians(self, inputs: list[CodeInput], call: CallOptions) -> list[float]:
+        """Medians of one metric, calibrated where the checkpoint is, not adjusted to familiarity."""
+        found = [float("nan")] * len(inputs)
+        size = call.batch_size or self._batch_size or self.default_batch_size
+        for group in self._groups(self.preprocess(inputs, call), size):
+            batch = self.processor.collate([item.encoded for item in group])
+            answer = self.model.predict(batch, (0.5,), metrics=call.metrics, calibrated=call.calibrated)
+            for item, value in zip(group, answer.quantiles[:, 0, 0], strict=True):
+                found[item.owner] = float(value)
+        return found
 
     # The four steps of a pipeline, each over several inputs at once.
 
@@ -412,21 +532,69 @@ class CodeRegressionPipeline(Pipeline):
                 "unknown_operators": each.unknown,
                 "truncated_tokens": 0,
             }
+            if call.quantiles:
+                entries[each.metric]["quantiles"] = {f"{level:g}": each.value for level in call.quantiles}
+            if each.metric in call.above:
+                limit = call.above[each.metric]
+                entries[each.metric] |= {"limit": limit, "probability_above": float(each.value > limit)}
         return entries
+
+    def _add_derived(
+        self,
+        found: list[dict[str, dict[str, Any]]],
+        sources: list[dict[str, dict[str, Any]]],
+        asked: list[list[str]],
+        call: CallOptions,
+    ) -> None:
+        """Computes derived metrics from the answers for their sources, and adds them to what was found."""
+        derived = self.model.config.fitted.derived
+        for entries, own, names in zip(found, sources, asked, strict=True):
+            for name in names:
+                if name in derived:
+                    entries[name] = self._derived_entry(name, [own[source] for source in derived[name].sources], call)
+
+    def _derived_entry(self, name: str, sources: list[dict[str, Any]], call: CallOptions) -> dict[str, Any]:
+        """The answer for a derived metric."""
+        derived = self.model.config.fitted.derived[name]
+        medians = [entry["value"] if isinstance(entry["value"], float) else np.nan for entry in sources]
+        value = float(derived.value(medians))
+        factors = derived.factors(call.interval)
+        known = [entry for entry in sources if "familiarity" in entry]
+        answer = {
+            "metric": name,
+            "value": self._rounded(value),
+            "unit": self.model.config.metric(name).unit,
+            "low": self._rounded(value * factors[0]) if factors else None,
+            "high": self._rounded(value * factors[1]) if factors else None,
+            "level": call.interval,
+            "calibrated": factors is not None and all(entry["familiarity"] >= UNFAMILIAR for entry in known),
+            "derived_from": list(derived.sources),
+            "truncated_tokens": max(entry["truncated_tokens"] for entry in sources),
+        }
+        if known:
+            least = min(known, key=lambda entry: entry["familiarity"])
+            answer |= {"familiarity": least["familiarity"], "reasons": least["reasons"]}
+        return answer
 
     def preprocess(self, inputs: list[CodeInput], call: CallOptions) -> list[_Prepared]:
         """Chooses each input's metrics and turns header and code into token ids; one text for each group of metrics."""
         config, templates = self.model.config, self.model.config.templates
         computed = {each.metric for item in inputs for each in item.exact}
-        for name in [*call.given, *(call.metrics or ())]:
+        for name in [*call.given, *call.above, *(call.metrics or ())]:
             if name not in computed:
                 config.metric(name)
         owners, metrics = [], []
+        for_derived: list[bool] = []
         for owner, (item, asked) in enumerate(zip(inputs, self._asked(inputs, call), strict=True)):
             exact = {each.metric for each in item.exact}
             asked = [name for name in asked if name not in exact]
             for name in asked:
                 config.metric(name)
+            for source in self._sources_of(asked, exact, call):
+                owners.append(owner)
+                metrics.append((source,))
+                for_derived.append(True)
+            asked = [name for name in asked if name not in config.fitted.derived]
             if not asked:
                 continue
             if strange := [m for m in asked if item.language and item.language not in config.metric(m).languages]:
@@ -450,16 +618,34 @@ class CodeRegressionPipeline(Pipeline):
                         )
                 owners.append(owner)
                 metrics.append((*call.given, *group))
+                for_derived.append(False)
         encoded = self.processor.encode([inputs[owner] for owner in owners], metrics)
         read = [inputs[owner] for owner in owners]
-        return [_Prepared(*each) for each in zip(owners, metrics, encoded, read, strict=True)]
+        return [_Prepared(*each) for each in zip(owners, metrics, encoded, read, for_derived, strict=True)]
+
+    def _sources_of(self, asked: Sequence[str], exact: Collection[str], call: CallOptions) -> list[str]:
+        """The metrics that must be answered for the derived ones among those asked for.
+
+        Raises:
+            MetricError: Something is asked of a derived metric that it cannot answer.
+        """
+        derived = {
+            name: self.model.config.fitted.derived[name] for name in asked if name in self.model.config.fitted.derived
+        }
+        if derived and (call.given or call.num_samples is not None):
+            raise MetricError(
+                f"{', '.join(derived)} is computed from other answers: it takes no given and has no samples."
+            )
+        sources = [source for each in derived.values() for source in each.sources if source not in exact]
+        return list(dict.fromkeys(sources))
 
     def _forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         call: CallOptions = batch["call"]
         if self.model.regression_head is not None:
-            if call.num_samples is not None or call.given or len(batch["metrics"]) > 1:
+            if call.num_samples is not None or call.given or call.quantiles or call.above or len(batch["metrics"]) > 1:
                 raise MetricError(
-                    "This checkpoint answers with a regression head: one metric at a time, no samples, nothing given."
+                    "This checkpoint answers with a regression head: one metric at a time, no samples, quantiles or "
+                    "probabilities, nothing given."
                 )
             values = self.model.regress(batch)
             unknown = np.full_like(values, np.nan)
@@ -470,14 +656,17 @@ class CodeRegressionPipeline(Pipeline):
                 "samples": None,
                 "level": None,
                 "comparisons": None,
-                "outcomes": call.outcomes,
+                "call": call,
             }
-        tail = (1 - call.interval) / 2
+        if call.above and not self.model.codec.ordered_digits:
+            raise MetricError(
+                "above needs exact distributions, which this checkpoint does not have; draw samples instead."
+            )
         encoded = self.model.encode(batch)
         options = {"metrics": batch["metrics"], "given": call.given}
         prediction = self.model.predict(
             encoded,
-            (tail, 0.5, 1 - tail),
+            call.levels,
             conditioning=call.conditioning,
             calibrated=call.calibrated,
             draws=None if self.model.codec.ordered_digits else self.quantile_draws,
@@ -495,7 +684,8 @@ class CodeRegressionPipeline(Pipeline):
             "samples": samples,
             "level": call.interval,
             "comparisons": adjusted,
-            "outcomes": call.outcomes,
+            "call": call,
+            "above": self._above(encoded, prediction, adjusted, call),
         }
         if batch.get("whole"):
             answer["distributions"] = self.model.distributions(encoded, calibrated=call.calibrated, **options)
@@ -518,10 +708,12 @@ class CodeRegressionPipeline(Pipeline):
         """
         if not (call.calibrated or call.strict):  # the model's own answer
             return [[_Assessment(None, Adjustment()) for _ in prediction.metrics] for _ in items]
-        assessments = [[self._assess(item, metric) for metric in prediction.metrics] for item in items]
+        assessments = []
+        for row, item in enumerate(items):
+            scores = {metric: float(column[row]) for metric, column in encoded.fallback_scores.items()}
+            assessments.append([self._assess(item, metric, scores.get(metric)) for metric in prediction.metrics])
         if not (self.model.codec.ordered_digits and call.calibrated):
             return assessments
-        tail = (1 - call.interval) / 2
         given: dict[str, Any] = dict(call.given)
         for column, metric in enumerate(prediction.metrics):
             rows = [
@@ -533,14 +725,45 @@ class CodeRegressionPipeline(Pipeline):
                 )
                 for row in rows:
                     wholes[row].adjustment = assessments[row][column].adjustment
-                    adjusted = wholes[row].quantiles((tail, 0.5, 1 - tail))
+                    adjusted = wholes[row].quantiles(call.levels)
                     prediction.quantiles[row, column] = [float(f"{value:.6g}") for value in adjusted]
                     if samples is not None:
                         samples[row, :, column] = wholes[row].sample(samples.shape[1], call.seed)
             given[metric] = prediction.quantiles[:, column, 1]
         return assessments
 
-    def _assess(self, item: _Prepared, metric: str) -> "_Assessment":
+    def _above(
+        self,
+        encoded: EncodedInputs,
+        prediction: Prediction,
+        assessments: Sequence[Sequence["_Assessment"]],
+        call: CallOptions,
+    ) -> dict[int, np.ndarray]:
+        """P(y > limit) of the metrics that have a limit, exact and adjusted: by their place, float64 `(batch,)` each."""
+        found: dict[int, np.ndarray] = {}
+        given: dict[str, Any] = dict(call.given)
+        for column, metric in enumerate(prediction.metrics):
+            if metric in call.above:
+                limit = call.above[metric]
+                bounds = [own[column].adjustment.lower_bound for own in assessments]
+                # P(y <= limit) is P(y < t) at the next float64.
+                asked = [[np.nextafter(limit, np.inf), limit if bound is None else bound] for bound in bounds]
+                below = self.model.cdf(
+                    encoded,
+                    asked,
+                    metrics=(*given, *prediction.metrics[column:]),
+                    given=given,
+                    calibrated=call.calibrated,
+                )
+                adjusted = [
+                    own[column].adjustment.applied(below[row, :1], below[row, 1], np.array([limit]), "right")[0]
+                    for row, own in enumerate(assessments)
+                ]
+                found[column] = np.clip(1.0 - np.array(adjusted), 0.0, 1.0)
+            given[metric] = prediction.quantiles[:, column, 1]
+        return found
+
+    def _assess(self, item: _Prepared, metric: str, fallback_score: float | None) -> "_Assessment":
         """Familiarity of an input with the training rows of a metric, and what follows for its distribution."""
         familiarity = self.model.config.fitted.familiarity
         language = item.read.language
@@ -549,8 +772,12 @@ class CodeRegressionPipeline(Pipeline):
         weight, values = 0.0, ()
         pool = familiarity.pools.get(metric)
         if comparison is not None and pool is not None:
-            values = pool.values_for(language)
+            values = pool.values_for(language, fallback_score)
             weight = pool.weight_at(comparison.familiarity) if values else 0.0
+            further = familiarity.compare_fallback(metric, language, observation) if weight else None
+            # Where the fallback regressor answers, its own training rows count, too.
+            if further is not None and further.familiarity > comparison.familiarity:
+                comparison = further
         bound = dict(item.read.lower_bounds).get(metric)
         ratios: tuple[float, ...] = MEASURED_TO_LEAST
         if bound is None:
@@ -567,12 +794,12 @@ class CodeRegressionPipeline(Pipeline):
 
     def postprocess(self, found: dict[str, Any]) -> list[list[dict[str, Any]]]:
         """JSON-ready answers, one list per input."""
-        prediction, samples = found["prediction"], found["samples"]
+        prediction, samples, call = found["prediction"], found["samples"], found["call"]
         answers = []
         for row in range(len(prediction.quantiles)):
             answer = []
             for column, name in enumerate(prediction.metrics):
-                low, value, high = (self._rounded(v) for v in prediction.quantiles[row, column])
+                low, value, high, *further = (self._rounded(v) for v in prediction.quantiles[row, column])
                 entry = {
                     "metric": name,
                     "value": value,
@@ -590,7 +817,11 @@ class CodeRegressionPipeline(Pipeline):
                     entry["calibrated"] &= comparison.familiarity >= UNFAMILIAR
                 if prediction.draws:
                     entry["draws"] = prediction.draws
-                if prediction.outcomes and found["outcomes"]:
+                if further:
+                    entry["quantiles"] = {f"{level:g}": v for level, v in zip(call.quantiles, further, strict=True)}
+                if column in found.get("above", {}):
+                    entry |= {"limit": call.above[name], "probability_above": float(found["above"][column][row])}
+                if prediction.outcomes and call.outcomes:
                     entry["outcomes"] = {k: float(p[row, column]) for k, p in prediction.outcomes.items()}
                 if samples is not None:
                     draws = samples[row, :, column]
@@ -602,6 +833,28 @@ class CodeRegressionPipeline(Pipeline):
         return answers
 
 
+def ranking(answers: Sequence[tuple[dict[str, Any], Distribution]], smaller_is_better: bool) -> list[dict[str, Any]]:
+    """Ranks answers by their medians, the best first.
+
+    Args:
+        answers: One metric's answer for each input with its distribution, as `CodeRegressionPipeline.distributions` returns.
+        smaller_is_better: Direction.
+
+    Returns:
+        See `CodeRegressionPipeline.rank`.
+    """
+    chances = probability_best([whole for _, whole in answers], smaller_is_better)
+
+    def key(i: int) -> tuple[bool, float, float]:
+        value = answers[i][0]["value"]
+        return value is None, (1 if smaller_is_better else -1) * float(value or 0.0), -chances[i]
+
+    return [
+        {"rank": rank, "index": i, "probability_best": float(chances[i]), **answers[i][0]}
+        for rank, i in enumerate(sorted(range(len(answers)), key=key), start=1)
+    ]
+
+
 def _plain(value: float) -> float | str | None:
     """A float that JSON can hold: None for NaN, words for infinities."""
     if np.isnan(value):
@@ -609,4 +862,4 @@ def _plain(value: float) -> float | str | None:
     return float(value) if np.isfinite(value) else ("+inf" if value > 0 else "-inf")
 
 
-__all__ = ["CallOptions", "CodeRegressionPipeline"]
+__all__ = ["CallOptions", "CodeRegressionPipeline", "ranking"]

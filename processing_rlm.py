@@ -41,6 +41,7 @@ from .configuration_rlm import AUTO_MAP, RLMConfig, fill_template
 from .ensemble_rlm import EnsembleConfig
 from .errors_rlm import InputError, MetricError
 from .features_rlm import RLMFeatureExtractor, token_texts
+from .language_model_rlm import HiddenStates
 from .onnx_text_rlm import OnnxTextError, graph_cost, onnx_to_text
 from .source_rlm import canonical_source
 from .tokenization_rlm import RLMTokenizer
@@ -473,6 +474,11 @@ def encode_inputs(
     return encoded
 
 
+def code_texts(tokenizer: Any, codes: Sequence[Sequence[int] | np.ndarray]) -> list[str]:
+    """The texts of code given as token ids, as a language model reads them."""
+    return [tokenizer.decode(np.asarray(ids, dtype=np.int64), clean_up_tokenization_spaces=False) for ids in codes]
+
+
 def header_language(
     metrics: Sequence[str], language: str | None, templates: Mapping[str, str] | None = None
 ) -> str | None:
@@ -582,10 +588,14 @@ class InputLayout:
         own = getattr(tokenizer, "init_kwargs", {}).get("input_layout")
         if own is not None:
             return cls(max_tokens, tuple(own["end"]), (), tuple(own["start"]), own["keep"] == "head")
+        # A tokenizer that puts tokens before every text (Gemma's <bos>) was trained with them.
+        bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+        whole = tokenizer("a")["input_ids"]
+        start = next((whole[:i] for i in range(len(whole)) if whole[i : i + len(bare)] == bare), [])
         end = tokenizer.eos_token_id
         filler = tokenizer.convert_tokens_to_ids(_TRUNCATION_TOKEN)
         has_filler = filler not in (None, tokenizer.unk_token_id)
-        return cls(max_tokens, () if end is None else (end,), (filler,) if has_filler else ())
+        return cls(max_tokens, () if end is None else (end,), (filler,) if has_filler else (), tuple(start))
 
     def join(
         self,
@@ -649,6 +659,7 @@ class RLMProcessor(ProcessorMixin):
         self._texts: list[str] = []
         self._extractor: RLMFeatureExtractor | None = None
         self._extractor_settings: Any = None
+        self._hidden_states: HiddenStates | None = None
 
     @property
     def model_input_names(self) -> list[str]:
@@ -668,6 +679,22 @@ class RLMProcessor(ProcessorMixin):
             self._extractor = RLMFeatureExtractor(settings.features, self._texts, settings.domain_names)
             self._extractor_settings = self.config.ensemble
         return self._extractor
+
+    def hidden_states(self, inputs: Sequence[EncodedInput]) -> torch.Tensor | None:
+        """What the language model of the config's ensemble reads of the inputs' code; None where it has none.
+
+        Returns:
+            float32 `(inputs, size)`; see `HiddenStates`, which loads the model where it is needed.
+
+        Raises:
+            CheckpointError: The language model cannot be had.
+        """
+        extractor = self.feature_extractor
+        if extractor is None or extractor.layout.language_model is None:
+            return None
+        if self._hidden_states is None or self._hidden_states.settings != extractor.layout.language_model:
+            self._hidden_states = HiddenStates(extractor.layout.language_model)
+        return self._hidden_states(code_texts(self.tokenizer, [item.code_ids for item in inputs]))
 
     def __call__(  # type: ignore[override]
         self,
@@ -716,8 +743,10 @@ class RLMProcessor(ProcessorMixin):
         """Token ids of inputs, each asked for its metrics in decoding order, within the limits of these metrics.
 
         Raises:
-            InputError, MetricError: See `encode_inputs`.
+            InputError, MetricError: See `encode_inputs`; or a metric that is computed from others.
         """
+        if derived := [name for names in metrics for name in names if name in self.config.fitted.derived]:
+            raise MetricError(f"{derived[0]} is computed from the answers for other metrics; ask the pipeline for it.")
         limits = [min(self.config.max_input_tokens_of(name) for name in names) for names in metrics]
         return encode_inputs(self.tokenizer, inputs, metrics, limits, self.config.templates)
 
@@ -728,7 +757,7 @@ class RLMProcessor(ProcessorMixin):
             mask = batch["attention_mask"]
             languages = [item.language for item in inputs]
             batch["features"] = self.feature_extractor(
-                batch["input_ids"], None if bool(mask.all()) else mask, languages
+                batch["input_ids"], None if bool(mask.all()) else mask, languages, self.hidden_states(inputs)
             )
         return BatchFeature(batch)
 
@@ -775,6 +804,7 @@ __all__ = [
     "ExactValue",
     "InputLayout",
     "RLMProcessor",
+    "code_texts",
     "context_lines",
     "encode_inputs",
     "ends_of",
