@@ -19,7 +19,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,26 +27,39 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedType, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging
 
 from code_rlm import cli
 from code_rlm.console import write_facts
 from code_rlm.data.mixture import BatchStream, Mixture, Source, share
+from code_rlm.data.streamed import StreamSource
 from code_rlm.loading import load
+from code_rlm.local_attention_rlm import ATTENTION as LOCAL_ATTENTION
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import base_of, is_adapted
 from code_rlm.training.bundle import check_target, read_bundle, write_bundle
-from code_rlm.training.checkpoints import Progress, checkpoints, claimed_folder, drop_old, save_model, save_whole
+from code_rlm.training.calibration import calibrate_final
+from code_rlm.training.checkpoints import (
+    BackgroundCopies,
+    Progress,
+    checkpoints,
+    claimed_folder,
+    drop_old,
+    save_model,
+    save_whole,
+)
 from code_rlm.training.encoder_cache import FeatureCache, possible_inputs
-from code_rlm.training.ensemble import fit_ensemble
+from code_rlm.training.ensemble import fit_ensemble, set_unread
+from code_rlm.training.fallback import fit_fallbacks
 from code_rlm.training.logs import RunLog, Window, check_trackers
 from code_rlm.training.losses import Objective, count_labels
 from code_rlm.training.models import (
     build_model,
     check_masked_tokens,
+    check_streams,
     choose_head,
     count_parameters,
     load_tokenizer,
@@ -66,7 +79,7 @@ class RunData:
 
     Attributes:
         loaded: The sources, with their training and validation rows.
-        weights: Share of the examples of each source.
+        weights: Share of the examples of each source that is not for the fallback regressors alone.
         metrics: The metrics registry.
         fitted: The feature ensemble of a bundle, None without a bundle.
     """
@@ -77,18 +90,27 @@ class RunData:
     fitted: Any = None
 
     @property
-    def training(self) -> list[Source]:
-        """The training rows of each source."""
-        return [each.train for each in self.loaded]
+    def training(self) -> list[Source | StreamSource]:
+        """The training rows of each source that is in the mixture."""
+        return [each.train for each in self.loaded if not each.fallback_only]
+
+    @property
+    def fallback_only(self) -> list[Source]:
+        """The rows of sources for the fallback regressors alone."""
+        return [each.train for each in self.loaded if each.fallback_only and isinstance(each.train, Source)]
 
     @property
     def held_out(self) -> list[Source]:
-        """The validation rows of the sources that have some."""
-        return [each.validation for each in self.loaded if each.validation]
+        """The validation rows of the sources in the mixture that have some."""
+        return [each.validation for each in self.loaded if each.validation and not each.fallback_only]
 
 
-def train(options: TrainOptions) -> Path:
+def train(options: TrainOptions, log: Callable[[str], None] | None = None) -> Path:
     """Runs training to its end.
+
+    Args:
+        options: The configuration.
+        log: Gets the lines for people; by default they go to standard error.
 
     Returns:
         The folder of the final checkpoint; of a dry run the folder it would make, with `data.write_bundle` the file written.
@@ -110,32 +132,38 @@ def train(options: TrainOptions) -> Path:
     writes = accelerator.is_main_process and not options.dry_run and not options.data.write_bundle
     with claimed_folder(out, options) if writes else contextlib.nullcontext():
         accelerator.wait_for_everyone()
-        return _train(options, accelerator)
+        return _train(options, accelerator, log)
 
 
-def _train(options: TrainOptions, accelerator: Accelerator) -> Path:
+def _train(options: TrainOptions, accelerator: Accelerator, log: Callable[[str], None] | None) -> Path:
     """Reads the data, makes the model and trains it, in a folder that this run holds."""
     out = Path(options.out)
     set_seed(options.seed)
     if accelerator.device.type == "cuda":
         # cuDNN's attention makes a plan for every new shape, 17 ms of an H100's processor each; batches rarely have the same.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    run_log = RunLog(accelerator, out / "log.jsonl", options.schedule.steps)
+    run_log = RunLog(accelerator, out / "log.jsonl", options.schedule.steps, log)
     tokenizer = load_tokenizer(options)
     data = read_data(options, tokenizer)
     model = make_model(options, tokenizer, data)
     mixture = make_mixture(options, tokenizer, model, data)
     if options.dry_run:
         if accelerator.is_main_process:
-            write_facts(describe(options, data.loaded, mixture, model), sys.stdout)
+            write_facts(describe(options, data.loaded, mixture, prepare_for_training(model, options)), sys.stdout)
         return out / "final"
     for each in data.loaded:
         run_log.log(str(each))
     if data.fitted is None and model.ensemble is not None:
+        settings = model.ensemble.settings
+        known = [metric for metric, scale in zip(settings.metrics, settings.scales, strict=True) if scale is not None]
         fit_ensemble(model, mixture.sources, data.held_out, mixture, run_log.log)
+        set_unread(model, known, trained=options.schedule.steps > 0)
+        if options.ensemble.fallbacks:
+            fit_fallbacks(model, options.ensemble.fallbacks, mixture.sources, data.fallback_only, mixture, run_log.log)
     if options.data.write_bundle:
         if accelerator.is_main_process:
-            write_bundle(options.data.write_bundle, options, tokenizer, data.loaded, data.metrics, model)
+            mixed = [each for each in data.loaded if not each.fallback_only]
+            write_bundle(options.data.write_bundle, options, tokenizer, mixed, data.metrics, model)
         return Path(options.data.write_bundle)
     prepared = prepare_for_training(model, options)
     every, trained = count_parameters(prepared)
@@ -144,7 +172,11 @@ def _train(options: TrainOptions, accelerator: Accelerator) -> Path:
         f"precision={options.runtime.mixed_precision!r}"
     )
     with contextlib.closing(run_log):
-        return Run(options, accelerator, run_log, tokenizer, prepared, mixture, data.held_out).go()
+        final = Run(options, accelerator, run_log, tokenizer, prepared, mixture, data.held_out).go()
+        calibrate_final(final, data.loaded, options, run_log.log)
+        accelerator.wait_for_everyone()
+        accelerator.end_training()
+    return final
 
 
 def read_data(options: TrainOptions, tokenizer: RLMTokenizer) -> RunData:
@@ -166,7 +198,8 @@ def make_model(options: TrainOptions, tokenizer: RLMTokenizer, data: RunData) ->
     Raises:
         TrainError: Options that do not fit the checkpoint, the data or the bundle.
     """
-    model = build_model(options, tokenizer, data.metrics)
+    refitted = {metric for source in data.training for metric in source.metrics}
+    model = build_model(options, tokenizer, data.metrics, refitted)
     if options.data.bundle and (data.fitted is None) != (model.ensemble is None):
         raise TrainError(
             f"{options.data.bundle} has {'no' if data.fitted is None else 'a'} feature ensemble, and this run has "
@@ -176,6 +209,7 @@ def make_model(options: TrainOptions, tokenizer: RLMTokenizer, data: RunData) ->
         raise TrainError("steps: 0 fits the feature ensemble alone, and there is none; set ensemble, or some steps.")
     if data.fitted is not None:
         data.fitted.give(model)
+    check_streams(model, options, data.training)
     check_masked_tokens(model, options)
     choose_head(model, options, data.training, data.held_out)
     return model
@@ -184,19 +218,23 @@ def make_model(options: TrainOptions, tokenizer: RLMTokenizer, data: RunData) ->
 def make_mixture(
     options: TrainOptions, tokenizer: RLMTokenizer, model: RLMForConditionalGeneration, data: RunData
 ) -> Mixture:
-    """Returns the mixture of the sources, which makes batches."""
+    """Returns the mixture of the sources, which makes batches: the same in all processes, or with streams each its own."""
+    state = PartialState()
+    streamed = any(isinstance(source, StreamSource) for source in data.training)
+    own = {"process": state.process_index, "processes": state.num_processes, "workers": options.runtime.workers}
     return Mixture(
         data.training,
         data.weights,
         tokenizer,
         options.data.max_tokens,
-        options.data.batch_tokens,
+        options.data.batch_tokens // (state.num_processes if streamed else 1),
         options.data.max_objectives,
         options.seed,
         draws=options.runtime.feature_draws if options.runtime.feature_cache else None,
         templates=model.config.templates,
         with_targets=model.regression_head is not None,
         restore=options.losses.masked_tokens > 0,
+        **(own if streamed else {}),
     )
 
 
@@ -226,6 +264,8 @@ class Run:
         self.options, self.accelerator, self.log, self.tokenizer = options, accelerator, run_log, tokenizer
         self.mixture, self.out = mixture, Path(options.out)
         self.began: float | None = None
+        staging = options.checkpointing.staging
+        self.copies = BackgroundCopies(staging) if staging else None
         if accelerator.distributed_type == DistributedType.FSDP:
             self._prepare_sharding(model)
         self.cache: FeatureCache | None = None
@@ -282,6 +322,7 @@ class Run:
         """Trains to the end, from the last checkpoint on where there is one; returns the folder of the final checkpoint."""
         options = self.options
         progress = self._progress_so_far()
+        self._place_readers(progress)
         batches = self.mixture.batches(progress.position, options.runtime.workers)
         window = Window(list(progress.losses))
         while progress.step < options.schedule.steps and not progress.stopped:
@@ -297,8 +338,10 @@ class Run:
                     "whole."
                 )
             window = self._after_step(progress, window, batches)
-        if not checkpoints(self.out):  # there was no step to make
+        if not progress.step and not checkpoints(self.out):  # there was no step to make
             self._save(self.out / "step-0", progress)
+        for line in batches.left_out():
+            self.log.log(line)
         del batches  # and with it the processes that make them
         return self._finish(progress)
 
@@ -317,10 +360,37 @@ class Run:
         progress.stopped |= last
         if progress.step % options.checkpointing.every == 0 or progress.stopped:
             progress.position, progress.losses = batches.position, window.losses
+            self._note_readers(progress, batches)
             self._save(self.out / f"step-{progress.step}", progress)
-            if self.accelerator.is_main_process:
-                drop_old(self.out, options.checkpointing.keep)
         return window
+
+    def _place_readers(self, progress: Progress) -> None:
+        """Lets the readers of streamed sources go on where they stood.
+
+        Raises:
+            TrainError: There were more or fewer of them.
+        """
+        if not self.mixture.streams:
+            return
+        if progress.readers not in (0, self.mixture.lanes):
+            raise TrainError(
+                f"{self.out} was made with {progress.readers} readers of streamed sources (processes times workers), and now "
+                f"there are {self.mixture.lanes}. Resume with the same runtime.workers and the same number of processes."
+            )
+        self.mixture.set_stream_states(progress.streams)
+        if progress.positions:
+            progress.position = progress.positions[self.accelerator.process_index]
+
+    def _note_readers(self, progress: Progress, batches: BatchStream) -> None:
+        """Collects where the readers of all processes stand; every process calls it."""
+        if not self.mixture.streams:
+            return
+        progress.readers = self.mixture.lanes
+        progress.streams = {}
+        progress.positions = []
+        for position, states in gather_object([(batches.position, batches.stream_states)]):
+            progress.positions.append(position)
+            progress.streams.update(states)
 
     def _clock(self, progress: Progress) -> float:
         """Returns the share of its minutes that the run has used."""
@@ -331,10 +401,15 @@ class Run:
         self.model.train()
         accelerator, labels = self.accelerator, sum(map(count_labels, batches))
         hidden = sum(count_labels(batch, "hidden") for batch in batches)
+        processes = accelerator.num_processes
+        if self.mixture.streams and processes > 1:  # the batches of the others are not known here
+            counts = accelerator.reduce(torch.tensor([labels, hidden], device=accelerator.device), "sum")
+            labels, hidden = counts.tolist()
         total = torch.zeros(2, device=accelerator.device)
         for number, whole in enumerate(batches, start=1):
-            window.add(whole)
-            batch = self._attach(share(whole, accelerator.process_index, accelerator.num_processes))
+            window.add(whole, processes if self.mixture.streams else 1)
+            own = whole if self.mixture.streams else share(whole, accelerator.process_index, processes)
+            batch = self._attach(own)
             batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
             if "input_ids" in batch:
                 choose_attention(base_of(self.plain), batch["input_ids"])
@@ -342,7 +417,7 @@ class Run:
             with accelerator.no_sync(self.model) if more else contextlib.nullcontext():
                 loss, parts = self.objective(self.model, batch, labels, hidden)
                 # Gradients are averaged over processes; the shares of a loss are to be added up.
-                accelerator.backward(loss * accelerator.num_processes)
+                accelerator.backward(loss * processes)
             total += parts
         accelerator.clip_grad_norm_(self.model.parameters(), self.options.optimizer.clip)
         for optimizer in self.optimizers:
@@ -433,7 +508,7 @@ class Run:
             return progress
         self.log.resume_after(-1)
         progress = Progress()
-        if self.options.model.init and self.validation:
+        if self.options.model.init and self.options.schedule.steps and self.validation:
             scores = self._scores()
             progress.zero_shot = scores.total
             self.log.write({"step": 0, **scores.as_dict(), "score": round(scores.total, 4)})
@@ -455,11 +530,22 @@ class Run:
                 if accelerator.is_main_process:
                     progress.write(partial)
 
-        save_whole(folder, write, accelerator)
+        def after() -> None:
+            if progress is not None and accelerator.is_main_process:
+                drop_old(self.out, self.options.checkpointing.keep)
+
+        if self.copies is not None and progress is not None:
+            self.copies.save(folder, write, accelerator, after)
+        else:
+            save_whole(folder, write, accelerator)
+            after()
 
     def _finish(self, progress: Progress) -> Path:
         """Makes `final/` of the best or of the last checkpoint, and of LoRA `adapter/` as well."""
         final = self.out / "final"
+        if self.copies is not None:
+            self.copies.wait()
+        self.accelerator.wait_for_everyone()
         chosen = self.out / "best" if self.options.evaluation.patience else checkpoints(self.out)[-1]
         if self.accelerator.is_main_process:
             model, processor = load(chosen)
@@ -476,7 +562,6 @@ class Run:
             save_whole(final, lambda folder: save_model(model, processor.tokenizer, folder, self.options))
             self._log_result(progress)
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
         return final
 
 
@@ -485,7 +570,7 @@ def choose_attention(model: RLMForConditionalGeneration, input_ids: torch.Tensor
     if input_ids.device.type != "cpu" or not model.encoder._supports_sdpa:  # T5Gemma has the plain one only
         return
     wanted = "eager" if input_ids.shape[1] <= 256 else "sdpa"
-    if model.encoder.config._attn_implementation != wanted:
+    if model.encoder.config._attn_implementation not in (wanted, LOCAL_ATTENTION):
         model.encoder.set_attn_implementation(wanted)
 
 

@@ -15,6 +15,7 @@ import lzma
 import os
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -24,15 +25,16 @@ import torch
 
 from code_rlm.data.mixture import Source, mixture_weights
 from code_rlm.ensemble_rlm import EnsembleConfig
+from code_rlm.familiarity_rlm import NoveltyPool
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.options import TrainError, TrainOptions
 from code_rlm.training.sources import Loaded
 
-_VERSION = 2
+_VERSION = 3
 # What the data of a run depends on; a run from a bundle needs the same.
-_BINDING = ("data", "max_tokens", "seed", "metrics", "ensemble")
-_PLAIN = ("name", "metrics", "failed", "dropped", "mask_tokens", "mask_span", "swap_text")
+_BINDING = ("data", "max_tokens", "seed", "metrics", "ensemble", "fallbacks")
+_PLAIN = ("name", "metrics", "failed", "dropped", "mask_tokens", "mask_span", "swap_text", "max_tokens")
 _WORDS = ("languages", "groups", "contexts")
 _UNREADABLE = (
     OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, NotImplementedError, zipfile.BadZipFile,
@@ -77,6 +79,8 @@ def write_bundle(
     }
     if model.ensemble is not None:
         about["ensemble"] = model.ensemble.settings.to_dict()
+        pools = model.config.fitted.familiarity.pools
+        about["pools"] = {name: pools[name].to_dict() for name in model.ensemble.settings.fallbacks}
         for name, tensor in model.ensemble.state_dict().items():
             if not name.startswith(_PATH_IN_TRAINING):
                 arrays[f"ensemble/{name}"] = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
@@ -141,7 +145,7 @@ def read_bundle(
             f"{path} was written by another version of this program; write it again with --data.write-bundle."
         )
     own = _binding(options)
-    given = [entry.get("weight") for entry in options.data.sources]
+    given = [entry.get("weight") for entry in options.data.sources if not entry.get("fallback_only")]
     if differing := sorted(name for name in _BINDING if own[name] != about["options"][name]):
         raise TrainError(
             f"{path} was written with other options ({', '.join(differing)}); give the same, or write it again."
@@ -165,7 +169,8 @@ def read_bundle(
             for name, array in arrays.items()
             if name.startswith("ensemble/")
         }
-        fitted = FittedEnsemble(EnsembleConfig.from_dict(about["ensemble"]), state)
+        pools = {name: NoveltyPool.from_dict(entry) for name, entry in about["pools"].items()}
+        fitted = FittedEnsemble(EnsembleConfig.from_dict(about["ensemble"]), state, pools)
     return loaded, weights, about["metrics"], fitted
 
 
@@ -175,10 +180,13 @@ class FittedEnsemble:
     Args:
         settings: With its metrics.
         state: Its tensors by name.
+        pools: Novelty pools of its fallback regressors by metric.
     """
 
-    def __init__(self, settings: EnsembleConfig, state: dict[str, torch.Tensor]):
-        self.settings, self.state = settings, state
+    def __init__(
+        self, settings: EnsembleConfig, state: dict[str, torch.Tensor], pools: Mapping[str, NoveltyPool] | None = None
+    ):
+        self.settings, self.state, self.pools = settings, state, pools or {}
 
     def give(self, model: RLMForConditionalGeneration) -> None:
         """Puts the ensemble in the place of a model's own; what that has learned of its metrics stays.
@@ -202,6 +210,7 @@ class FittedEnsemble:
             raise TrainError(
                 f"The bundle's feature ensemble is of another version ({strange[0]}); write it again with --data.write-bundle."
             )
+        model.config.fitted.familiarity.pools.update(self.pools)
         model.ensemble.score_proj.load_state_dict(old.score_proj.state_dict())
         for number, metric in enumerate(old.settings.metrics):
             row = self.settings.metrics.index(metric)
@@ -220,6 +229,7 @@ def _binding(options: TrainOptions) -> dict[str, Any]:
         "seed": options.seed,
         "metrics": options.model.metrics,
         "ensemble": options.ensemble.changes() or options.ensemble.use,
+        "fallbacks": options.ensemble.fallbacks,
     }
     return json.loads(json.dumps(known))
 

@@ -4,10 +4,12 @@ A run writes `step-N/`, `best/`, `final/`, `adapter/`, `log.jsonl` and `options.
 `.code-rlm/`. It removes nothing else.
 """
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -26,10 +28,12 @@ from code_rlm.training.options import TrainError, TrainOptions, full_names, make
 # These describe the machine, not what was trained.
 _OF_THIS_MACHINE = {
     "out", "dry_run", "data.root", "data.write_bundle", "data.bundle", "runtime.feature_cache", "runtime.workers",
+    "checkpointing.staging",
 }  # fmt: skip
 # May differ between two commands of one run.
 _FREE = {
     "out", "dry_run", "data.write_bundle", "runtime.workers", "logging.every", "logging.trackers", "checkpointing.keep",
+    "checkpointing.staging",
 }  # fmt: skip
 
 
@@ -47,6 +51,9 @@ class Progress:
         waited: Evaluations since.
         stopped: Whether the run has ended, early or not.
         seconds: Spent so far.
+        streams: Where each reader of streamed sources goes on, by reader, for each source.
+        readers: How many readers there were: processes times workers; 0 without streamed sources.
+        positions: With streamed sources, whose batches are each process's own: `position` of every process.
     """
 
     step: int = 0
@@ -58,6 +65,9 @@ class Progress:
     waited: int = 0
     stopped: bool = False
     seconds: float = 0.0
+    streams: dict[int, list[dict[str, int]]] = field(default_factory=dict)
+    readers: int = 0
+    positions: list[tuple[int, int]] = field(default_factory=list)
 
     @classmethod
     def read(cls, checkpoint: Path) -> "Progress":
@@ -67,10 +77,12 @@ class Progress:
             TrainError: It was written by another version.
         """
         entry = json.loads((checkpoint / "progress.json").read_text())
-        if set(entry) != {f.name for f in fields(cls)}:
+        if set(entry) - {f.name for f in fields(cls)}:
             raise TrainError(f"{checkpoint} was written by another version of this program; choose another --out.")
         for name in ("position", "best"):
             entry[name] = tuple(entry[name]) if entry[name] else entry[name]
+        entry["positions"] = [tuple(position) for position in entry.get("positions", ())]
+        entry["streams"] = {int(lane): states for lane, states in entry.get("streams", {}).items()}
         return cls(**entry)
 
     def write(self, folder: Path) -> None:
@@ -117,6 +129,58 @@ def save_whole(folder: Path, write: Callable[[Path], None], accelerator: Acceler
             ) from error
         raise
     wait()
+
+
+class BackgroundCopies:
+    """Checkpoints that are written into memory and copied to the disk by a thread, one after the other.
+
+    Args:
+        staging: Folder in memory.
+    """
+
+    def __init__(self, staging: str | os.PathLike[str]):
+        self.staging = Path(staging)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._last: Future[None] | None = None
+
+    def save(
+        self, folder: Path, write: Callable[[Path], None], accelerator: Accelerator, after: Callable[[], None]
+    ) -> None:
+        """Writes a checkpoint into memory and starts its copy; waits for the one before.
+
+        Every process calls this and `write`; the copy is the main process's.
+
+        Args:
+            folder: Where the checkpoint belongs.
+            write: Writes into the folder that it is given.
+            accelerator: Of the run.
+            after: Called by the thread when the checkpoint is in its place.
+
+        Raises:
+            TrainError: The copy before this one could not be made, or there is no room in memory.
+        """
+        self.wait()
+        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+        staged = self.staging / f"code-rlm-{name}" / folder.name
+        save_whole(staged, write, accelerator)
+
+        def copy() -> None:
+            save_whole(folder, lambda partial: shutil.copytree(staged, partial, dirs_exist_ok=True))
+            shutil.rmtree(staged.parent, ignore_errors=True)
+            after()
+
+        if accelerator.is_main_process:
+            self._last = self._pool.submit(copy)
+
+    def wait(self) -> None:
+        """Waits for the last copy.
+
+        Raises:
+            TrainError: It could not be made.
+        """
+        last, self._last = self._last, None
+        if last is not None:
+            last.result()
 
 
 def _flush_files(folder: Path) -> None:
@@ -291,6 +355,6 @@ def drop_old(out: Path, keep: int) -> None:
 
 
 __all__ = [
-    "Progress", "checkpoints", "claimed_folder", "clean_up", "drop_old", "published_options",
+    "BackgroundCopies", "Progress", "checkpoints", "claimed_folder", "clean_up", "drop_old", "published_options",
     "save_model", "save_whole", "write_file",
 ]  # fmt: skip

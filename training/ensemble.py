@@ -1,17 +1,18 @@
 """Fits the feature ensemble (`ensemble_rlm.py`) before the first step: base learners, stacked and cross-fitted by group.
 
 The regressors of a metric are fitted on the training rows that have the metric, on normal scores of its values. The base
-learners are a ridge regression and, if the ensemble has them, boosted trees (`trees.py`) and MLPs (`mlp.py`). Their stacking
-weights are fitted to out-of-fold predictions, every group weighing the same (stacked regressions, Breiman 1996, Machine
-Learning 24).
+learners are a ridge regression and, if the ensemble has them, boosted trees (`trees.py`), MLPs (`mlp.py`) and a ridge
+regression on the hidden states of a language model (`hidden.py`). Their stacking weights are fitted to out-of-fold
+predictions, every group weighing the same (stacked regressions, Breiman 1996, Machine Learning 24).
 In training the model reads out-of-fold predictions, too (stacking, Wolpert 1992): scores of regressors fitted on the row itself
 are better than any in use, and would teach the decoder to trust them too far. Validation rows and everything after training
 get the scores of the regressors fitted on all rows.
 """
 
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,16 +25,19 @@ from scipy.stats import spearmanr
 
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.distributions_rlm import Regressor, ScoreScale
-from code_rlm.ensemble_rlm import EnsembleConfig, FeatureEnsemble
+from code_rlm.ensemble_rlm import FALLBACK, EnsembleConfig, FeatureEnsemble
 from code_rlm.features_rlm import STRUCTURES, FeatureLayout, RLMFeatureExtractor, in_domain, token_texts
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import is_failed
 from code_rlm.processing_rlm import length_batches, pad_inputs
 from code_rlm.stats import equal_weights, logistic_scale
 from code_rlm.tokenization_rlm import RLMTokenizer
+from code_rlm.training.cost_model import CostModel, cost_amounts
+from code_rlm.training.hidden import HiddenRidge, component_tables
 from code_rlm.training.mlp import FittedMLPs, MLPOutput
 from code_rlm.training.trees import FOLDS, Forest
 
+BaseLearner = Forest | MLPOutput | HiddenRidge | CostModel  # beside the ridge on n-grams and numbers
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0)
 LEAST_ROWS = 50  # with fewer there is nothing to choose a penalty by, and the metric gets no regressor
 _MANY_ROWS = 5_000  # beyond, one fold is enough to choose the penalty by
@@ -76,16 +80,16 @@ def fit_ensemble(
     extractor = RLMFeatureExtractor(model.ensemble.settings.features, token_texts(mixture.tokenizer))
     rows, words = {}, {}
     for source in (*train, *validation):
-        rows[id(source)], words[id(source)] = _raw_features(extractor, source, whole)
+        rows[id(source)], words[id(source)] = raw_features(extractor, source, whole)
+    for key, components in component_tables(model.ensemble, train, validation, mixture.tokenizer, log).items():
+        rows[key] = sparse.hstack([rows[key], components]).tocsr()
     if not any(model.ensemble.settings.scales):
         model.ensemble.idf.data = _inverse_document_frequency([rows[id(s)] for s in train], model.ensemble.settings)
-    buckets = model.ensemble.settings.features.buckets
-    idf = model.ensemble.idf.double().numpy()
-    features = {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
-    asked: dict[Regressor, Sequence[_Part]] = {}
+    features = weighted_features(model.ensemble, rows)
+    asked: dict[Regressor, Sequence[Part]] = {}
     scales: dict[str, ScoreScale] = {}
     for metric in dict.fromkeys(m for source in train for m in source.metrics):
-        parts = [_Part(s, *_usable(s, metric)) for s in train if metric in s.metrics]
+        parts = [Part(s, *usable_values(s, metric)) for s in train if metric in s.metrics]
         target = np.concatenate([part.values for part in parts])
         parts = [part for part in parts if len(part.rows)]
         if len(target) < LEAST_ROWS or np.ptp(target) == 0:
@@ -97,29 +101,15 @@ def fit_ensemble(
         known = model.ensemble.settings.scale_of(metric) if language else None
         scales[metric] = known or ScoreScale.normal(target)
         asked |= {(metric, domain): chosen for domain, chosen in _domains(language, parts, train, words).items()}
-    fitted = _fit_all(asked, scales, features, rows, model.ensemble.settings, log)
+    scale_of = {regressor: scales[regressor[0]] for regressor in asked}
+    fitted = fit_regressors(asked, scale_of, features, rows, model.ensemble.settings, log)
     held = {metric for source in validation for metric in source.metrics}
     if lost := sorted(set(model.config.fitted.pooling) & (set(scales) - held)):
         log(
             f"feature ensemble: the pooling of {', '.join(lost)} goes, which was fitted to other scores; no rows to refit it"
         )
-    _widen(model, scales, fitted)
+    write_regressors(model, scales, fitted)
     settings = model.ensemble.settings
-    for each, one in fitted.items():
-        column = settings.regressors.index(each)
-        model.ensemble.weight.data[:, column] = torch.from_numpy(one.weight).float()
-        model.ensemble.bias.data[column] = one.bias
-        for learner, stacking_weight in one.learners:
-            if isinstance(learner, Forest):
-                learner.write(model.ensemble, column, stacking_weight)
-    sharing = _sharing(fitted)
-    first = len(settings.mlps) - sum(len(mlps.whole) for mlps, _ in sharing)
-    for mlps, answers in sharing:
-        places = [
-            (settings.regressors.index(each), metric, stacking_weight) for each, metric, stacking_weight in answers
-        ]
-        mlps.write(model.ensemble, first, places)
-        first += len(mlps.whole)
     weight, bias = model.ensemble.weight.double().numpy(), model.ensemble.bias.double().numpy()
     membership = RLMFeatureExtractor(settings.features, (), settings.domain_names)
     for source in (*train, *validation):
@@ -139,7 +129,7 @@ def fit_ensemble(
 
 
 @dataclass
-class _Part:
+class Part:
     """Rows of a source that have a metric.
 
     Attributes:
@@ -154,14 +144,15 @@ class _Part:
 
 
 @dataclass
-class _Fitted:
+class Fitted:
     """What was fitted to one metric.
 
     Attributes:
         weight, bias: Of the ridge regression on all rows, as the path holds them.
         by_fold: Those of the regressions that have not seen a fold.
         out_of_fold: Out-of-fold predictions of the rows, all learners stacked, `(rows,)`.
-        residual_scale: Their distance from the rows' scores, see `EnsembleConfig.residual_scales`.
+        residuals: The rows' scores minus these, `(rows,)`.
+        residual_scale: Their typical size, see `EnsembleConfig.residual_scales`.
         described: The penalty and the stacking weights, for the log.
         learners: The base learners beside the ridge with their stacking weights.
     """
@@ -170,9 +161,10 @@ class _Fitted:
     bias: float
     by_fold: list[tuple[np.ndarray, float]]
     out_of_fold: np.ndarray
+    residuals: np.ndarray
     residual_scale: float
     described: str
-    learners: list[tuple[Forest | MLPOutput, float]]
+    learners: list[tuple[BaseLearner, float]]
 
     @classmethod
     def to(
@@ -182,15 +174,15 @@ class _Fitted:
         fold: np.ndarray,
         groups: np.ndarray,
         buckets: int,
-        learners: Sequence[Forest | MLPOutput],
-    ) -> "_Fitted":
-        """Fits the ridge to features `(rows, size)` and scores `(rows,)`, then the stacking weights of all base learners."""
+        learners: Sequence[BaseLearner],
+    ) -> "Fitted":
+        """Fits the ridge to features `(rows, token size)` and scores `(rows,)`, then the stacking weights of all learners."""
         ridge = _Ridge(x, y, buckets)
         penalty, by_fold, found = ridge.cross_fit(fold)
         weight, bias = ridge.fit(np.ones(len(y), bool), penalty)
         described = f"penalty {penalty:g}"
         if not learners:
-            return cls(weight, bias, by_fold, found, _typical(found - y, groups), described, [])
+            return cls(weight, bias, by_fold, found, y - found, _typical(found - y, groups), described, [])
         predictions = np.stack([found, *(learner.out_of_fold for learner in learners)], 1)
         # A group weighs the same whatever its rows: one large group that none predicts well would decide alone.
         share = np.sqrt(equal_weights(groups))
@@ -206,6 +198,7 @@ class _Fitted:
             own * bias,
             [(own * w, own * b) for w, b in by_fold],
             stacked,
+            y - stacked,
             _typical(stacked - y, groups),
             f"{described}, ridge {own:.2f}, {', '.join(weighed)}",
             [(learner, own_weight) for learner, own_weight in weighted if own_weight > 0],
@@ -214,40 +207,94 @@ class _Fitted:
     def left_out(self, number: int, x: sparse.csr_matrix, counts: sparse.csr_matrix) -> np.ndarray:
         """Scores by all that have not seen a fold, of features `x` and raw ones `counts`, `(rows,)`."""
         weight, bias = self.by_fold[number]
-        scores = x @ weight + bias
+        scores = x[:, : len(weight)] @ weight + bias
         for learner, stacking_weight in self.learners:
             scores = scores + stacking_weight * learner.left_out(number, counts)
         return scores
 
 
-def _fit_all(
-    asked: Mapping[Regressor, Sequence[_Part]],
-    scales: Mapping[str, ScoreScale],
+def set_unread(model: RLMForConditionalGeneration, known: Collection[str], trained: bool) -> None:
+    """Leaves scores that the decoder was never trained with out of its memory, or takes all in where it is to be trained.
+
+    Without this a new metric would move the answers for all others a little.
+
+    Args:
+        model: Its ensemble was fitted.
+        known: Metrics that the ensemble was fitted to before.
+        trained: Whether steps follow.
+    """
+    settings = model.ensemble.settings
+    unread = [name for name in settings.metrics if name in settings.unread or (known and name not in known)]
+    settings = replace(settings, unread=() if trained else tuple(unread))
+    model.ensemble.settings = settings
+    model.config.set_ensemble(settings)
+
+
+def write_regressors(
+    model: RLMForConditionalGeneration, scales: Mapping[str, ScoreScale], fitted: Mapping[Regressor, Fitted]
+) -> None:
+    """Makes room for regressors in a model's ensemble and writes their base learners into it.
+
+    Args:
+        model: Gets them in the place of earlier ones for the same texts.
+        scales: Of the metrics whose scores the decoder reads.
+        fitted: What was fitted, by metric and domain.
+    """
+    _widen(model, scales, fitted)
+    settings = model.ensemble.settings
+    for each, one in fitted.items():
+        column = settings.regressors.index(each)
+        model.ensemble.weight.data[:, column] = 0.0
+        model.ensemble.weight.data[: len(one.weight), column] = torch.from_numpy(one.weight).float()
+        model.ensemble.bias.data[column] = one.bias
+        for learner, stacking_weight in one.learners:
+            if not isinstance(learner, MLPOutput):  # these share networks
+                learner.write(model.ensemble, column, stacking_weight)
+    sharing = _sharing(fitted)
+    first = len(settings.mlps) - sum(len(mlps.whole) for mlps, _ in sharing)
+    for mlps, answers in sharing:
+        places = [
+            (settings.regressors.index(each), metric, stacking_weight) for each, metric, stacking_weight in answers
+        ]
+        mlps.write(model.ensemble, first, places)
+        first += len(mlps.whole)
+
+
+def fit_regressors(
+    asked: Mapping[Regressor, Sequence[Part]],
+    scales: Mapping[Regressor, ScoreScale],
     features: Mapping[int, sparse.csr_matrix],
     counts: Mapping[int, sparse.csr_matrix],
     settings: EnsembleConfig,
     log: Callable[[str], None],
-) -> dict[Regressor, _Fitted]:
+) -> dict[Regressor, Fitted]:
     """Fits every regressor, metrics of the same texts that rank these alike together.
+
+    Fallback regressors have a cost model among their base learners, and whole families of groups are left out for them: what
+    counts is how they do on texts unlike all that they have seen.
 
     Args:
         asked: The regressors, and the rows that each is fitted to.
-        scales: Of every metric.
+        scales: Of every regressor's scores.
         features, counts: Of every source's texts `(rows, size)`, as they are and raw, by its id.
     """
-    fitted: dict[Regressor, _Fitted] = {}
+    fitted: dict[Regressor, Fitted] = {}
     for sources, regressors in _of_the_same_texts(asked):
         y = np.full((sum(map(len, sources)), len(regressors)), np.nan)
         starts = np.cumsum([0, *map(len, sources[:-1])])
         for number, each in enumerate(regressors):
             for start, part in zip(starts, asked[each], strict=True):
-                y[start + part.rows, number] = np.clip(scales[each[0]].score(part.values), -_FAR, _FAR)
+                y[start + part.rows, number] = np.clip(scales[each].score(part.values), -_FAR, _FAR)
         x, raw = (sparse.vstack([table[id(s)] for s in sources]).tocsr() for table in (features, counts))
-        fold = np.concatenate([_folds(source) for source in sources])
+        is_fallback = regressors[0][1] == FALLBACK
+        fold = np.concatenate([_family_folds(source) if is_fallback else _folds(source) for source in sources])
         groups = np.concatenate([np.array(source.groups) for source in sources])
         for alike in _alike(y) if settings.mlp_features else [[n] for n in range(y.shape[1])]:
             keep = np.isfinite(y[:, alike]).any(1)
-            found = _fit_together(x[keep], raw[keep], y[keep][:, alike], fold[keep], groups[keep], settings)
+            cost_scales = [scales[regressors[number]] if is_fallback else None for number in alike]
+            found = _fit_together(
+                x[keep], raw[keep], y[keep][:, alike], fold[keep], groups[keep], settings, cost_scales
+            )
             fitted |= {regressors[number]: one for number, one in zip(alike, found, strict=True)}
             for number, one in zip(alike, found, strict=True):
                 metric, domain = regressors[number]
@@ -259,7 +306,7 @@ def _fit_all(
     return {each: fitted[each] for each in asked}
 
 
-def _of_the_same_texts(asked: Mapping[Regressor, Sequence[_Part]]) -> list[tuple[list[Source], list[Regressor]]]:
+def _of_the_same_texts(asked: Mapping[Regressor, Sequence[Part]]) -> list[tuple[list[Source], list[Regressor]]]:
     """The regressors to fit, those together that are fitted to texts of the same sources, behind these."""
     found: dict[tuple, tuple[list[Source], list[Regressor]]] = {}
     for (metric, domain), parts in asked.items():
@@ -295,16 +342,20 @@ def _fit_together(
     fold: np.ndarray,
     groups: np.ndarray,
     settings: EnsembleConfig,
-) -> list[_Fitted]:
+    cost_scales: Sequence[ScoreScale | None],
+) -> list[Fitted]:
     """Fits all base learners to metrics of the same texts that share MLPs, and stacks them for each.
 
     Args:
         x, counts: Features of the texts, as they are and raw, `(rows, size)`.
         y: Scores, NaN where a text has none, `(rows, metrics)`.
         fold, groups: Of each text `(rows,)`.
+        settings: Of the ensemble.
+        cost_scales: Of each metric with a cost model the linear scale of its scores, else None.
     """
     having = [np.flatnonzero(np.isfinite(own)) for own in y.T]
-    learners: list[list[Forest | MLPOutput]] = [[] for _ in having]
+    learners: list[list[BaseLearner]] = [[] for _ in having]
+    tokens = settings.features.token_size
     if settings.trees:
         forests = [Forest(counts[rows], y[rows, m], fold[rows], settings) for m, rows in enumerate(having)]
         learners = [[forest] for forest in forests]
@@ -313,14 +364,22 @@ def _fit_together(
             for metric, rows in enumerate(having):
                 answer = mlps.output(metric, rows)
                 learners[metric] += [] if answer is None else [answer]
+    for metric, (rows, scale) in enumerate(zip(having, cost_scales, strict=True)):
+        if scale is not None and scale.logarithm and settings.features.parts["costs"]:
+            amounts = cost_amounts(counts[rows], settings.features)
+            learners[metric].append(CostModel(amounts, scale.values_at(y[rows, metric]), fold[rows], scale))
+    if settings.features.language_model is not None:
+        for metric, rows in enumerate(having):
+            learners[metric].append(HiddenRidge(counts[rows], y[rows, metric], fold[rows], tokens))
+        x = x[:, :tokens]
     return [
-        _Fitted.to(x[rows], y[rows, metric], fold[rows], groups[rows], settings.features.buckets, learners[metric])
+        Fitted.to(x[rows], y[rows, metric], fold[rows], groups[rows], settings.features.buckets, learners[metric])
         for metric, rows in enumerate(having)
     ]
 
 
 def _sharing(
-    fitted: Mapping[Regressor, _Fitted],
+    fitted: Mapping[Regressor, Fitted],
 ) -> list[tuple[FittedMLPs, list[tuple[Regressor, int, float]]]]:
     """The MLPs of nonzero weight, with the regressors that they answer, which of their metrics each is, and its weight."""
     found: dict[int, tuple[FittedMLPs, list]] = {}
@@ -337,11 +396,14 @@ def _typical(errors: np.ndarray, groups: np.ndarray) -> float:
     return max(logistic_scale(np.abs(errors), equal_weights(groups)), 1e-4)
 
 
-def _described(learner: Forest | MLPOutput) -> str:
-    return f"{learner.trees} trees" if isinstance(learner, Forest) else "MLPs"
+def _described(learner: BaseLearner) -> str:
+    if isinstance(learner, Forest):
+        return f"{learner.trees} trees"
+    names = {MLPOutput: "MLPs", HiddenRidge: "ridge on hidden states", CostModel: "cost model"}
+    return names[type(learner)]
 
 
-def _raw_features(
+def raw_features(
     extractor: RLMFeatureExtractor, source: Source, mixture: Mixture
 ) -> tuple[sparse.csr_matrix, list[frozenset[str]]]:
     """Features of every row, n-grams not yet weighted and scaled, and its words (`RLMFeatureExtractor.words`)."""
@@ -368,6 +430,13 @@ def _inverse_document_frequency(rows: Sequence[sparse.csr_matrix], settings: Ens
     return torch.from_numpy(1 - np.log(np.mean(shares, 0).clip(1e-3, 1))).float()
 
 
+def weighted_features(ensemble: FeatureEnsemble, rows: Mapping[int, sparse.csr_matrix]) -> dict[int, sparse.csr_matrix]:
+    """The features of every source as `FeatureEnsemble.weighted` gives them, from raw ones, by the source's id."""
+    buckets = ensemble.settings.features.buckets
+    idf = ensemble.idf.double().numpy()
+    return {key: _scaled(counts, idf, buckets) for key, counts in rows.items()}
+
+
 def _scaled(x: sparse.csr_matrix, idf: np.ndarray, buckets: int) -> sparse.csr_matrix:
     """The features as `FeatureEnsemble.features` gives them."""
     grams = x[:, :buckets].multiply(idf[None]).tocsr()
@@ -384,10 +453,16 @@ def _further_scores(path: FeatureEnsemble, rows: sparse.csr_matrix) -> np.ndarra
 
 def _folds(source: Source) -> np.ndarray:
     """Of each row the fold that its group is in, int `(rows,)`."""
-    return np.array([_fold(group) for group in source.groups])
+    return np.array([fold_of(group) for group in source.groups])
 
 
-def _fold(group: str) -> int:
+def _family_folds(source: Source) -> np.ndarray:
+    """Of each row the fold that its group's family is in, int `(rows,)`: the first word of a group's name is its family."""
+    return np.array([fold_of(re.split(r"[\s/]", group, maxsplit=1)[0]) for group in source.groups])
+
+
+def fold_of(group: str) -> int:
+    """The fold in which a group is left out, below `FOLDS`."""
     return int.from_bytes(hashlib.sha256(f"lexical\x00{group}".encode()).digest()[:8], "big") % FOLDS
 
 
@@ -398,13 +473,13 @@ def usable_rows(source: Source, metric: str) -> np.ndarray:
     return np.flatnonzero(source.present[:, column] & np.isfinite(values) & ~is_failed(values))
 
 
-def _usable(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
+def usable_values(source: Source, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """Rows of a source that have a finite value of a metric, and the values."""
     index = usable_rows(source, metric)
     return index, source.values[index, source.metrics.index(metric)]
 
 
-def _own_language(settings: EnsembleConfig, metric: str, parts: Sequence[_Part]) -> str | None:
+def _own_language(settings: EnsembleConfig, metric: str, parts: Sequence[Part]) -> str | None:
     """The language of all rows of a metric, if its structure is read and the metric has a regressor already; else None."""
     found = {part.source.languages[row] for part in parts for row in part.rows}
     earlier = metric in settings.metrics and settings.scale_of(metric) is not None
@@ -413,8 +488,8 @@ def _own_language(settings: EnsembleConfig, metric: str, parts: Sequence[_Part])
 
 
 def _domains(
-    language: str | None, parts: Sequence[_Part], train: Sequence[Source], words: Mapping[int, Sequence[frozenset[str]]]
-) -> dict[str | None, Sequence[_Part]]:
+    language: str | None, parts: Sequence[Part], train: Sequence[Source], words: Mapping[int, Sequence[frozenset[str]]]
+) -> dict[str | None, Sequence[Part]]:
     """The domains of texts that a metric gets regressors for, and the rows that each is fitted to.
 
     A source of many rows is a domain of its own if its texts differ from those of all others by their words: they have some
@@ -427,7 +502,7 @@ def _domains(
         train: All sources.
         words: Of every source's texts, by its id.
     """
-    found: dict[str | None, Sequence[_Part]] = {}
+    found: dict[str | None, Sequence[Part]] = {}
     for part in parts if language else ():
         own = [words[id(part.source)][row] for row in part.rows]
         counts = Counter(word for each in own for word in each)
@@ -450,7 +525,7 @@ def _domains(
 def _widen(
     model: RLMForConditionalGeneration,
     scales: Mapping[str, ScoreScale],
-    fitted: Mapping[Regressor, _Fitted],
+    fitted: Mapping[Regressor, Fitted],
 ) -> None:
     """Makes the metrics those fitted now and those fitted earlier, and notes what the scores of all of them stand for.
 
@@ -463,7 +538,11 @@ def _widen(
     kept = [i for i, name in enumerate(old.settings.metrics) if name in scales or old.settings.scales[i] is not None]
     known = {old.settings.metrics[i]: old.settings.scales[i] for i in kept} | dict(scales)
     domains = {name: domain_names for name, domain_names in old.settings.domains.items() if name in known}
+    fallbacks = [name for name in old.settings.fallbacks if name in known]
+    fallbacks += [name for name, domain in fitted if domain == FALLBACK and name not in fallbacks]
     for name, domain in fitted:
+        if domain == FALLBACK:
+            continue
         # What is fitted now replaces all that were fitted to some of its texts, and comes after the others.
         others = [
             each
@@ -477,6 +556,8 @@ def _widen(
         metrics=tuple(known),
         scales=tuple(known.values()),
         domains=domains,
+        fallbacks=tuple(fallbacks),
+        unread=tuple(name for name in old.settings.unread if name in known),
         mlps=(),
         residual_scales=(),
     )
@@ -500,20 +581,39 @@ def _widen(
     pooling = model.config.fitted.pooling
     model.config.fitted.pooling = {name: pooling[name] for name in pooling if name in known and name not in scales}
     there = [number for number, each in enumerate(before) if each in settings.regressors and each not in fitted]
-    here = [settings.regressors.index(before[number]) for number in there]
-    model.ensemble.weight.data[:, here] = old.weight.data[:, there]
-    model.ensemble.bias.data[here] = old.bias.data[there]
-    model.ensemble.score_embedding.data[: len(kept)] = old.score_embedding.data[kept]
-    if model.ensemble.settings.trees:
-        for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
-            getattr(model.ensemble, name)[here] = getattr(old, name)[there]
+    carry_over(old, model.ensemble, {number: settings.regressors.index(before[number]) for number in there}, kept)
     if stay:
         outputs = [(number, each) for number, answered in enumerate(old.settings.mlps) for each in answered]
         answers = [place for place, (number, each) in enumerate(outputs) if each in stay.get(number, ())]
         for name, buffer in old.mlps.named_buffers():
             own = answers if name == "last" else list(stay)
             getattr(model.ensemble.mlps, name)[: len(own)] = buffer[own]
-    model.ensemble.idf.data, model.ensemble.score_proj.weight.data = old.idf.data, old.score_proj.weight.data
+
+
+def carry_over(
+    old: FeatureEnsemble, new: FeatureEnsemble, regressors: Mapping[int, int], metrics: Sequence[int]
+) -> None:
+    """Copies ridge regressions and trees of some regressors, and all that is not a regressor's own.
+
+    Args:
+        old, new: Ensembles with features of one layout; the new one may have room for more trees.
+        regressors: Number of a regressor in the old ensemble to its number in the new one.
+        metrics: Which metrics of the old ensemble are the first of the new one.
+    """
+    there, here = list(regressors), list(regressors.values())
+    new.weight.data[:, here] = old.weight.data[:, there]
+    new.bias.data[here] = old.bias.data[there]
+    new.score_embedding.data[: len(metrics)] = old.score_embedding.data[list(metrics)]
+    if old.settings.trees:
+        for name in ("tree_feature", "tree_left", "tree_right", "tree_threshold", "tree_value"):
+            getattr(new, name)[here, : old.settings.trees] = getattr(old, name)[there]
+    for number, metric in enumerate(old.settings.fallbacks):
+        if metric in new.settings.fallbacks:
+            row = new.settings.fallbacks.index(metric)
+            new.fallback_rates[row] = old.fallback_rates[number]
+            new.fallback_line[row] = old.fallback_line[number]
+    new.idf.data = old.idf.data
+    new.score_proj.weight.data = old.score_proj.weight.data
 
 
 class _Ridge:
@@ -575,4 +675,4 @@ class _Ridge:
         return self.x[rows] @ solution - self.center @ solution[:-1]
 
 
-__all__ = ["fit_ensemble", "settings_for", "usable_rows"]
+__all__ = ["fit_ensemble", "fold_of", "settings_for", "usable_rows"]

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,12 @@ class Window:
     padded: int = 0
     began: float = field(default_factory=time.perf_counter)
 
-    def add(self, batch: dict[str, torch.Tensor]) -> None:
-        """Counts a batch of all processes."""
+    def add(self, batch: dict[str, torch.Tensor], processes: int = 1) -> None:
+        """Counts a batch: that of all processes, or of one of `processes` whose batches are about as large."""
         mask = batch["attention_mask"]
-        self.examples += len(mask)
-        self.tokens += int(mask.sum())
-        self.padded += mask.numel()
+        self.examples += processes * len(mask)
+        self.tokens += processes * int(mask.sum())
+        self.padded += processes * mask.numel()
 
     def summary(self) -> dict[str, float]:
         """Mean loss, speed of all processes together, and share of padding."""
@@ -66,10 +66,13 @@ class RunLog:
         accelerator: Only its main process writes.
         path: The JSON lines.
         steps: Length of the progress bar.
+        write_line: Where a line for people goes while no bar is shown.
     """
 
-    def __init__(self, accelerator: Accelerator, path: Path, steps: int):
-        self.accelerator, self.path, self.steps = accelerator, path, steps
+    def __init__(
+        self, accelerator: Accelerator, path: Path, steps: int, write_line: Callable[[str], None] | None = None
+    ):
+        self.accelerator, self.path, self.steps, self.write_line = accelerator, path, steps, write_line or console.log
         self.active = accelerator.is_main_process
         self._bar: ProgressBar | None = None
 
@@ -87,7 +90,7 @@ class RunLog:
         if self.active and self._bar is not None:
             self._bar.log(text)
         elif self.active:
-            console.log(text)
+            self.write_line(text)
 
     def write(self, entry: dict[str, Any]) -> None:
         """Writes one log entry; it has a `step`."""

@@ -1,8 +1,8 @@
 """The model of a run: a new one, or a checkpoint with its registry widened."""
 
 import typing
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -10,10 +10,15 @@ from torch import nn
 
 from code_rlm.configuration_rlm import Metric, RLMConfig
 from code_rlm.data.mixture import Source
+from code_rlm.data.streamed import StreamSource
 from code_rlm.ensemble_rlm import EnsembleConfig
+from code_rlm.errors_rlm import RLMError
 from code_rlm.features_rlm import FeatureLayout, digit_tokens, token_texts
+from code_rlm.language_model_rlm import LanguageModelConfig
 from code_rlm.loading import is_adapter, load
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.numbers_rlm import NumberFormat
+from code_rlm.processing_rlm import InputLayout
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import add_lora
 from code_rlm.training.ensemble import settings_for
@@ -21,7 +26,26 @@ from code_rlm.training.options import TrainError, TrainOptions
 
 
 def load_tokenizer(options: TrainOptions) -> RLMTokenizer:
-    """The tokenizer of the options, or that of the checkpoint to start from."""
+    """The tokenizer of the options, or that of the checkpoint to start from, with the number format of the options.
+
+    Raises:
+        TrainError: There is none, or a number format that cannot be, or that is not the checkpoint's.
+    """
+    tokenizer = _text_tokenizer(options)
+    if tokenizer.pad_token is None:  # of language models that never pad; what is padded is masked
+        tokenizer.pad_token = tokenizer.eos_token
+    if options.model.number_format is None:
+        return tokenizer
+    if options.model.init:
+        raise TrainError("number_format is that of a new model; a checkpoint (init) keeps its own.")
+    try:
+        tokenizer.init_kwargs["number_format"] = NumberFormat(**options.model.number_format).to_dict()
+    except (TypeError, RLMError) as error:
+        raise TrainError(f"number_format: {error}") from None
+    return tokenizer
+
+
+def _text_tokenizer(options: TrainOptions) -> RLMTokenizer:
     where = options.model.tokenizer or options.model.init
     if not where:
         raise TrainError("A new model needs `tokenizer:`, a folder or hub id (see data/train_tokenizer.py).")
@@ -33,13 +57,25 @@ def load_tokenizer(options: TrainOptions) -> RLMTokenizer:
         raise TrainError(f"No tokenizer could be loaded from {where}: {str(error).splitlines()[0]}") from error
 
 
-def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
+def build_model(
+    options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict], refitted: Collection[str] | None = None
+) -> RLMForConditionalGeneration:
     """The model to train: new, or the checkpoint to go on from with its registry widened.
+
+    Args:
+        options: Of the run.
+        tokenizer: Of the run.
+        metrics: Entries of the registry.
+        refitted: Metrics whose regressors are fitted again where no step is trained; by default those of the registry.
 
     Raises:
         TrainError: Options that do not fit the checkpoint.
     """
-    model = _tuned(options, tokenizer, metrics) if options.model.init else _new(options, tokenizer, metrics)
+    if options.model.init:
+        names = {entry["name"] for entry in metrics} if refitted is None else set(refitted)
+        model = _tuned(options, tokenizer, metrics, names)
+    else:
+        model = _new(options, tokenizer, metrics)
     if options.model.number_embeddings or model.number_embeddings is not None:
         _read_vocabulary(model, options, tokenizer)
     if options.ensemble.use is False:
@@ -48,6 +84,9 @@ def build_model(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[di
         model.drop_ensemble()
         return model
     changes = options.ensemble.changes()
+    if "language_model" in changes:
+        named = changes["language_model"]
+        changes["language_model"] = None if named == "none" else LanguageModelConfig.resolve(named)
     if options.ensemble.wanted and model.ensemble is None:
         model.add_ensemble(settings_for(tokenizer, **changes))
     elif changes:
@@ -64,13 +103,18 @@ def _check_ensemble(settings: EnsembleConfig, tokenizer: RLMTokenizer, changes: 
         raise TrainError(
             f"ensemble's {', '.join(numbers)} need a tokenizer that reads digits one by one (data/train_tokenizer.py)."
         )
-    if changes.get("structure_buckets") or changes.get("position_buckets"):
+    from_text = [name for name in ("structure_buckets", "position_buckets", "cost_features") if changes.get(name)]
+    if from_text:
         texts, line = token_texts(tokenizer), "# language: x86asm\nadd rax, 1\n"
         if "".join(texts[i] for i in tokenizer(line, add_special_tokens=False)["input_ids"]) != line:
             raise TrainError(
-                "ensemble's structure_buckets and position_buckets need a tokenizer whose tokens are the text, spaces included "
+                f"ensemble's {', '.join(from_text)} need a tokenizer whose tokens are the text, spaces included "
                 "(data/train_tokenizer.py)."
             )
+    if settings.features.language_model is not None and InputLayout.of(tokenizer, 64).keep_head:
+        raise TrainError(
+            "ensemble's language_model reads the code apart from its header, and this tokenizer joins both."
+        )
     if "number_context" in changes and not settings.features.code_numbers + settings.features.name_numbers:
         raise TrainError("ensemble's number_context is for the code's numbers: set code_numbers or name_numbers, too.")
     if {"tree_grams", "tree_numbers"} & set(changes) and not settings.trees:
@@ -113,7 +157,7 @@ def _change_ensemble(model: RLMForConditionalGeneration, changes: dict, options:
         return
     if options.lora.enabled:
         known = {**old.settings.features.to_dict(), **old.settings.to_dict()}
-        differing = ", ".join(f"{name} {known[name]}" for name in changes)
+        differing = ", ".join(f"{name} {known.get(name)}" for name in changes)
         raise TrainError(
             f"{options.model.init} has a feature ensemble of its own with {differing}, which an adapter keeps; leave these out "
             "of ensemble."
@@ -129,17 +173,21 @@ def _change_ensemble(model: RLMForConditionalGeneration, changes: dict, options:
 
 def _only_makes_room(old: EnsembleConfig, new: EnsembleConfig) -> bool:
     """Whether what was fitted with the old settings is valid with the new ones: all that is new stands behind it."""
-    behind = ("structure_buckets", "position_buckets")
-    others = {name: value for name, value in new.features.to_dict().items() if name not in behind}
-    if FeatureLayout.from_dict({**old.features.to_dict(), **others}) != old.features:
+    behind = ("structure_buckets", "position_buckets", "cost_features", "language_model")
+    others = {each.name: getattr(new.features, each.name) for each in fields(FeatureLayout) if each.name not in behind}
+    if replace(old.features, **others) != old.features:
         return False
     if old.trees > new.trees or old.mlp_features > new.mlp_features:
         return False
     before, after = old.features, new.features
-    if before.position_buckets not in (0, after.position_buckets):
+    if before.language_model not in (None, after.language_model):
         return False
-    # Only the last part of the layout has room behind it.
-    return before.structure_buckets == after.structure_buckets or not before.reads_structure
+    if after.cost_features[: len(before.cost_features)] != before.cost_features:
+        return False
+    # What was there stands where it stood. Hashed parts keep their size, and costs may have grown where nothing is behind them.
+    filled = [name for name, size in before.parts.items() if size]
+    same_start = all(before.first(name) == after.first(name) for name in filled)
+    return same_start and all(before.parts[name] == after.parts[name] for name in filled if name != "costs")
 
 
 def check_masked_tokens(model: RLMForConditionalGeneration, options: TrainOptions) -> None:
@@ -158,6 +206,26 @@ def check_masked_tokens(model: RLMForConditionalGeneration, options: TrainOption
             f"masked_token_loss predicts hidden tokens from their embeddings, which are {width} wide in this encoder where "
             f"its output is {size}; leave it out."
         )
+
+
+def check_streams(
+    model: RLMForConditionalGeneration, options: TrainOptions, sources: Sequence[Source | StreamSource]
+) -> None:
+    """Refuses what reads all rows of a source before the first step, where a source is a stream.
+
+    Raises:
+        TrainError: A feature ensemble, cached encoder outputs, a bundle or a regression head.
+    """
+    if not (streamed := [source.name for source in sources if isinstance(source, StreamSource)]):
+        return
+    reading_all = {
+        "a feature ensemble (ensemble)": model.ensemble is not None,
+        "feature_cache": options.runtime.feature_cache,
+        "write_bundle": options.data.write_bundle,
+        "a regression head (head)": model.regression_head is not None or options.model.head not in ("auto", "decoder"),
+    }
+    if refused := [name for name, given in reading_all.items() if given]:
+        raise TrainError(f"{', '.join(refused)} reads all rows beforehand, and {', '.join(streamed)} is streamed.")
 
 
 def choose_head(
@@ -194,7 +262,7 @@ def choose_head(
         )
     named = {
         "lora": options.lora.enabled, "digit_loss": options.losses.digits, "ranking_loss": options.losses.ranking,
-        "masked_token_loss": options.losses.masked_tokens, "ensemble": model.ensemble is not None,
+        "z_loss": options.losses.z, "masked_token_loss": options.losses.masked_tokens, "ensemble": model.ensemble is not None,
     }  # fmt: skip
     if useless := [name for name, given in named.items() if given]:
         raise TrainError(f"{', '.join(useless)} go with the decoder alone, and a regression head leaves it out.")
@@ -221,7 +289,9 @@ def prepare_for_training(model: RLMForConditionalGeneration, options: TrainOptio
     return model
 
 
-def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
+def _tuned(
+    options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict], refitted: set[str]
+) -> RLMForConditionalGeneration:
     if options.lora.enabled and is_adapter(options.model.init):
         raise TrainError(
             f"{options.model.init} is a LoRA adapter itself; start from the merged model, its run's final/."
@@ -231,7 +301,7 @@ def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) 
     # True only of the weights that they were fitted with. Without a step these stay, and scores of other metrics' metrics, all
     # that differs, move an answer little.
     fitted = model.config.fitted
-    stale = {*fitted.pooling, *fitted.calibration} if options.schedule.steps else {entry["name"] for entry in metrics}
+    stale = {*fitted.pooling, *fitted.calibration} if options.schedule.steps else refitted
     model.config.set_fitted(fitted.without(stale))
     if tokenizer.codec.format != own.codec.format:
         raise TrainError(f"{options.model.tokenizer} writes numbers in another format than {options.model.init}.")
@@ -242,6 +312,7 @@ def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) 
             f"{model.config.max_objectives} metrics at once. Pass --max_objectives {model.config.max_objectives}."
         )
     known = {m["name"]: m for m in model.config.metrics}
+    registered = set(known)
     given = {m["name"]: m for m in options.model.metrics}
     for entry in metrics:
         # What the data suggests gives way to what the checkpoint knows, and that to what the options say.
@@ -250,7 +321,13 @@ def _tuned(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) 
         merged["languages"] = sorted({*earlier.get("languages", ()), *entry["languages"]})
         known[entry["name"]] = merged
     model.config.metrics = [Metric.from_dict(entry).to_dict() for entry in known.values()]
-    model.config.default_metrics = {**model.config.default_metrics, **options.model.default_metrics}
+    # Where a run brings a new metric, its own metrics are what is answered for the languages of that metric.
+    fresh = {language for entry in metrics if entry["name"] not in registered for language in entry["languages"]}
+    learned = {
+        language: [entry["name"] for entry in metrics if language in entry["languages"]][: model.config.max_objectives]
+        for language in sorted(fresh)
+    }
+    model.config.default_metrics = {**model.config.default_metrics, **learned, **options.model.default_metrics}
     if options.model.freeze_encoder is not None or options.lora.enabled:
         model.config.freeze_encoder = bool(options.model.freeze_encoder)
         model.encoder_requires_grad_(not options.model.freeze_encoder)
@@ -279,9 +356,9 @@ def _take_new_tokens(
 
 
 def _new(options: TrainOptions, tokenizer: RLMTokenizer, metrics: list[dict]) -> RLMForConditionalGeneration:
-    fields = [k for k, kind in RLMConfig.__annotations__.items() if typing.get_origin(kind) is not typing.ClassVar]
-    if unknown := sorted(set(options.model.config) - set(fields)):
-        raise TrainError(f"model has unknown fields {unknown}. Known: {', '.join(fields)}.")
+    known = [k for k, kind in RLMConfig.__annotations__.items() if typing.get_origin(kind) is not typing.ClassVar]
+    if unknown := sorted(set(options.model.config) - set(known)):
+        raise TrainError(f"model has unknown fields {unknown}. Known: {', '.join(known)}.")
     settings = {
         "metrics": metrics,
         "default_metrics": options.model.default_metrics,
@@ -310,6 +387,7 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 __all__ = [
     "build_model",
     "check_masked_tokens",
+    "check_streams",
     "choose_head",
     "count_parameters",
     "load_tokenizer",

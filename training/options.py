@@ -68,7 +68,8 @@ class SourceOptions:
     file: str | None = option(None, "CSV, JSONL or parquet file, or the hub id of a data set")
     text_column: str | None = option(None, "of files: column of the code [text]")
     target_columns: list[str] | dict[str, str] | None = option(
-        None, "of files: columns of the numbers, named as the metrics are, or column to metric"
+        None,
+        "of files: columns of the numbers, named as the metrics are, or column to metric; not of what measure wrote",
     )
     group_column: str | None = option(None, "of files: rows that share its value never fall in two splits")
     language: str | None = option(None, "of files: language of every row")
@@ -78,6 +79,10 @@ class SourceOptions:
     source: str | None = option(None, "of files: name for the rows' source")
     hub_split: str | None = option(None, "of data sets on the hub: split to read [train]")
     metrics: list[str] | None = option(None, "of tasks: metrics to learn; by default all that were measured")
+    spaces: list[str] | None = option(
+        None, "of the published tasks (code_regression, graph_arch_regression): spaces to read, in any spelling [all]"
+    )
+    languages: list[str] | None = option(None, "of code_regression: languages to read, such as cpp or C++ [all]")
     limit: int | None = option(None, "of tasks: at most so many rows of a split", above=0)
     workers: int | None = option(None, "of tasks: processes that read the table [1]", above=0)
     on_error: Literal["raise", "skip"] | None = option(
@@ -86,6 +91,9 @@ class SourceOptions:
     validation: float | None = option(None, "share of the groups that is validation rows [0.1]", least=0)
     test: float | None = option(None, "share of the groups that is test rows [0.1]", least=0)
     weight: float | None = option(None, "share of the examples; by default by size, see data.temperature", above=0)
+    max_tokens: int | None = option(
+        None, "its own limit on the input's length; its metrics keep it [data.max_tokens]", least=16
+    )
     failures: Literal["outcome", "drop"] | None = option(
         None, "outcome: a failed run is an answer of its own; drop: such rows are left out [outcome]"
     )
@@ -96,6 +104,9 @@ class SourceOptions:
         "share of draws with the code of another row, so that a small source is not memorised [0]",
         least=0,
         below=1,
+    )
+    fallback_only: bool | None = option(
+        None, "the rows are for the regressors of ensemble.fallbacks alone; the transformer never reads them [false]"
     )
 
 
@@ -136,6 +147,12 @@ class ModelOptions:
     keep_decoder: bool = option(False, "take the decoder of that checkpoint too, for numbers (T5Gemma)")
     tokenizer: str | None = option(None, "folder or hub id of the tokenizer; by default that of init")
     config: dict[str, Any] = option(dict, "fields of RLMConfig for a new model", expects="a mapping")
+    number_format: dict[str, Any] | None = option(
+        None,
+        "how a new model writes numbers: fields of NumberFormat, such as {layout: p10, mantissa_digits: 6, min_exponent: -10, "
+        "max_exponent: 10, specials: []}; by default the tokenizer's, or 4 digits",
+        expects="a mapping",
+    )
     freeze_encoder: bool | None = option(
         None, "leave the encoder out of training; by default as in init, and never with lora"
     )
@@ -185,6 +202,9 @@ class EnsembleOptions:
     position_buckets: int | None = option(
         None, "hash buckets of where operators stand in the blocks of a graph; 2048 is good [0]", least=0
     )
+    cost_features: bool | None = option(
+        None, "what a program's text says about its work and memory, such as the iterations of its loops [false]"
+    )
     trees: int | None = option(None, "most boosted trees of a metric, beside the ridge; 500 is good [0]", least=0)
     tree_grams: int | None = option(None, "n-gram buckets that a metric's trees read [384]", least=0)
     tree_numbers: int | None = option(None, "number buckets that a metric's trees read [1536]", least=0)
@@ -192,15 +212,27 @@ class EnsembleOptions:
         None, "features of the MLPs, those that trees split on most; 256 is good [0]", least=0
     )
     mlp_count: int | None = option(None, "MLPs that answer together; 3 is good [1]", above=0)
+    language_model: str | dict[str, Any] | None = option(
+        None,
+        "hidden states of a language model are features, too: smollm2, a Hub id, a folder, a GGUF file, or a mapping of model, "
+        "revision, gguf_file, depth or layers, pooling, dtype, max_tokens; none: not those of init's [none]",
+        expects="a name, or a mapping with model",
+    )
+    fallbacks: list[str] = option(
+        list,
+        "metrics with a regressor for inputs unlike the training rows, fitted to all sources, fallback_only ones as well",
+        expects="a list of metrics",
+    )
 
-    def changes(self) -> dict[str, int]:
-        """Returns the settings that were given."""
-        return {name: value for name, value in asdict(self).items() if name != "use" and value is not None}
+    def changes(self) -> dict[str, Any]:
+        """Returns the settings of the ensemble's features and base learners that were given."""
+        others = ("use", "fallbacks")
+        return {name: value for name, value in asdict(self).items() if name not in others and value is not None}
 
     @property
     def wanted(self) -> bool:
         """Whether a model without a feature ensemble gets one."""
-        return bool(self.use or self.changes())
+        return bool(self.use or self.fallbacks or self.changes())
 
 
 @dataclass
@@ -270,6 +302,9 @@ class LossOptions:
 
     digits: float = option(0.0, "weight of the ordinal loss of digits and exponents", least=0)
     ranking: float = option(0.0, "weight of the pairwise ranking loss", least=0)
+    z: float = option(
+        0.0, "weight of the squared log-normaliser, which keeps logits small under bf16, such as 1e-4", least=0
+    )
     masked_tokens: float = option(
         0.0,
         "weight of restoring the tokens that mask_tokens of a source hides: masked-span pretraining of the encoder",
@@ -292,11 +327,26 @@ class EvaluationOptions:
 
 
 @dataclass
+class CalibrationOptions:
+    """Calibration of the final checkpoint, as code-rlm calibrate fits it."""
+
+    use: bool = option(
+        True, "fit intervals on the validation rows, and describe the training rows, so that answers carry familiarity"
+    )
+    rows: int = option(2000, "most validation rows of each metric", above=0)
+
+
+@dataclass
 class CheckpointOptions:
     """Checkpoints to resume from."""
 
     every: int = option(500, "steps between checkpoints", above=0)
     keep: int = option(2, "checkpoints kept", above=0)
+    staging: str | None = option(
+        None,
+        "folder in memory, such as /dev/shm: checkpoints to resume from are written there and copied to the run's folder "
+        "while training goes on",
+    )
 
 
 @dataclass
@@ -340,6 +390,7 @@ class TrainOptions:
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     losses: LossOptions = field(default_factory=LossOptions)
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     checkpointing: CheckpointOptions = field(default_factory=CheckpointOptions)
     runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
     logging: LoggingOptions = field(default_factory=LoggingOptions)
@@ -392,6 +443,7 @@ SHORT_NAMES = {
     "encoder": "model.pretrained_encoder",
     "keep_decoder": "model.keep_decoder",
     "tokenizer": "model.tokenizer",
+    "number_format": "model.number_format",
     "freeze_encoder": "model.freeze_encoder",
     "number_embeddings": "model.number_embeddings",
     "magnitudes": "model.number_embeddings",
@@ -409,12 +461,14 @@ SHORT_NAMES = {
     "final_learning_rate": "schedule.final_learning_rate",
     "digit_loss": "losses.digits",
     "ranking_loss": "losses.ranking",
+    "z_loss": "losses.z",
     "masked_token_loss": "losses.masked_tokens",
     "restore_loss": "losses.masked_tokens",
     "eval_every": "evaluation.every",
     "eval_rows": "evaluation.rows",
     "score": "evaluation.score",
     "patience": "evaluation.patience",
+    "calibrate": "calibration.use",
     "save_every": "checkpointing.every",
     "keep": "checkpointing.keep",
     "mixed_precision": "runtime.mixed_precision",
@@ -432,7 +486,12 @@ SHORT_NAMES = {
 # Not offered: names of earlier versions only.
 _EARLIER_NAMES = {"magnitudes", "restore_loss"}
 # What the name of a group stands for where its value is no mapping of the group's fields.
-_GROUP_VALUES = {"data": "data.sources", "optimizer": "optimizer.name", "ensemble": "ensemble.use"}
+_GROUP_VALUES = {
+    "data": "data.sources",
+    "optimizer": "optimizer.name",
+    "ensemble": "ensemble.use",
+    "calibration": "calibration.use",
+}
 
 
 def _leaf_fields(cls: type) -> dict[str, tuple[Field, Any]]:

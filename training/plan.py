@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from code_rlm.data.mixture import Item, Mixture
+from code_rlm.data.streamed import StreamSource
 from code_rlm.training.adapters import base_of
 from code_rlm.training.encoder_cache import FeatureCache, possible_inputs
 from code_rlm.training.models import count_parameters
@@ -14,6 +15,8 @@ from code_rlm.training.sources import Loaded
 
 # Bytes an optimiser keeps for each trained parameter: two moments, one, or (Adafactor) rows and columns alone.
 _STATE_BYTES = {"adamw": 8, "muon": 4, "adafactor": 0}
+
+MANY_TRUNCATED = 0.05  # share of the inputs from which on a dry run advises
 
 
 def describe(options: TrainOptions, loaded: Sequence[Loaded], mixture: Mixture, model: torch.nn.Module) -> list[str]:
@@ -28,8 +31,13 @@ def describe(options: TrainOptions, loaded: Sequence[Loaded], mixture: Mixture, 
     per_batch = len(items) / len(groups)
     examples = options.schedule.steps * options.schedule.accumulate * per_batch
     lines = []
-    for each, weight in zip(loaded, np.array(mixture.weights) / sum(mixture.weights), strict=True):
+    mixed = [each for each in loaded if not each.fallback_only]
+    lines += [str(each) for each in loaded if each.fallback_only]
+    for each, weight in zip(mixed, np.array(mixture.weights) / sum(mixture.weights), strict=True):
         lines.append(f"{each}; {weight:.0%} of the examples, {weight * examples / len(each.train):.2g} epochs")
+        if isinstance(each.train, StreamSource):
+            lines.append(f"  {', '.join(each.train.metrics)}")
+            continue
         asked = each.train.present.sum(0)
         lines += [f"  {name}: {count} values" for name, count in zip(each.train.metrics, asked.tolist(), strict=True)]
     every, trained = count_parameters(model)
@@ -42,6 +50,17 @@ def describe(options: TrainOptions, loaded: Sequence[Loaded], mixture: Mixture, 
         f"{examples * lengths.mean() / 1e6:.1f}M tokens",
         f"model: {every / 1e6:.2f}M parameters, {trained / 1e6:.2f}M trained by {options.optimizer.name}",
     ]
+    share = mixture.truncated / mixture.drawn
+    if share > MANY_TRUNCATED:
+        limit = base_of(model).config.max_input_tokens
+        lines.append(
+            f"advice: {share:.0%} of the inputs lose their middle; "
+            + (
+                f"raise data.max_tokens (the model reads {limit} tokens), or pass the part of the code that matters"
+                if options.data.max_tokens < limit
+                else f"pass the part of the code that matters: the model reads no more than {limit} tokens"
+            )
+        )
     if options.runtime.feature_cache:
         inputs = possible_inputs(mixture)
         cache = FeatureCache(options.runtime.feature_cache, base_of(model))
