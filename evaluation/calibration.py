@@ -42,10 +42,10 @@ from datasets import Dataset, concatenate_datasets, load_dataset
 from transformers.utils import CONFIG_NAME, logging
 
 from code_rlm import cli
-from code_rlm.configuration_rlm import RLMConfig
-from code_rlm.console import write_table
+from code_rlm.configuration_rlm import FITTED_STATE_NAME, RLMConfig
+from code_rlm.console import progress, write_table
 from code_rlm.data.schema import FEATURES
-from code_rlm.distributions_rlm import FITTED_STATE_NAME, Calibration
+from code_rlm.distributions_rlm import Calibration
 from code_rlm.evaluation.familiarity import fit_familiarity
 from code_rlm.evaluation.metrics import EvaluationError
 from code_rlm.evaluation.predictions import EncodedRows
@@ -211,6 +211,32 @@ def fit_calibration(rows: HeldOut, source: str = "") -> Calibration:
         groups=len(names),
         source=source,
     )
+
+
+def fit_metric(
+    model: RLMForConditionalGeneration,
+    processor: RLMProcessor,
+    rows: Dataset,
+    metric: str,
+    source: str = "",
+    batch_size: int = 32,
+    seed: int = 0,
+) -> tuple[Calibration, dict[float, tuple[float, float]]]:
+    """Returns the calibration of a metric, and its cross-fitted coverage (`cross_fitted_coverage`).
+
+    Args:
+        model, processor: The checkpoint.
+        rows: Held-out rows in the schema.
+        metric: Its name.
+        source: Description of the rows.
+        batch_size: Rows run together.
+        seed: Of the folds.
+
+    Raises:
+        EvaluationError: See `held_out`.
+    """
+    asked = held_out(model, processor, rows, metric, batch_size)
+    return fit_calibration(asked, source), cross_fitted_coverage(asked, seed)
 
 
 class _UniformMixture:
@@ -418,13 +444,15 @@ def calibrate(args: argparse.Namespace) -> dict[str, Calibration]:
             tables.setdefault(metric, []).append((table_title(name), rows))
     found: dict[str, Calibration] = {}
     lines = []
-    for metric, parts in tables.items():
-        title = " + ".join(name for name, _ in parts)
-        asked = held_out(model, processor, joined(parts), metric, args.batch_size)
-        found[metric] = entry = fit_calibration(asked, f"{title}, {args.split} split, seed {args.seed}")
-        coverage = cross_fitted_coverage(asked, args.seed)
-        cells = [f"{before:.1%} -> {after:.1%}" for before, after in coverage.values()]
-        lines.append((title, metric, f"{entry.rows} ({entry.groups})", f"{entry.pool_weight:.3f}", *cells))
+    with progress(len(tables), "metrics") as bar:
+        for metric, parts in tables.items():
+            title = " + ".join(name for name, _ in parts)
+            described = f"{title}, {args.split} split, seed {args.seed}"
+            entry, coverage = fit_metric(model, processor, joined(parts), metric, described, args.batch_size, args.seed)
+            found[metric] = entry
+            cells = [f"{before:.1%} -> {after:.1%}" for before, after in coverage.values()]
+            lines.append((title, metric, f"{entry.rows} ({entry.groups})", f"{entry.pool_weight:.3f}", *cells))
+            bar.advance(1)
     familiarity = None
     if "familiarity" in args.parts:
         familiarity = fit_familiarity(model, processor, _training_and_held_out(names, args), _unfamiliar(args))

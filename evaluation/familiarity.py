@@ -83,17 +83,48 @@ def fit_familiarity(
                 found.metrics[metric] = (*found.metrics.get(metric, ()), domain)
     for metric in found.metrics:
         values = np.concatenate([_values(rows, metric)[1] for rows, _ in tables.values()])
-        found.pools[metric] = _default_pool(metric, values)
+        known_pool = model.config.fitted.familiarity.pools.get(metric)
+        has_fallback = known_pool is not None and known_pool.scale is not None
+        found.pools[metric] = known_pool if has_fallback else _default_pool(metric, values)
         training = [rows for rows, _ in tables.values()]
         if metric.partition("@")[0] == "peak_rss_bytes":
             found.idle[metric] = idle_memory(training, metric)
         if (ratios := bound_ratios(found, training, metric)) is not None:
             found.bound_ratios[metric] = ratios
-    for metric in found.metrics:
+    with_fallback = () if model.ensemble is None else model.ensemble.settings.fallbacks
+    for metric in dict.fromkeys((*found.metrics, *with_fallback)):
         parts = [(name, rows) for name, rows in unfamiliar if len(_values(rows, metric)[1])]
-        if parts:
+        if parts and metric in with_fallback:  # it was fitted to such rows
+            references = _fallback_references(processor, parts, metric, random)
+            found.references |= {reference.domain: reference for reference in references}
+            found.fallbacks[metric] = tuple(reference.domain for reference in references)
+        elif parts:
             found.pools[metric] = fit_pool(model, processor, found, parts, metric)
     return found
+
+
+def _fallback_references(
+    processor: RLMProcessor, parts: Sequence[tuple[str, Dataset]], metric: str, random: np.random.Generator
+) -> list[Reference]:
+    """Descriptions of the rows that a fallback regressor was fitted to, by language.
+
+    Args:
+        processor: Of the checkpoint.
+        parts: Names and rows of the sources.
+        metric: Name of the metric in the header.
+        random: Draws rows of large sources.
+    """
+    references = []
+    for language in sorted({language for _, rows in parts for language in rows["language"]}):
+        seen: list[Observation] = []
+        groups: list[str] = []
+        for name, rows in parts:
+            own = _drawn(rows.select(_values(rows, metric)[0]), language, TRAINING_ROWS, random)
+            seen += observations(processor, own, metric)
+            groups += [f"{name}/{group}" for group in own["group"]]
+        if len(set(groups)) > 1:
+            references.append(Reference.fit(f"fallback ({language})", [language], seen, groups, (), ()))
+    return references
 
 
 def _drawn(rows: Dataset, language: str, limit: int, random: np.random.Generator) -> Dataset:

@@ -5,6 +5,9 @@
 
 Each metric is asked for alone; the registry names the direction. The front is that of the medians. Beside it
 stands the probability that a file is best in each metric, from whole distributions (`CodeRegressionPipeline.rank`).
+
+With `--joint` pairs of numbers are drawn as well, the second given the first: p(y1 | x) p(y2 | y1, x). The plot then shows how
+the two move together: its ellipses slant, and the JSON has the rank correlation of each file's draws.
 """
 
 import argparse
@@ -19,6 +22,7 @@ from transformers.utils import logging
 from code_rlm import cli
 from code_rlm.console import quantity, write_csv, write_json, write_table
 from code_rlm.errors_rlm import InputError, MetricError
+from code_rlm.evaluation.metrics import spearman
 from code_rlm.loading import pipeline
 from code_rlm.pipeline_rlm import CodeRegressionPipeline
 from code_rlm.predict import find_inputs, parse_pairs
@@ -42,8 +46,11 @@ def pareto_front(values: Any, smaller_is_better: Sequence[bool]) -> np.ndarray:
     return front
 
 
+DRAWS = 512
+
+
 def compare(
-    pipe: CodeRegressionPipeline, inputs: Sequence[Any], metrics: Sequence[str], **options: Any
+    pipe: CodeRegressionPipeline, inputs: Sequence[Any], metrics: Sequence[str], *, joint: bool = False, **options: Any
 ) -> list[dict[str, Any]]:
     """Predicts two metrics for every input.
 
@@ -51,10 +58,12 @@ def compare(
         pipe: The pipeline.
         inputs: Inputs of any kind that it takes, two at least.
         metrics: Two names.
+        joint: Draw pairs of numbers, too, the second given the first.
         **options: Those of `CodeRegressionPipeline.rank`.
 
     Returns:
-        One dict for each input, in their order: `file`, `on_front`, and each metric's entry of `rank`.
+        One dict for each input, in their order: `file`, `on_front`, and each metric's entry of `rank`; with `joint` also
+        `draws`, pairs of numbers, and `correlation`, Spearman's of these (None where one of them does not vary).
 
     Raises:
         MetricError: Not two different metrics.
@@ -69,13 +78,34 @@ def compare(
         for entry in pipe.rank(inputs, metric, **options):
             rows[entry["index"]]["file"] = entry.pop("source")
             rows[entry.pop("index")][metric] = entry
+    if joint:
+        for row, answer in zip(
+            rows, pipe(list(inputs), metrics=list(metrics), num_samples=DRAWS, **options), strict=True
+        ):
+            by_metric = {entry["metric"]: entry["samples"] for entry in answer}
+            row["draws"] = list(zip(*(by_metric[metric] for metric in metrics), strict=True))
+            row["correlation"] = _correlation(row["draws"])
     values = np.array([[_number(row[metric]["value"]) for metric in metrics] for row in rows])
     front = pareto_front(values, [pipe.model.config.metric(m).smaller_is_better for m in metrics])
     return [{"file": row.pop("file"), "on_front": bool(on), **row} for row, on in zip(rows, front, strict=True)]
 
 
 def _number(value: float | str | None) -> float:
-    return float("nan") if value is None else float(value)
+    return float("nan") if value is None or value == "failed" else float(value)
+
+
+def _finite(draws: Sequence[Sequence[Any]]) -> np.ndarray:
+    """Returns the pairs that are both finite numbers, `(pairs, 2)`."""
+    pairs = np.array([[_number(value) for value in pair] for pair in draws], dtype=np.float64).reshape(-1, 2)
+    return pairs[np.isfinite(pairs).all(1)]
+
+
+def _correlation(draws: Sequence[Sequence[Any]]) -> float | None:
+    """Returns Spearman's correlation of pairs; None where one side does not vary."""
+    pairs = _finite(draws)
+    if len(pairs) < 3 or not np.ptp(pairs, axis=0).all():
+        return None
+    return round(spearman(*pairs.T), 4)
 
 
 def draw(rows: Sequence[dict[str, Any]], metrics: Sequence[str], path: Path) -> None:
@@ -97,6 +127,9 @@ def draw(rows: Sequence[dict[str, Any]], metrics: Sequence[str], path: Path) -> 
         [Path(row["file"]).name for row, drawn in zip(rows, whole, strict=True) if drawn],
         labels=(labels[0], labels[1]),
         level=rows[0][metrics[0]]["level"],
+        draws=[_finite(row["draws"]) for row, drawn in zip(rows, whole, strict=True) if drawn]
+        if "draws" in rows[0]
+        else None,
     )
     ax.figure.savefig(path, bbox_inches="tight")
 
@@ -117,9 +150,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     pipe = pipeline(args.model)
     options = {"context": context, "interval": args.interval, "calibrated": not args.uncalibrated}
     options |= {"language": args.language, "batch_size": args.batch_size}
-    rows = compare(pipe, inputs, args.metrics, **options)
+    rows = compare(pipe, inputs, args.metrics, joint=args.joint, **options)
     if args.plot:
         draw(rows, args.metrics, Path(args.plot))
+    rows = [{name: value for name, value in row.items() if name != "draws"} for row in rows]
     style = args.format or ("table" if out.isatty() else "json")
     write_rows(rows, args.metrics, style, out)
     return 0

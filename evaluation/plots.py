@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import chi2, norm, rankdata
 
 from code_rlm.evaluation.metrics import EvaluationError, per_group_spearman, spearman, top_share
 from code_rlm.evaluation.report import MINIMUM_SPREAD, Predictions
@@ -190,6 +190,38 @@ def group_histogram(
     )
 
 
+def target_histogram(
+    target: Any, prediction: Any = None, *, ax: Axes | None = None, title: str | None = None, bins: int = 40
+) -> Axes:
+    """Draws a histogram of true values and, where there are some, of predictions; logarithmic where they span a factor of 10.
+
+    Args:
+        target: True values, `(rows,)`, finite.
+        prediction: Predicted values, `(rows,)`.
+        ax: Where to draw.
+        title: Of the plot.
+        bins: Number of bins.
+    """
+    ax = new_axes() if ax is None else ax
+    columns = {"true values": np.asarray(target, dtype=np.float64)}
+    if prediction is not None:
+        columns["predictions"] = np.asarray(prediction, dtype=np.float64)
+    everything = np.concatenate(list(columns.values()))
+    everything = everything[np.isfinite(everything)]
+    logarithmic = bool(everything.min() > 0 and everything.max() / everything.min() > 10)
+    if logarithmic:
+        edges = np.geomspace(everything.min(), everything.max(), bins + 1)
+    else:
+        edges = np.linspace(everything.min(), everything.max() + 1e-12, bins + 1)
+    for (name, values), color in zip(columns.items(), (BLUE, ORANGE), strict=False):
+        ax.hist(values[np.isfinite(values)], bins=edges, color=color, alpha=0.55, label=name)
+    if logarithmic:
+        ax.set_xscale("log")
+    ax.legend(fontsize="small", frameon=False)
+    heading = f"{title}: " if title else ""
+    return _dressed(ax, f"{heading}{len(columns['true values'])} rows", "value", "rows")
+
+
 def selection_curve(
     target: Any,
     predictions: Mapping[str, Any],
@@ -239,13 +271,14 @@ def pareto_plot(
     *,
     labels: tuple[str, str],
     level: float = 0.9,
+    draws: Sequence[np.ndarray] | None = None,
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
     """Draws two objectives of several candidates: medians, the Pareto front, and an ellipse over each candidate's intervals.
 
-    An ellipse spans the central intervals of both metrics; axes are logarithmic where everything drawn is positive and spans
-    more than a factor of 10.
+    An ellipse spans the central intervals of both metrics, or slants as joint draws do; axes are logarithmic where everything
+    drawn is positive and spans more than a factor of 10.
 
     Args:
         values, low, high: Medians and ends of the intervals, `(candidates, 2)`.
@@ -253,6 +286,8 @@ def pareto_plot(
         names: Of the candidates; those on the front are numbered, and listed beside the axes.
         labels: Of the axes.
         level: Of the intervals, for the legend.
+        draws: Pairs of numbers drawn for each candidate together, `(draws, 2)` each: ellipses are then those of normal
+            distributions with their means and covariances, and hold `level` of them.
         ax: Where to draw.
         title: Of the plot.
     """
@@ -266,9 +301,13 @@ def pareto_plot(
     for i in np.argsort(is_front, kind="stable"):  # the front on top
         # Medians are seldom in the middle of their interval: the ellipse stands on the interval, the point on the median.
         center = (least[i] + most[i]) / 2
-        width, height = np.maximum(most[i] - least[i], 1e-9)
+        width, height, angle = *np.maximum(most[i] - least[i], 1e-9), 0.0
+        if draws is not None and len(draws[i]) > 2:
+            center, width, height, angle = _covariance_ellipse(
+                _drawn(_drawable(draws[i], logarithmic), logarithmic), level
+            )
         fill = {"facecolor": BLUE, "alpha": 0.13} if is_front[i] else {"facecolor": GREY, "alpha": 0.05}
-        ax.add_patch(Ellipse(center, width, height, edgecolor="none", zorder=2 + is_front[i], **fill))
+        ax.add_patch(Ellipse(center, width, height, angle=angle, edgecolor="none", zorder=2 + is_front[i], **fill))
     ax.scatter(*middle[~is_front].T, s=14, color=GREY, linewidths=0, label="dominated", zorder=4)
     best = np.flatnonzero(is_front)[np.argsort(middle[is_front, 0])]
     ax.plot(*middle[best].T, color=BLUE, linewidth=1.2, marker="o", markersize=5, label="Pareto front", zorder=5)
@@ -278,9 +317,25 @@ def pareto_plot(
             _logarithmic_ticks(axis, least[:, k].min(), most[:, k].max())
     ax.margins(0.05)
     ax.autoscale_view()
-    density = Patch(facecolor=BLUE, alpha=0.25, label=f"{level:.0%} intervals")
+    what = "intervals" if draws is None else "of joint draws"
+    density = Patch(facecolor=BLUE, alpha=0.25, label=f"{level:.0%} {what}")
     ax.legend(handles=[*ax.get_legend_handles_labels()[0], density], fontsize="small", frameon=False)
     return _dressed(ax, title, *labels)
+
+
+def _drawable(points: np.ndarray, logarithmic: Sequence[bool]) -> np.ndarray:
+    """Returns the points `(points, 2)` that have a place on the axes: above zero where an axis is logarithmic."""
+    keep = np.ones(len(points), dtype=bool)
+    for k in (0, 1):
+        keep &= ~np.asarray(logarithmic[k]) | (points[:, k] > 0)
+    return points[keep]
+
+
+def _covariance_ellipse(points: np.ndarray, level: float) -> tuple[np.ndarray, float, float, float]:
+    """Returns center, width, height and angle in degrees of the ellipse that holds a share of normally distributed points."""
+    values, vectors = np.linalg.eigh(np.cov(points.T))
+    width, height = 2 * np.sqrt(chi2.ppf(level, 2) * np.maximum(values[::-1], 1e-18))
+    return points.mean(0), width, height, float(np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1])))
 
 
 def _drawn(points: np.ndarray, logarithmic: Sequence[bool]) -> np.ndarray:
@@ -347,6 +402,7 @@ def _plots_of(predictions: Predictions, title: str) -> dict[str, Axes]:
     median = predictions.median[keep]
     quantiles = {level: values[keep] for level, values in predictions.quantiles.items()}
     plots = {"scatter": prediction_scatter(target, median, quantiles.get(0.05), quantiles.get(0.95), title=title)}
+    plots["targets"] = target_histogram(target, median, title=title)
 
     if quantiles and predictions.uncalibrated:
         own = {level: values[keep] for level, values in predictions.uncalibrated.items()}
@@ -377,4 +433,5 @@ __all__ = [
     "prediction_scatter",
     "report_plots",
     "selection_curve",
+    "target_histogram",
 ]

@@ -7,12 +7,15 @@ import numpy as np
 from datasets import Dataset
 
 from code_rlm.configuration_rlm import RLMConfig
-from code_rlm.data.external import generic
+from code_rlm.data.published import PUBLISHED, read_published
 from code_rlm.data.readers import TASKS, read_task
+from code_rlm.data.tables import read_table
 from code_rlm.evaluation.metrics import EvaluationError
 
 # Computed from an architecture rather than measured: numbers to compare with, not to predict where nobody asks.
 COMPUTED = ("flops_count", "params_count")
+# Rows of a published table, which are too many to read all, where no number is given.
+STREAMED_ROWS = 1024
 
 
 def table_names(args: argparse.Namespace) -> list[str]:
@@ -27,8 +30,6 @@ def table_names(args: argparse.Namespace) -> list[str]:
         given = getattr(args, option) or []
         if repeated := sorted({name for name in given if given.count(name) > 1}):
             raise EvaluationError(f"--{option.replace('_', '-')} names {', '.join(repeated)} more than once.")
-    if args.data and not args.target_columns:
-        raise EvaluationError(f"--data {args.data} needs --target-columns: the columns of its numbers.")
     return args.task or [args.data]
 
 
@@ -41,18 +42,27 @@ def read_rows(
         name: Task, or the file of `--data`.
         args: Options of the command.
         split: `all` for every row.
-        limit: None for no limit.
+        limit: None for no limit; of published tables, 1,024.
         data_root: Another folder than that of `--data-root`; for a file another file.
 
     Raises:
         DataError: A bad file; the message names file, row and column.
     """
     part = None if split == "all" else split
+    if name in PUBLISHED:
+        wanted = {"spaces": args.spaces, "languages": args.languages, "metrics": args.metrics}
+        return read_published(
+            name, data_root or args.data_root, part, limit=limit or STREAMED_ROWS, seed=args.seed, **wanted
+        )
+    if args.spaces or args.languages:
+        raise EvaluationError(f"--spaces and --languages choose rows of {', '.join(PUBLISHED)}; {name} has none.")
     if args.task:
         task, asked = TASKS.get(name), (*COMPUTED, *(args.metrics or ()))
-        metrics = None if task is None else [*task.metrics, *(m for m in task.extra_metrics if m in asked)]
+        metrics = None
+        if task is not None:
+            metrics = [*task.metrics, *task.former, *(m for m in task.extra_metrics if m in asked)]
         return read_task(name, data_root or args.data_root, part, metrics=metrics, seed=args.seed, limit=limit)
-    rows = generic(
+    rows = read_table(
         data_root or args.data,
         text_column=args.text_column,
         target_columns=args.target_columns,
@@ -90,7 +100,7 @@ def wanted_metrics(config: RLMConfig, rows: Dataset, name: str, args: argparse.N
             f"{name}: the {args.split} split has no rows; choose another with --split, or --split all."
         )
     present = sorted({m for names in rows["metrics"] for m in names})
-    secondary = TASKS[name].extra_metrics if args.task else ()
+    secondary = TASKS[name].extra_metrics if name in TASKS else ()
     wanted = args.metrics or [m for m in config.metric_names() if m in present and m not in secondary]
     if not wanted:
         raise EvaluationError(

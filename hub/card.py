@@ -25,7 +25,9 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from code_rlm import cli
 from code_rlm.configuration_rlm import LEGACY_WEIGHTS, TASK, Metric, RLMConfig
+from code_rlm.data.published import PUBLISHED
 from code_rlm.data.readers import TASKS
+from code_rlm.ensemble_rlm import EnsembleConfig
 from code_rlm.errors_rlm import CheckpointError
 from code_rlm.evaluation.results import (
     Row,
@@ -249,6 +251,8 @@ def card_data(known: Known) -> ModelCardData:
         pipeline_tag=TASK,
         license=known.license,
         base_model=_base_model(known),
+        datasets=_datasets(known),
+        widget=_widget(known),
         tags=[TASK, "regression", "code", "performance-prediction", *_languages(known)],
         metrics=metrics or None,
         model_name=known.name,
@@ -287,6 +291,37 @@ def _hub_results(row: Row, report: Mapping[str, Any]) -> Iterator[EvalResult]:
             metric_value=round(value, 4),
             metric_args=details,
         )
+
+
+def _datasets(known: Known) -> list[str] | None:
+    """Returns the hub ids of the data sets that the checkpoint was trained on; None where none of them is on the hub."""
+    found: list[str] = []
+    for options in known.options.values():
+        for entry in options.get("data.sources") or ():
+            name, file = entry.get("task"), str(entry.get("file", ""))
+            if name in PUBLISHED:
+                found.append(PUBLISHED[name].repo)
+            elif file.count("/") == 1 and not file.startswith((".", "/")) and "." not in file.rpartition("/")[2]:
+                found.append(file)
+    return list(dict.fromkeys(found)) or None
+
+
+# One short input of each language that people try first.
+_EXAMPLES = {
+    "python": "def f(n):\n    return [i * i for i in range(n)]\n\n\nf(100_000)\n",
+    "cpp": "#include <vector>\nint main() {\n    std::vector<int> a(1000000);\n    return a[7];\n}\n",
+    "x86asm": "vaddps ymm0, ymm1, ymm2\nadd rax, 8\n",
+    "triton": "import triton\nimport triton.language as tl\n\n\n@triton.jit\ndef k(x):\n    tl.store(x, 0)\n",
+}
+
+
+def _widget(known: Known) -> list[dict[str, str]] | None:
+    """Returns an example for each language that the checkpoint reads; None where there is none."""
+    return [
+        {"example_title": language, "text": text}
+        for language, text in _EXAMPLES.items()
+        if language in _languages(known)
+    ] or None
 
 
 def _base_model(known: Known) -> str | None:
@@ -330,6 +365,20 @@ def _head(known: Known) -> list[str]:
         f"{parts}, {megabytes:.1f} MB; an encoder of type `{config.encoder.model_type}`, a decoder of "
         f"{config.decoder_num_layers} layers of width {config.decoder_hidden_size}. It reads up to {config.max_input_tokens:,} "
         f"tokens and predicts up to {config.max_objectives} numbers at once.",
+        *_language_model(config),
+    ]
+
+
+def _language_model(config: RLMConfig) -> list[str]:
+    """Returns a paragraph on the language model that predictions need; nothing where there is none."""
+    model = EnsembleConfig.from_dict(config.ensemble or {}).features.language_model
+    if model is None:
+        return []
+    revision = f" at `{model.revision}`" if model.revision else ""
+    layers = ", ".join(map(str, model.layers))
+    return [
+        "",
+        f"Its feature ensemble reads hidden states of `{model.name}`{revision}, layers {layers}, which predictions need.",
     ]
 
 
@@ -403,13 +452,15 @@ def _usage(known: Known) -> list[str]:
             call,
             "```",
         ]
+    # A revision that is named downloads the code once and quietly.
+    revision = ', revision="main"' if known.name.count("/") == 1 else ""
     return [
         "With nothing but transformers installed:",
         "",
         "```python",
         "from transformers import pipeline",
         "",
-        f'pipe = pipeline("{TASK}", model="{known.name}", trust_remote_code=True)',
+        f'pipe = pipeline("{TASK}", model="{known.name}"{revision}, trust_remote_code=True)',
         call,
         "```",
         "",

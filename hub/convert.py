@@ -1,7 +1,7 @@
 """Reads the paper's published checkpoints (`regresslm`) into ours: `code-rlm convert SOURCE OUT`.
 
     code-rlm convert akhauriyash/RLM-GemmaS-Code-v0 published
-    code-rlm predict solution.cpp --model published --metrics judge_memory_kb
+    code-rlm predict solution.cpp --model published --metrics judge_memory_bytes
 
 Read are `config.json`, the safetensors files and the text tokenizer's JSON files; never Python and never a pickle. The model is
 the library's T5Gemma with a numeric vocabulary, so the weights are copied as they are, under our names:
@@ -32,6 +32,7 @@ from transformers.dynamic_module_utils import custom_object_save
 
 from code_rlm import cli
 from code_rlm.configuration_rlm import RLMConfig
+from code_rlm.data.published import accuracy_metric
 from code_rlm.errors_rlm import CheckpointError, RLMError
 from code_rlm.hub.safetensors_copy import ITEM_BYTES, StoredTensor, stored_tensors, write_tensors
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
@@ -50,8 +51,11 @@ _MAX_TOKENS, _MAX_GRAPH_TOKENS = 2048, 4096
 # The languages of CodeNet that this package has a name for.
 _CODENET = (
     "ada awk bash c clojure cobol cpp crystal csharp d dart elixir erlang fortran fsharp go groovy haskell java javascript "
-    "julia kotlin lisp lua nim ocaml octave pascal perl php prolog python racket ruby rust scala scheme swift typescript "
-    "visualbasic"
+    "julia kotlin lisp lua nim ocaml octave pascal perl php prolog python racket ruby rust scala scheme swift typescript vb"
+).split()
+# Spaces of the published graphs, as their prefix spells them; the names of their metrics are those of the readers.
+_SPACES = (
+    "NASBench101 NASBench201 FBNet NASNet Amoeba PNAS ENAS DARTS OfaMB OfaPN OfaRN Twopath Hiaml Inception SNAS"
 ).split()
 METRICS = (
     {
@@ -63,31 +67,34 @@ METRICS = (
         "template": "APPS\n{text}",
     },
     {
-        "name": "latency_ms",
+        "name": "latency_ms@rtx_a6000",
         "unit": "ms",
         "description": "Median latency of a KernelBook module, its Triton code as Inductor wrote it, on an RTX A6000.",
         "languages": ["triton", "python"],
         "template": "KBSS\n{text}",
     },
     {
-        "name": "judge_memory_kb",
-        "unit": "kB",
-        "description": "Memory of a submission as CodeNet's judge recorded it. CodeNet documents kB; the published table does "
-        "not name the unit and its scale was not checked against the judge's.",
+        "name": "judge_memory_bytes",
+        "unit": "bytes",
+        "description": "Memory of a submission as CodeNet's judge recorded it. The published table calls the unit bytes, "
+        "CodeNet documents kB; the scale was not checked against the judge's.",
         "languages": _CODENET,
         "template": "# CDSS\n# Language: {language}\n{text}",
     },
-    {
-        "name": "validation_accuracy",
-        "smaller_is_better": False,
-        "description": "Validation accuracy of an architecture, on the scale of its search space's own table (percent in some, "
-        "a fraction in others), its ONNX graph printed as in the published table. context: space.",
-        "languages": ["onnx"],
-        "template": "{space}\n\n{onnx}",
-        "max_input_tokens": _MAX_GRAPH_TOKENS,
-    },
+    *(
+        {
+            "name": accuracy_metric(space),
+            "smaller_is_better": False,
+            "description": f"Validation accuracy of an architecture of {space}, on the scale of that space's table (percent in "
+            "some, a fraction in others), its ONNX graph printed as in the published table. context: space.",
+            "languages": ["onnx"],
+            "template": "{space}\n\n{onnx}",
+            "max_input_tokens": _MAX_GRAPH_TOKENS,
+        }
+        for space in _SPACES
+    ),
 )
-DEFAULT_METRICS = {"python": ["peak_memory_bytes"], "triton": ["latency_ms"]}
+DEFAULT_METRICS = {"python": ["peak_memory_bytes"], "triton": ["latency_ms@rtx_a6000"]}
 
 _CARD = """
 # {name}
@@ -100,7 +107,7 @@ measured anew; for scores see the original.
 from transformers import pipeline
 
 pipe = pipeline("code-regression", model="{name}", trust_remote_code=True)
-pipe({{"text": code, "language": "cpp"}}, metrics=["judge_memory_kb"], interval=0.9)
+pipe({{"text": code, "language": "cpp"}}, metrics=["judge_memory_bytes"], interval=0.9)
 ```
 
 | metric | unit | the text that the model reads |

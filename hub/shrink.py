@@ -46,7 +46,7 @@ def shrink(checkpoint: Path, out: Path, without: Sequence[str] = ()) -> int:
     tensors = load_file(weights)
     for name, tensor in tensors.items():
         # A tree's thresholds lie between neighbouring counts: rounded they would fall to the other side.
-        if tensor.dtype == torch.float32 and not name.startswith("ensemble.tree_"):
+        if tensor.dtype == torch.float32 and not name.startswith(("ensemble.tree_", "ensemble.fallback_")):
             tensors[name] = tensor.to(torch.bfloat16)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
