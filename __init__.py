@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         NumberRangeError,
         RLMError,
     )
+    from code_rlm.estimator import CodeRegressor
     from code_rlm.generation_rlm import NumberLogitsProcessor, Prediction
     from code_rlm.loading import DEFAULT_CHECKPOINT, load, pipeline
     from code_rlm.modeling_rlm import RLMForConditionalGeneration
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "CheckpointError": "errors_rlm",
     "CodeRegressionPipeline": "pipeline_rlm",
+    "CodeRegressor": "estimator",
     "DEFAULT_CHECKPOINT": "loading",
     "FAILED": "numbers_rlm",
     "InputError": "errors_rlm",
@@ -85,6 +87,7 @@ __all__ = [
     "FAILED",
     "CheckpointError",
     "CodeRegressionPipeline",
+    "CodeRegressor",
     "InputError",
     "Metric",
     "MetricError",

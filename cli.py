@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from code_rlm import __version__
 from code_rlm.command_parser import CommandParser, UsageError, suggestion
@@ -61,12 +61,22 @@ def _add_input_options(parser: CommandParser) -> None:
 def _add_row_options(parser: CommandParser, split: str) -> None:
     """Adds the options that name tables, columns and rows, which `evaluate` and `calibrate` share."""
     rows = parser.add_argument_group("rows")
-    rows.add_argument("--task", nargs="+", default=[], metavar="NAME", help="tasks of data/readers.py")
+    rows.add_argument(
+        "--task", nargs="+", default=[], metavar="NAME", help="tasks of data/readers.py and data/published.py"
+    )
+    rows.add_argument("--spaces", nargs="+", metavar="NAME", help="of published tasks: spaces to read, by default all")
+    rows.add_argument("--languages", nargs="+", metavar="NAME", help="of code_regression: languages to read")
     rows.add_argument("--data-root", metavar="DIR", help="folder of the tasks' tables")
-    rows.add_argument("--data", metavar="FILE", help="a table of your own: CSV, JSONL, parquet, hub id")
+    rows.add_argument(
+        "--data", metavar="FILE", help="a table of your own: CSV, JSONL, parquet, hub id, or what measure wrote"
+    )
     rows.add_argument("--text-column", default="text", metavar="NAME", help="column of the code")
     rows.add_argument(
-        "--target-columns", nargs="+", default=[], metavar="NAME", help="columns named as the metrics are"
+        "--target-columns",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="columns named as the metrics are; not needed where the table is in the schema of code_rlm.data",
     )
     rows.add_argument("--group-column", metavar="NAME", help="rows that share its value never fall in two splits")
     rows.add_argument("--language-column", metavar="NAME", help="column of the language")
@@ -99,6 +109,21 @@ def predict_parser() -> CommandParser:
     )
     question.add_argument("--given", nargs="+", default=[], metavar="NAME=VALUE", help="known values to condition on")
     question.add_argument(
+        "--quantiles",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="LEVEL",
+        help="also these quantiles, such as 0.25 0.75",
+    )
+    question.add_argument(
+        "--above",
+        nargs="+",
+        default=[],
+        metavar="NAME=LIMIT",
+        help="also the probability of more than a limit, such as peak_rss_bytes=2GB",
+    )
+    question.add_argument(
         "--outcomes",
         action="store_true",
         help="also the probability of failing, in JSON, where the checkpoint knows it",
@@ -112,6 +137,165 @@ def predict_parser() -> CommandParser:
         "--text-column", metavar="NAME", help="column of the code in files that are tables; by default text or code"
     )
     _add_input_options(parser)
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="where to run, as torch names it: cpu, cuda, cuda:1, mps")
+    machine.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="type of the weights; by default as saved"
+    )
+    return parser
+
+
+def metrics_parser() -> CommandParser:
+    """Returns the parser of `code-rlm metrics`."""
+    parser = CommandParser(
+        "metrics",
+        "Lists what a checkpoint predicts: metrics with units, languages, hardware, and the range of its training rows.\n\n"
+        "  code-rlm metrics --language onnx",
+    )
+    _add_model(parser)
+    parser.add_argument("--language", help="only metrics of this language")
+    parser.add_argument("--format", choices=FORMATS, help="by default a table on a terminal, JSON elsewhere")
+    return parser
+
+
+def info_parser() -> CommandParser:
+    """Returns the parser of `code-rlm info`."""
+    parser = CommandParser(
+        "info", "Describes a checkpoint, this installation and this machine, for reports of problems."
+    )
+    _add_model(parser)
+    parser.add_argument("--format", choices=("table", "json"), help="by default a table on a terminal, JSON elsewhere")
+    return parser
+
+
+def serve_parser() -> CommandParser:
+    """Returns the parser of `code-rlm serve`."""
+    parser = CommandParser(
+        "serve",
+        "Answers over HTTP: /predict, /rank, /explain, /health, /metrics (Prometheus), /docs (OpenAPI).\n\n"
+        "  code-rlm serve --port 8000 --api-key-file key.txt",
+    )
+    _add_model(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any that is free")
+    parser.add_argument(
+        "--api-key-file", metavar="FILE", help="key that requests must bring; by default $CODE_RLM_API_KEY"
+    )
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="where to run, as torch names it: cpu, cuda, mps")
+    machine.add_argument("--threads", type=PositiveInt, help="threads of torch on a processor")
+    batches = parser.add_argument_group("batches and limits")
+    batches.add_argument("--batch-size", type=PositiveInt, default=32, help="inputs of several requests run together")
+    batches.add_argument("--batch-wait-ms", type=float, default=5.0, help="how long the first waits for others")
+    batches.add_argument("--max-waiting", type=PositiveInt, default=1024, help="inputs that may wait; more are refused")
+    batches.add_argument("--max-inputs", type=PositiveInt, default=256, help="inputs of one request")
+    batches.add_argument("--max-body-bytes", type=PositiveInt, default=4_000_000, help="size of one request")
+    batches.add_argument("--timeout", type=float, default=60.0, help="seconds until a request must be answered")
+    return parser
+
+
+def rank_parser() -> CommandParser:
+    """Returns the parser of `code-rlm rank`."""
+    parser = CommandParser(
+        "rank",
+        "Ranks files by one metric, the best first, with the probability that each is the best.\n\n"
+        "  code-rlm rank kernels/ --metric latency_ms --context input_size=4096x4096\n"
+        "  code-rlm rank solutions/ --metric cpu_time_ms --measure-top 3",
+    )
+    _add_files(parser, "files and directories (walked), or tables, at least two inputs")
+    parser.add_argument(
+        "--metric", required=True, metavar="NAME", help="what to rank by; the registry has its direction"
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "--measure-top",
+        type=NonNegativeInt,
+        default=0,
+        metavar="K",
+        help="measure the K files likeliest to be the best on this machine, and rank again (needs code-rlm-data)",
+    )
+    parser.add_argument("--text-column", metavar="NAME", help="column of the code in tables; by default text or code")
+    _add_input_options(parser)
+    return parser
+
+
+def check_parser() -> CommandParser:
+    """Returns the parser of `code-rlm check`."""
+    parser = CommandParser(
+        "check",
+        "Compares both versions of changed files with limits; exit status 1 where one is breached.\n\n"
+        "  code-rlm check --base main --max peak_rss_bytes=2GB --max-increase cpu_time_ms=20%\n"
+        "  code-rlm check --before old/ --after new/ --max-increase peak_rss_bytes=10% --format markdown",
+    )
+    parser.add_argument("files", nargs="*", metavar="FILE", help="only these of the changed files; by default all")
+    _add_model(parser)
+    versions = parser.add_argument_group("versions")
+    versions.add_argument("--base", metavar="REV", help="git revision; compared with is its merge base with the head")
+    versions.add_argument("--head", metavar="REV", help="git revision; by default the working tree")
+    versions.add_argument("--before", metavar="DIR", help="folder of the earlier version, instead of git")
+    versions.add_argument("--after", metavar="DIR", help="folder of the later version")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--max", nargs="+", default=[], metavar="METRIC=LIMIT", help="largest value, such as peak_rss_bytes=2GB"
+    )
+    limits.add_argument(
+        "--max-increase", nargs="+", default=[], metavar="METRIC=20%", help="largest increase over the earlier version"
+    )
+    limits.add_argument(
+        "--probability", type=float, default=0.5, help="a limit is breached where it is exceeded so probably"
+    )
+    limits.add_argument(
+        "--unfamiliar",
+        choices=("report", "breach"),
+        default="report",
+        help="files unlike the training rows: report them only, or let them breach limits like others",
+    )
+    inputs = parser.add_argument_group("inputs")
+    inputs.add_argument("--language", help="language of the files, where their names do not show it")
+    inputs.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
+    inputs.add_argument("--batch-size", type=int, help="inputs run together [16]")
+    output = parser.add_argument_group("output")
+    output.add_argument("--interval", type=float, default=0.9, help="probability that an interval holds")
+    output.add_argument(
+        "--format",
+        choices=("table", "markdown", "json", "sarif", "github"),
+        help="by default a table on a terminal, JSON elsewhere",
+    )
+    output.add_argument("--markdown", metavar="FILE", help="append the report as Markdown to a file as well")
+    output.add_argument("--sarif", metavar="FILE", help="write the report as SARIF 2.1.0 into a file as well")
+    return parser
+
+
+def explain_parser() -> CommandParser:
+    """Returns the parser of `code-rlm explain`."""
+    parser = CommandParser(
+        "explain",
+        "Shows which parts of a file carry a number: each is left out in turn, and the exact median is read again.\n\n"
+        "  code-rlm explain solution.py --metric peak_rss_bytes\n"
+        "  code-rlm explain model.onnx --metric latency_ms@pixel3 --html model.html",
+    )
+    _add_files(parser, "files and directories (walked)")
+    parser.add_argument("--metric", required=True, metavar="NAME", help="the number to explain")
+    _add_model(parser)
+    parser.add_argument(
+        "--unit", choices=("line", "block", "operator"), help="parts; by default operators of graphs, else lines"
+    )
+    parser.add_argument("--most", type=PositiveInt, default=128, help="more lines than this are joined with neighbours")
+    parser.add_argument("--html", metavar="FILE", help="also write a page with the heat map")
+    inputs = parser.add_argument_group("inputs")
+    inputs.add_argument("--language", help="language of the files, where their names do not show it")
+    inputs.add_argument(
+        "--input-shape",
+        nargs="+",
+        default=[],
+        metavar="NAME:1x3x224x224",
+        help="shapes of a graph's inputs, where its file leaves sizes free",
+    )
+    inputs.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
+    inputs.add_argument("--batch-size", type=int, help="variants run together [16]")
+    output = parser.add_argument_group("output")
+    output.add_argument("--uncalibrated", action="store_true", help="the model's own medians")
+    output.add_argument("--format", choices=FORMATS, help="by default a table on a terminal, JSON elsewhere")
     return parser
 
 
@@ -144,6 +328,17 @@ def evaluate_parser() -> CommandParser:
     parser.add_argument("--uncalibrated", action="store_true", help="leave the checkpoint's calibration out")
     parser.add_argument("--resamples", type=PositiveInt, default=1000, help="bootstrap resamples of each interval")
     _add_row_options(parser, split="test")
+    suite = parser.add_argument_group("suite")
+    suite.add_argument(
+        "--suite", choices=("paper",), help="in place of --task or --data: every table of the paper, its figures beside"
+    )
+    suite.add_argument(
+        "--few-shot",
+        type=NonNegativeInt,
+        default=0,
+        metavar="STEPS",
+        help="of the suite: fine-tune for so many steps where a table of the paper asks for it [0: leave these out]",
+    )
     baselines = parser.add_argument_group("baselines")
     baselines.add_argument(
         "--baselines", nargs="*", metavar="NAME", help="baselines to fit [all]; none after the name: none"
@@ -201,6 +396,34 @@ def pareto_parser() -> CommandParser:
     _add_model(parser)
     _add_input_options(parser)
     parser.add_argument("--plot", metavar="FILE.png", help="also draw the front with the predicted densities")
+    parser.add_argument("--joint", action="store_true", help="draw both numbers together: how they move together")
+    return parser
+
+
+def adapt_parser() -> CommandParser:
+    """Returns the parser of `code-rlm adapt`."""
+    parser = CommandParser(
+        "adapt",
+        "Adapts a checkpoint to a new device of which some twenty networks were measured, or ranks networks by accuracy.\n\n"
+        "  code-rlm adapt measured.csv --metric latency_ms@my_device --candidates nets/ --suggest 5 --out runs/my_device\n"
+        "  code-rlm adapt measured.csv --metric accuracy_percent --proxies --candidates nets/ --ranking ranking.csv\n\n"
+        "measured.csv has a column `file` and one of numbers, named as the metric, `value` or `ms`.",
+    )
+    parser.add_argument("measurements", metavar="CSV", help="table of ONNX files and what was measured")
+    parser.add_argument("--metric", required=True, metavar="NAME", help="latency_ms@DEVICE, or an accuracy")
+    _add_model(parser)
+    parser.add_argument(
+        "--candidates", nargs="*", default=[], metavar="PATH", help="further ONNX files and folders to rank"
+    )
+    parser.add_argument(
+        "--suggest", type=NonNegativeInt, default=0, metavar="K", help="name K candidates to measure next"
+    )
+    parser.add_argument("--ranking", metavar="FILE.csv", help="write all networks, the best first")
+    parser.add_argument("--out", metavar="DIR", help="folder for the checkpoint that predicts the latency")
+    parser.add_argument(
+        "--proxies", action="store_true", help="of accuracies: read training-free proxies of each graph"
+    )
+    parser.add_argument("--batch-size", type=PositiveInt, default=16, help="networks run together")
     return parser
 
 
@@ -218,6 +441,21 @@ def card_parser() -> CommandParser:
     parser.add_argument("--license", metavar="ID", help="as the hub names licences: mit, apache-2.0, ...")
     parser.add_argument("--push", action="store_true", help="validate the card and upload it to the hub id of --name")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the card is not up to date")
+    return parser
+
+
+def publish_parser() -> CommandParser:
+    """Returns the parser of `code-rlm publish`."""
+    parser = CommandParser(
+        "publish",
+        "Publishes a checkpoint, an adapter or a table on the hub, with its card.\n\n"
+        "  code-rlm publish runs/mine/final --name you/my-rlm --license mit",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="checkpoint, adapter, or folder of a table with its card")
+    parser.add_argument("--name", required=True, metavar="ID", help="hub id: you/my-rlm")
+    parser.add_argument("--license", metavar="ID", help="as the hub names licences: mit, apache-2.0, ...")
+    parser.add_argument("--dataset", action="store_true", help="the folder holds a table")
+    parser.add_argument("--private", action="store_true", help="make the repository private, where it is new")
     return parser
 
 
@@ -243,7 +481,48 @@ def _run_predict(args: argparse.Namespace) -> int:
     return predict(args, sys.stdout)
 
 
+def _run_metrics(args: argparse.Namespace) -> int:
+    from code_rlm.info import metrics
+
+    return metrics(args, sys.stdout)
+
+
+def _run_info(args: argparse.Namespace) -> int:
+    from code_rlm.info import info
+
+    return info(args, sys.stdout)
+
+
+def _run_serve(args: argparse.Namespace) -> int:
+    from code_rlm.serving.run import serve
+
+    return serve(args)
+
+
+def _run_rank(args: argparse.Namespace) -> int:
+    from code_rlm.rank import rank
+
+    return rank(args, sys.stdout)
+
+
+def _run_check(args: argparse.Namespace) -> int:
+    from code_rlm.checking.run import check
+
+    return check(args, sys.stdout)
+
+
+def _run_explain(args: argparse.Namespace) -> int:
+    from code_rlm.explain import explain
+
+    return explain(args, sys.stdout)
+
+
 def _run_evaluate(args: argparse.Namespace) -> int:
+    if args.suite:
+        from code_rlm.evaluation.suite import evaluate_suite
+
+        evaluate_suite(args)
+        return 0
     from code_rlm.evaluation.run import evaluate
 
     evaluate(args)
@@ -263,10 +542,22 @@ def _run_pareto(args: argparse.Namespace) -> int:
     return run(args, sys.stdout)
 
 
+def _run_adapt(args: argparse.Namespace) -> int:
+    from code_rlm.training.adapt import adapt
+
+    return adapt(args, sys.stdout)
+
+
 def _run_card(args: argparse.Namespace) -> int:
     from code_rlm.hub.card import write_card
 
     return write_card(args)
+
+
+def _run_publish(args: argparse.Namespace) -> int:
+    from code_rlm.hub.publish import publish
+
+    return publish(args)
 
 
 def _run_convert(args: argparse.Namespace) -> int:
@@ -333,6 +624,27 @@ COMMANDS = {
         predict_parser,
         "stopped before every file was read; name fewer files, or run it again",
     ),
+    "rank": Command(
+        "Use a model",
+        "rank files by one metric",
+        _parsed(rank_parser, _run_rank),
+        rank_parser,
+        _AGAIN,
+    ),
+    "check": Command(
+        "Use a model",
+        "compare changed files with limits",
+        _parsed(check_parser, _run_check),
+        check_parser,
+        "stopped before every file was checked; run the same command again",
+    ),
+    "explain": Command(
+        "Use a model",
+        "show which parts of a file carry a number",
+        _parsed(explain_parser, _run_explain),
+        explain_parser,
+        _AGAIN,
+    ),
     "pareto": Command(
         "Use a model",
         "find the files that no other beats in two metrics",
@@ -341,6 +653,28 @@ COMMANDS = {
         _AGAIN,
         "'code-rlm[plots]'",
     ),
+    "serve": Command(
+        "Use a model",
+        "answer over HTTP",
+        _parsed(serve_parser, _run_serve),
+        serve_parser,
+        "stopped",
+        "'code-rlm[serve]'",
+    ),
+    "metrics": Command(
+        "Use a model",
+        "list what a model predicts",
+        _parsed(metrics_parser, _run_metrics),
+        metrics_parser,
+        "stopped",
+    ),
+    "info": Command(
+        "Use a model",
+        "describe a model and this installation",
+        _parsed(info_parser, _run_info),
+        info_parser,
+        "stopped",
+    ),
     "train": Command(
         "Make a model",
         "train or fine-tune a model",
@@ -348,6 +682,14 @@ COMMANDS = {
         train_parser,
         "stopped; the same command resumes from the last checkpoint",
         "'code-rlm[train]'",
+    ),
+    "adapt": Command(
+        "Make a model",
+        "adapt a model to a new device from a few measurements",
+        _parsed(adapt_parser, _run_adapt),
+        adapt_parser,
+        _AGAIN,
+        "'code-rlm[evaluate]'",
     ),
     "evaluate": Command(
         "Make a model",
@@ -370,6 +712,14 @@ COMMANDS = {
         "write a checkpoint's model card",
         _parsed(card_parser, _run_card),
         card_parser,
+        "stopped; run the same command again",
+        "'code-rlm[evaluate]'",
+    ),
+    "publish": Command(
+        "Publish a model",
+        "upload a checkpoint, an adapter or a table",
+        _parsed(publish_parser, _run_publish),
+        publish_parser,
         "stopped; run the same command again",
         "'code-rlm[evaluate]'",
     ),

@@ -7,6 +7,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TextIO
 
 FORMATS = ("table", "json", "csv")
@@ -130,6 +131,29 @@ def with_progress(parts: Sequence[Sequence[Any]], total: int, unit: str) -> Iter
             bar.advance(len(part))
 
 
+def progress(total: int, unit: str) -> "AbstractContextManager[ProgressBar | NoBar]":
+    """Returns a progress bar to advance by hand; elsewhere than on a terminal one that shows nothing.
+
+    Args:
+        total: Where it ends.
+        unit: What is counted.
+    """
+    return ProgressBar(total, unit) if sys.stderr.isatty() else NoBar()
+
+
+class NoBar:
+    """Stands where no progress is shown; a context manager like `ProgressBar`."""
+
+    def __enter__(self) -> "NoBar":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def advance(self, steps: int) -> None:
+        """Shows nothing."""
+
+
 class ProgressBar:
     """A bar of rich on standard error, with count, speed and time left; a context manager.
 
@@ -170,6 +194,6 @@ class ProgressBar:
 
 
 __all__ = [
-    "FORMATS", "ProgressBar", "human", "log", "quantity", "with_progress", "write_csv", "write_facts", "write_json",
-    "write_markdown", "write_table",
+    "FORMATS", "NoBar", "ProgressBar", "human", "log", "progress", "quantity", "with_progress", "write_csv", "write_facts",
+    "write_json", "write_markdown", "write_table",
 ]  # fmt: skip

@@ -19,8 +19,21 @@ from code_rlm.tokenization_rlm import RLMTokenizer
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "default"
 _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+# What stands for the weights that ship, unless there is a folder of that name.
+_DEFAULT_NAMES = ("default", "checkpoints/default")
 # Written beside a LoRA adapter: which checkpoint it adapts, and the digest of that one's weights.
 ADAPTER_BASE = "adapter_base.json"
+
+
+def resolve(checkpoint: str | os.PathLike | None) -> str:
+    """Returns the folder or hub id that a name stands for: None, `default` and `checkpoints/default` for the weights that ship.
+
+    A folder of that name in the working directory comes first.
+    """
+    if checkpoint is None:
+        return str(DEFAULT_CHECKPOINT)
+    where = os.fspath(checkpoint)
+    return str(DEFAULT_CHECKPOINT) if where in _DEFAULT_NAMES and not os.path.exists(where) else where
 
 
 def load(
@@ -34,8 +47,8 @@ def load(
     """Loads a checkpoint with this package's own classes.
 
     Args:
-        checkpoint: Folder or hub id; None for the one that ships in the package. Of a LoRA adapter, its base is found where
-            the adapter says and the two are merged.
+        checkpoint: Folder or hub id; None or `default` for the one that ships in the package. Of a LoRA adapter, its base is
+            found where the adapter says and the two are merged.
         revision, token, local_files_only: For the hub.
         dtype: Type of the weights; by default as saved.
 
@@ -45,7 +58,7 @@ def load(
     Raises:
         CheckpointError: No checkpoint there, one of another kind, or one with files or weights missing.
     """
-    where = str(DEFAULT_CHECKPOINT if checkpoint is None else checkpoint)
+    where = resolve(checkpoint)
     if os.path.isdir(where):
         _check_folder(Path(where))
     elif os.path.exists(where):
@@ -105,7 +118,7 @@ def _file_of(where: str, name: str, hub: dict[str, Any]) -> str | None:
 
 def is_adapter(checkpoint: str | os.PathLike) -> bool:
     """Whether a folder or hub id holds a LoRA adapter."""
-    return _file_of(os.fspath(checkpoint), ADAPTER_BASE, {}) is not None
+    return _file_of(resolve(checkpoint), ADAPTER_BASE, {}) is not None
 
 
 def _adapter_base(adapter: str, base_file: str, hub: dict[str, Any]) -> str:
@@ -145,7 +158,7 @@ def weights_digest(checkpoint: str | os.PathLike, **hub: Any) -> str:
     Raises:
         CheckpointError: There are none.
     """
-    where = os.fspath(checkpoint)
+    where = resolve(checkpoint)
     folder = Path(where)
     if not folder.is_dir():
         index = _file_of(where, "model.safetensors.index.json", {"revision": None, **hub})
@@ -215,7 +228,7 @@ def pipeline(
     """The code-regression pipeline without remote code.
 
     Args:
-        model: Folder, hub id or model object; None for the weights that ship in the package.
+        model: Folder, hub id or model object; None or `default` for the weights that ship in the package.
         processor: Needed with a model object only: its processor, or its tokenizer.
         revision, token: For the hub.
         dtype: Type of the weights.
@@ -237,4 +250,4 @@ def pipeline(
     )
 
 
-__all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "is_adapter", "load", "pipeline", "weights_digest"]
+__all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "is_adapter", "load", "pipeline", "resolve", "weights_digest"]

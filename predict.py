@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from transformers.utils import logging
 
 from code_rlm.console import log, quantity, with_progress, write_csv, write_json, write_table
@@ -14,6 +15,7 @@ from code_rlm.errors_rlm import InputError, RLMError, UnfamiliarInputError
 from code_rlm.familiarity_rlm import UNFAMILIAR
 from code_rlm.loading import pipeline
 from code_rlm.processing_rlm import LANGUAGES, CodeInput, expand_input, read_input
+from code_rlm.units import parse_quantity
 
 COLUMNS = ("file", "metric", "value", "unit", "low", "high", "level", "calibrated", "familiarity", "truncated_tokens")
 TABLES = (".csv", ".jsonl", ".json", ".parquet", ".tsv")
@@ -35,7 +37,9 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
         if "-" in args.files:
             raise InputError("Standard input cannot be shared out over processes; name files or directories.")
         device, writes = own_device(), is_main_process()
-    pipe = pipeline(args.model, device=device)
+    if shared and args.device:
+        raise InputError("--device cannot be given where work is shared out over processes; each takes its own.")
+    pipe = _loaded(args, args.device or device)
     inputs, skipped = read_inputs(pipe, named_paths, args)
     if skipped and writes:
         log(f"code-rlm predict: {len(skipped)} of {len(named_paths)} files skipped")
@@ -54,6 +58,8 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
         "batch_size": args.batch_size,
         "strict": args.strict,
         "outcomes": args.outcomes,
+        "quantiles": args.quantiles or None,
+        "above": parse_limits(pipe, parse_pairs(args.above, "--above")),
     }
     try:
         answers = _answers(pipe, inputs, options, shared)
@@ -66,6 +72,32 @@ def predict(args: argparse.Namespace, out: TextIO) -> int:
         ]
         write_rows(rows, args.format or ("table" if out.isatty() else "json"), out)
     return 1 if skipped else 0
+
+
+def _loaded(args: argparse.Namespace, device: Any) -> Any:
+    """Returns the pipeline on a device.
+
+    Raises:
+        InputError: A device that is not there.
+    """
+    try:
+        return pipeline(args.model, device=device, dtype=getattr(torch, args.dtype) if args.dtype else None)
+    except RLMError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        if args.device is None:
+            raise
+        raise InputError(f"--device {args.device} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def parse_limits(pipe: Any, pairs: dict[str, str]) -> dict[str, float]:
+    """Returns limits in the units of their metrics.
+
+    Raises:
+        InputError: A text that is no quantity.
+        MetricError: A metric that the checkpoint does not know.
+    """
+    return {name: parse_quantity(text, pipe.model.config.metric(name).unit, name) for name, text in pairs.items()}
 
 
 def parse_pairs(items: Sequence[str], option: str) -> dict[str, str]:
@@ -187,7 +219,7 @@ def _read_table(path: Path, args: argparse.Namespace) -> list[CodeInput]:
     names = [args.text_column] if args.text_column else ["text", "code"]
     for name in names:
         try:
-            rows = list(read_cells(path, [name], ["language"]))
+            rows = list(read_cells(path, [name], ["language", "context"]))
             break
         except DataError as error:
             if name == names[-1]:
@@ -197,10 +229,17 @@ def _read_table(path: Path, args: argparse.Namespace) -> list[CodeInput]:
         language = cells.get("language") or args.language
         try:
             item = CodeInput(str(cells[name]), source=f"{path}:{number}")
-            inputs.append(read_input(item, language=language))
+            inputs.append(read_input(item, language=language, context=_context(cells.get("context"))))
         except InputError as error:
             raise InputError(f"{place}: {error}") from None
     return inputs
+
+
+def _context(cell: Any) -> list[str]:
+    """Returns the lines of a cell of context: a list, or the text of a table that has no lists, a line each."""
+    if cell is None:
+        return []
+    return cell.split("\n") if isinstance(cell, str) and cell else list(cell)
 
 
 def _standard_input() -> str:
@@ -228,14 +267,32 @@ def write_rows(rows: Sequence[dict[str, Any]], style: str, out: TextIO) -> None:
     if style == "json":
         write_json(rows, out)
     elif style == "csv":
-        write_csv(rows, COLUMNS, out)
+        write_csv([_flat(row) for row in rows], (*COLUMNS, *_further_columns(rows)), out)
     else:
         level = next((row["level"] for row in rows if row["level"]), 0.9)
-        head = ("file", "metric", "value", f"{level:.0%} interval", "")
+        further = _further_columns(rows)
+        head = ("file", "metric", "value", f"{level:.0%} interval", *(_title(name) for name in further), "")
         marks = _footnotes(rows)
-        write_table(head, [_cells(row, marks.get(tuple(row.get("reasons") or ()), "")) for row in rows], out)
+        write_table(head, [_cells(row, marks.get(tuple(row.get("reasons") or ()), ""), further) for row in rows], out)
         for reasons, mark in marks.items():
             out.write(f"{mark} unlike the training rows, answer widened: {'; '.join(reasons) or 'no single reason'}\n")
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row whose further quantiles are columns of their own."""
+    return {**row, **{f"quantile_{level}": value for level, value in (row.get("quantiles") or {}).items()}}
+
+
+def _further_columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Returns the columns of further quantiles and of limits that some row has."""
+    quantiles = dict.fromkeys(f"quantile_{level}" for row in rows for level in row.get("quantiles") or ())
+    limits = ["limit", "probability_above"] if any("limit" in row for row in rows) else []
+    return [*quantiles, *limits]
+
+
+def _title(column: str) -> str:
+    """Returns the head of a further column of the table."""
+    return {"probability_above": "P(above)"}.get(column, column.replace("_", " "))
 
 
 def _is_unfamiliar(row: dict[str, Any]) -> bool:
@@ -251,14 +308,22 @@ def _footnotes(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, ...], str]:
     return marks
 
 
-def _cells(row: dict[str, Any], mark: str) -> tuple[str, ...]:
-    """Returns a row of the table, in human units."""
+def _cells(row: dict[str, Any], mark: str, further: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns a row of the table, in human units; `further` are the columns of quantiles and limits."""
+    flat = _flat(row)
+    more = []
+    for name in further:
+        value = flat.get(name)
+        if value is None:
+            more.append("")
+        else:
+            more.append(f"{value:.1%}" if name == "probability_above" else quantity(value, row["unit"]))
     low, high = quantity(row["low"], row["unit"]), quantity(row["high"], row["unit"])
     interval = "exact" if row.get("exact") else f"{low} to {high}"
     notes = [mark] if _is_unfamiliar(row) else []
     if row["truncated_tokens"]:
         notes.append(f"{row['truncated_tokens']} tokens of the middle left out")
-    return row["file"], row["metric"], quantity(row["value"], row["unit"]), interval, " ".join(notes)
+    return row["file"], row["metric"], quantity(row["value"], row["unit"]), interval, *more, " ".join(notes)
 
 
 __all__ = ["COLUMNS", "find_inputs", "parse_pairs", "predict"]

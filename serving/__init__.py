@@ -1,0 +1,1 @@
+"""The HTTP service: `code-rlm serve`, extra `serve`."""
