@@ -20,17 +20,14 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 from scipy.stats import rankdata
-from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
+from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-from sklearn.linear_model import LinearRegression, RidgeCV
 from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -39,18 +36,17 @@ from code_rlm.data.nas_graphs import parse_nasbench201
 from code_rlm.distributions_rlm import ScoreScale
 from code_rlm.evaluation.metrics import bootstrap_interval, kendall, spearman
 from code_rlm.onnx_text_rlm import graph_ngrams, position_features
+from code_rlm.training import adapt
+from code_rlm.training.adapt import Learner
 from code_rlm_data.proxies import NAMES
 
 TARGET = "cifar10_valid_accuracy_percent"
-SIZES, MANY, DRAWS, TREES = (39, 78, 256), 1000, 5, 200
+SIZES, MANY, DRAWS = (39, 78, 256), 1000, 5
 SEEN_OF_A_DEVICE = 20
-SHARPNESS = 20.0  # of weights by correlation; chosen on validation networks of two spaces, where 10 to 60 do as well
 LATENCY = "latency_ms@"
 FEWEST_TESTED = 30
 # Ranked together (Lee and Ham 2024, arXiv 2403.19232).
 AZ_NAS = ("expressivity", "progressivity", "trainability", "FLOPs")
-# Predicts rows to test on from rows to train on, their scores and a seed.
-Learner = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 OPERATORS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 ONE_HOT = 6 * len(OPERATORS)
 # Kendall's tau published for FLAN, with proxies (arXiv 2509.26476): other draws, 7,813 test cells, not split by group.
@@ -80,35 +76,6 @@ def draws(groups: Sequence[str], size: int, seed: int) -> tuple[np.ndarray, np.n
     return train, np.flatnonzero(~np.isin(names, names[train]))
 
 
-def forest(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Predicts with a random forest."""
-    return RandomForestRegressor(TREES, max_features=1 / 3, random_state=seed).fit(train, scores).predict(test)
-
-
-def process(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-    """Predicts with a Gaussian process."""
-    kernel = ConstantKernel(1.0) * Matern(5.0, (1.0, 50.0), nu=1.5) + WhiteKernel(0.1, (1e-6, 1.0))
-    regressor = GaussianProcessRegressor(kernel, normalize_y=True, random_state=seed)
-    return make_pipeline(StandardScaler(), regressor).fit(train, scores).predict(test)
-
-
-def committee(cell: int, short: int) -> Learner:
-    """Returns the mean of a forest, extremely randomised trees and three Gaussian processes, each in standard deviations.
-
-    From few networks a process learns more of few columns. So the first reads the first `short` columns, the second those
-    without the one-hot cell, which are the first `cell`, the third all but the cell.
-    """
-
-    def learn(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
-        trees = ExtraTreesRegressor(TREES, max_features=0.5, random_state=seed).fit(train, scores)
-        votes = [forest(train, scores, test, seed), trees.predict(test)]
-        for part in (slice(0, short), slice(cell, short), slice(cell, None)):
-            votes.append(process(train[:, part], scores, test[:, part], seed))
-        return _mean_of_standardised(votes)
-
-    return learn
-
-
 def _mean_of_standardised(predictions: Sequence[np.ndarray]) -> np.ndarray:
     """Returns the mean of predictions, each in standard deviations from its mean `(rows,)`."""
     return np.mean([(each - each.mean()) / (each.std() + 1e-12) for each in predictions], axis=0)
@@ -116,7 +83,7 @@ def _mean_of_standardised(predictions: Sequence[np.ndarray]) -> np.ndarray:
 
 def networks(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int) -> np.ndarray:
     """Returns the mean of extremely randomised trees and of four MLPs, either in standard deviations."""
-    trees = ExtraTreesRegressor(TREES, max_features=0.5, random_state=seed).fit(train, scores).predict(test)
+    trees = ExtraTreesRegressor(adapt.TREES, max_features=0.5, random_state=seed).fit(train, scores).predict(test)
     answers = []
     for start in range(4):
         mlp = MLPRegressor(
@@ -134,7 +101,7 @@ def networks(train: np.ndarray, scores: np.ndarray, test: np.ndarray, seed: int)
 
 
 def taus(
-    features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: int, learner: Learner = forest
+    features: np.ndarray, target: np.ndarray, groups: Sequence[str], size: int, learner: Learner = adapt.forest
 ) -> list[float]:
     """Returns Kendall's tau on the test rows, one a draw; fitted on normal scores, as only ranks count."""
     found = []
@@ -143,20 +110,6 @@ def taus(
         scores = ScoreScale.normal(target[train]).score(target[train])
         found.append(kendall(target[test], learner(features[train], scores, features[test], seed)))
     return found
-
-
-def structure(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns logarithms of the graph n-grams of networks: of the paths through each, and of one to three operators in a row.
-
-    Returns:
-        `(rows, columns)` each; counts that are the same in all networks are left out.
-    """
-    counted = [graph_ngrams(text) for text in texts]
-    names = sorted({name for found in counted for name in found})
-    table = np.log1p(np.array([[found.get(name, 0) for name in names] for found in counted], dtype=float))
-    differs = np.ptp(table, axis=0) > 0
-    of_paths = np.array([name.split()[0] in ("most", "least", "ways") for name in names], dtype=bool)
-    return table[:, differs & of_paths], table[:, differs & ~of_paths]
 
 
 def trained_on_many(task: str, data_root: str | None) -> list[str]:
@@ -224,31 +177,6 @@ def task_rows(task: str, data_root: str | None, split: str, metrics: Sequence[st
     return {"text": read["text"][:], "group": read["group"][:], **columns}
 
 
-def another_device(train: np.ndarray, target: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """Predicts the latency on a device never seen, from few measurements of it and predictions for other devices.
-
-    First the mean of the predictions, each in standard deviations and weighted by its correlation with the measurements: few
-    points do not suffice to weigh correlated columns by regression. Then ridge regression for the residuals.
-
-    Args:
-        train: Predictions for the networks that were measured `(networks, devices)`, logarithms.
-        target: Logarithms of what was measured `(networks,)`.
-        test: Predictions for the others.
-    """
-    scale = StandardScaler().fit(train)
-    train = scale.transform(train)
-    test = scale.transform(test)
-    with np.errstate(invalid="ignore"):  # a constant prediction has no correlation
-        agreement = np.nan_to_num([np.corrcoef(column, target)[0, 1] for column in train.T])
-    weights = np.exp(SHARPNESS * agreement)
-    weights /= weights.sum()
-    mean_of_train = (train @ weights)[:, None]
-    mean_of_test = (test @ weights)[:, None]
-    line = LinearRegression().fit(mean_of_train, target)
-    residual = RidgeCV(np.logspace(0, 4, 17)).fit(train, target - line.predict(mean_of_train))
-    return line.predict(mean_of_test) + residual.predict(test)
-
-
 def unseen_devices(rows: Mapping[str, list], predicted: np.ndarray, metrics: Sequence[str]) -> list[str]:
     """Returns lines on every latency of the table that is not among the metrics, from `SEEN_OF_A_DEVICE` measurements of it.
 
@@ -266,7 +194,7 @@ def unseen_devices(rows: Mapping[str, list], predicted: np.ndarray, metrics: Seq
             continue
         for seed in range(DRAWS):
             train, test = (known[part] for part in draws(groups, SEEN_OF_A_DEVICE, seed))
-            found.append(spearman(target[test], another_device(predicted[train], target[train], predicted[test])))
+            found.append(spearman(target[test], adapt.fit_device(predicted[train], target[train])(predicted[test])))
         alone = max(
             (abs(spearman(target[known], column[known])), name)
             for column, name in zip(predicted.T, metrics, strict=True)
@@ -324,16 +252,19 @@ def results(rows: Mapping[str, list], predicted: np.ndarray | None = None, metri
     sizes = np.log(filled([rows["flops_count"], rows["params_count"]]))
     # Of the networks that are to be ranked the proxies are known, too: so are their ranks among all.
     ranks = rankdata(np.hstack([sizes, proxies]), axis=0) / len(target)
-    of_paths, of_operators = structure(rows["text"])
+    of_paths, of_operators = adapt.structure_columns(rows["text"])
     short = np.hstack([cells, ranks, of_paths])
     everything = np.hstack([short, of_operators])
+    # From few networks a process learns more of few columns.
+    width = short.shape[1]
+    committee = adapt.committee([slice(0, width), slice(ONE_HOT, width), slice(ONE_HOT, None)])
     recipes = {
-        "forest: FLOPs, params": (sizes, forest),
-        "forest: one-hot cell, FLOPs, params": (np.hstack([cells, sizes]), forest),
-        "forest: proxies, FLOPs, params": (np.hstack([proxies, sizes]), forest),
-        "forest: one-hot cell, FLOPs, params, proxies": (np.hstack([cells, sizes, proxies]), forest),
-        "forest: the same as ranks, and graph n-grams": (everything, forest),
-        "committee: the same": (everything, committee(ONE_HOT, short.shape[1])),
+        "forest: FLOPs, params": (sizes, adapt.forest),
+        "forest: one-hot cell, FLOPs, params": (np.hstack([cells, sizes]), adapt.forest),
+        "forest: proxies, FLOPs, params": (np.hstack([proxies, sizes]), adapt.forest),
+        "forest: one-hot cell, FLOPs, params, proxies": (np.hstack([cells, sizes, proxies]), adapt.forest),
+        "forest: the same as ranks, and graph n-grams": (everything, adapt.forest),
+        "committee: the same": (everything, committee),
     }
     alone = dict(zip([*NAMES, "FLOPs", "params"], np.hstack([proxies, sizes]).T, strict=True))
     lines = _alone(rows, target, alone)
@@ -348,9 +279,10 @@ def results(rows: Mapping[str, list], predicted: np.ndarray | None = None, metri
         return "\n".join(lines) + "\n"
     lines += [
         "",
-        f"Kendall's tau on the groups that were not drawn, mean and standard deviation of {DRAWS} draws. A forest has {TREES} "
-        "trees; a committee is the mean of a forest, extremely randomised trees and three Gaussian processes, one of them "
-        "without n-grams of operators, one without the one-hot cell, one without either. All are fitted on normal scores.",
+        f"Kendall's tau on the groups that were not drawn, mean and standard deviation of {DRAWS} draws. A forest has "
+        f"{adapt.TREES} trees; a committee is the mean of a forest, extremely randomised trees and three Gaussian "
+        "processes, one of them without n-grams of operators, one without the one-hot cell, one without either. All are "
+        "fitted on normal scores.",
         "",
         f"| regressor: what it reads | {' | '.join(f'{size} trained' for size in sizes_here)} |",
         "|---" * (1 + len(sizes_here)) + "|",
