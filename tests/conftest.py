@@ -28,11 +28,14 @@ torch.set_num_threads(1)
 
 GROUPS = {
     "test_measure": "measure",
+    "test_rank": "measure",
     "test_cards": "measure",
+    "test_plain": "measure",
     "test_polyglot": "measure",
     "test_hub": "hub",
     "test_published": "published",
     "test_scale": "scale",
+    "test_suite": "suite",
     "test_train": "train",
 }
 

@@ -250,3 +250,13 @@ def test_when_the_base_has_a_lexical_path_then_the_adapter_brings_its_channels(
     assert torch.allclose(logits_of(merged, batch), logits_of(adapted, batch), atol=1e-5)
     with pytest.raises(TrainError, match="has a feature ensemble of its own with buckets 64"):
         lora_run(toy, base, tmp_path / "other", ensemble={"buckets": 128})
+
+
+def test_when_a_lora_run_is_described_then_only_what_it_trains_is_counted(toy, base, tmp_path, capsys):
+    lora_run(toy, base, tmp_path / "run", dry_run=True)
+    adapted = capsys.readouterr().out
+    lora_run(toy, base, tmp_path / "run", dry_run=True, lora=None, max_tokens=74)
+    whole = capsys.readouterr().out
+    trained = [float(text.split("parameters, ")[1].split("M trained")[0]) for text in (adapted, whole)]
+    assert 0 < trained[0] < 0.5 * trained[1] and "advice" not in adapted
+    assert "of the inputs lose their middle; raise data.max_tokens (the model reads 160 tokens)" in whole

@@ -209,6 +209,28 @@ def test_when_options_are_given_then_they_reach_the_pipeline(cli, folder, pipe):
     assert [row["metric"] for row in json.loads(turned[1])] == ["cpu_time_ms", "peak_memory_bytes"]
 
 
+def test_when_quantiles_and_limits_are_asked_for_then_they_are_columns(cli, folder, pipe):
+    given = (
+        folder / "a.py",
+        "--quantiles",
+        "0.25",
+        "0.75",
+        "--above",
+        "cpu_time_ms=2s",
+        "--dtype",
+        "float32",
+        "--device",
+        "cpu",
+    )
+    expected = pipe(folder / "a.py", quantiles=[0.25, 0.75], above={"cpu_time_ms": 2000.0})
+    assert [{k: v for k, v in row.items() if k != "file"} for row in json.loads(cli(*given)[1])] == expected
+    rows = list(csv.DictReader(io.StringIO(cli(*given, "--format", "csv")[1])))
+    assert [float(row["quantile_0.75"]) for row in rows] == [entry["quantiles"]["0.75"] for entry in expected]
+    assert rows[0]["limit"] == "" and float(rows[1]["probability_above"]) == expected[1]["probability_above"]
+    head = cli(*given, "--format", "table")[1].splitlines()[0]
+    assert re.search(r"quantile 0\.25 +quantile 0\.75 +limit +P\(above\)$", head)
+
+
 # ---------------------------------------------------------------------------------------------------- what is refused
 
 
@@ -230,6 +252,9 @@ def test_when_options_are_given_then_they_reach_the_pipeline(cli, folder, pipe):
         (["a.py", "--given", "speed=3"], "does not predict 'speed'"),
         (["a.py", "--context", "=3"], "--context takes NAME=VALUE, got '=3'"),
         (["a.py", "--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["a.py", "--above", "cpu_time_ms=2GB"], "'2GB' is no quantity in ms"),
+        (["a.py", "--quantiles", "1.5"], "levels strictly between 0 and 1"),
+        (["a.py", "--device", "tpu9"], "--device tpu9 cannot be used"),
         (["-"], "<stdin>: the text is empty"),
     ],
 )

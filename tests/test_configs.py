@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import published_tables
 import pytest
 import tiny
 import yaml
@@ -14,6 +15,7 @@ from datasets import Dataset
 from transformers import AutoModel
 from transformers.models.modernbert import ModernBertConfig
 
+from code_rlm.data.published import PUBLISHED
 from code_rlm.data.readers import TASKS, read_task
 from code_rlm.data.schema import Example, to_dataset
 from code_rlm.train import train
@@ -77,6 +79,8 @@ def test_when_a_recipe_is_dry_run_then_it_describes_the_run_and_writes_nothing(p
     for entry in recipe.get("data", ()):
         if "file" in entry:
             write_table(entry)
+        elif entry["task"] in PUBLISHED and "--data-root" not in flags:
+            flags += ["--data-root", str(published_tables.write_both(folder / "published", 400))]
     train(parse_options(flags))
     described = capsys.readouterr()
     assert f"run: {recipe['steps']} steps" in described.out + described.err

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import warnings
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from code_rlm.data.mixture import Mixture, Source
 from code_rlm.data.schema import Example, to_dataset
 from code_rlm.distributions_rlm import PoolingComponent, ScoreScale
 from code_rlm.ensemble_rlm import EnsembleConfig, FeatureEnsemble
-from code_rlm.features_rlm import RLMFeatureExtractor, token_texts
+from code_rlm.features_rlm import COST_NAMES, FeatureLayout, RLMFeatureExtractor, token_texts
 from code_rlm.loading import DEFAULT_CHECKPOINT
 from code_rlm.processing_rlm import RLMProcessor, format_header, tokenize
+from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training import ensemble
 from code_rlm.training.ensemble import fit_ensemble, settings_for
 from code_rlm.training.mlp import _Network
@@ -847,8 +849,9 @@ def test_when_a_perceptron_has_no_regressor_or_no_columns_then_the_error_says_so
         ({"trees": 3, "mlp_features": 4}, {"trees": 5, "mlp_features": 8, "mlp_count": 2}),
         ({"trees": 3, "structure_buckets": 32, "mlp_features": 4}, {"position_buckets": 16}),
         ({"mlp_features": 4, "mlp_count": 3, "trees": 3}, {"structure_buckets": 8, "position_buckets": 16}),
+        ({"trees": 3, "structure_buckets": 32}, {"cost_features": True}),
     ],
-    ids=["trees", "more trees", "wiring", "perceptrons", "more perceptrons", "places", "wiring and places"],
+    ids=["trees", "more trees", "wiring", "perceptrons", "more perceptrons", "places", "wiring and places", "costs"],
 )
 def test_when_a_path_gets_room_for_more_then_what_was_fitted_stays(make_model, tokenizer, tmp_path, first, more):
     train = source_of(tokenizer, np.random.default_rng(0))
@@ -1151,3 +1154,34 @@ def test_when_a_source_holds_several_languages_then_each_row_trains_on_the_score
     items = [mixture.build(mixed, r, np.flatnonzero(mixed.present[r])[:1]) for r in python]
     later = scores_of(model, tokenizer, items)[:, 0].numpy()
     assert len(python) == 60 and np.allclose(mixed.ensemble_scores[python, 0], later, atol=1e-3)
+
+
+def costs_of(tokenizer, text: str, language: str, **changes) -> dict[str, float]:
+    """The cost features of a text by name."""
+    layout = settings_for(tokenizer, **SMALL, **changes).features
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    raw = RLMFeatureExtractor(layout, token_texts(tokenizer)).raw(ids, None, [language])
+    assert raw.shape[1] == layout.size
+    return dict(zip(layout.cost_features, raw[0, layout.size - len(layout.cost_features) :].tolist(), strict=True))
+
+
+def test_when_costs_are_features_then_each_has_a_column_at_the_end():
+    tokenizer = RLMTokenizer.from_pretrained(DEFAULT_CHECKPOINT)
+    text = "# metrics: peak_rss_bytes\n# language: python\na = [i * i for i in range(20000000)]\n"
+    found = costs_of(tokenizer, text, "python", cost_features=True)
+    assert tuple(found) == COST_NAMES
+    assert found["program.iterations"] == pytest.approx(math.log1p(2e7), rel=1e-5)
+    assert found["program.grown_bytes"] == pytest.approx(math.log1p(8.2e8), rel=0.02)
+    assert not any(costs_of(tokenizer, text, "x86asm", cost_features=True).values())
+    one = costs_of(tokenizer, text, "python", cost_features=["program.iterations"])
+    assert one == {"program.iterations": found["program.iterations"]}
+
+
+def test_when_a_layout_has_costs_then_others_keep_their_columns_and_unknown_names_are_refused(tokenizer):
+    plain = settings_for(tokenizer, **SMALL)
+    wired = plain.changed(cost_features=True)
+    assert list(wired.features.parts)[-1] == "costs" and wired.features.size == plain.features.size + len(COST_NAMES)
+    assert plain.features.parts["costs"] == 0 and FeatureLayout.from_dict(wired.features.to_dict()) == wired.features
+    for names in (["program.iterations"] * 2, ["program.nonsense"], 3):
+        with pytest.raises(CheckpointError, match="cost_features"):
+            plain.changed(cost_features=names)

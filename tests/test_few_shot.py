@@ -23,8 +23,10 @@ def few_shot():
     spec = importlib.util.spec_from_file_location("few_shot", SOURCE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.TREES, module.DRAWS, module.SIZES = 20, 2, (20, 40, 256)
-    return module
+    module.DRAWS, module.SIZES = 2, (20, 40, 256)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module.adapt, "TREES", 20)
+        yield module
 
 
 def test_when_rows_are_drawn_then_no_group_is_in_both_parts(few_shot):
@@ -72,11 +74,11 @@ def test_when_networks_are_wired_differently_then_ways_and_chains_tell_them_apar
         for first, second in (("nor_conv_1x1", "nor_conv_3x3"), ("nor_conv_3x3", "nor_conv_1x1"), ("none", "none"))
     ]
     graphs = [build_graph("nasbench201", cell) for cell in cells]
-    found = few_shot.structure([onnx_to_text(graph) for graph in graphs])
-    again = few_shot.structure([onnx_to_text(graph, costs=False) for graph in graphs])
+    found = few_shot.adapt.structure_columns([onnx_to_text(graph) for graph in graphs])
+    again = few_shot.adapt.structure_columns([onnx_to_text(graph, costs=False) for graph in graphs])
     for table, same in zip(found, again, strict=True):
         assert np.array_equal(table, same) and table.shape[1] > 2 and len(np.unique(table, axis=0)) == 3
-    assert few_shot.structure(["", ""])[0].shape == (2, 0)
+    assert few_shot.adapt.structure_columns(["", ""])[0].shape == (2, 0)
 
 
 def test_when_the_place_of_an_operator_tells_the_accuracy_then_many_networks_teach_it(few_shot, monkeypatch):

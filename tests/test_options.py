@@ -21,7 +21,8 @@ VALUES = {
     "masked_token_loss": 0.6, "restore_loss": 0.7, "eval_every": 11, "eval_rows": 12, "score": "spearman", "patience": 4,
     "save_every": 13, "keep": 5, "mixed_precision": "bf16", "gradient_checkpointing": True, "compile": True, "workers": 6,
     "feature_cache": "cache", "feature_draws": 8, "log_every": 14, "log_with": ["wandb"], "ensemble.place_buckets": 16,
-    "ensemble.perceptron_columns": 17, "ensemble.perceptron_count": 18,
+    "ensemble.perceptron_columns": 17, "ensemble.perceptron_count": 18, "calibrate": False,
+    "number_format": {"layout": "p10"}, "z_loss": 0.01,
 }  # fmt: skip
 # What some of them ask for beside.
 BESIDE = {

@@ -17,6 +17,7 @@ from transformers.pipelines import PIPELINE_REGISTRY
 
 import code_rlm
 from code_rlm.data.nas_graphs import build_graph
+from code_rlm.errors_rlm import MetricError
 from code_rlm.generation_rlm import EncodedInputs
 from code_rlm.processing_rlm import format_header, read_input
 
@@ -427,9 +428,7 @@ def test_when_an_option_is_unusable_then_the_error_says_what_is_allowed(pipe, op
 
 
 def test_when_an_option_is_unknown_then_the_error_lists_the_known(pipe, checkpoint):
-    message = (
-        r"Unknown options \['metric'\]. A code-regression pipeline takes \['batch_size', 'calibrated', 'conditioning'"
-    )
+    message = r"Unknown options \['metric'\]. A code-regression pipeline takes \['above', 'batch_size', 'calibrated'"
     with pytest.raises(TypeError, match=message):
         pipe(tiny.PYTHON, metric="cpu_time_ms")
     with pytest.raises(TypeError, match=message):
@@ -460,3 +459,54 @@ def test_when_nothing_is_named_then_the_weights_that_ship_answer(shipped):
     assert len({json.dumps(a) for a in answers}) == len(codes)
     assert all(e["low"] <= e["value"] <= e["high"] for a in answers for e in a)
     assert [[e["metric"] for e in a] for a in answers[2:]] == [["cycles"]] * 2
+
+
+# Quantiles and limits
+
+
+def test_when_quantiles_are_asked_for_then_they_agree_with_intervals(pipe):
+    entry = pipe(tiny.PYTHON, metrics=["cpu_time_ms"], interval=0.8, quantiles=[0.1, 0.5, 0.75])[0]
+    assert list(entry["quantiles"]) == ["0.1", "0.5", "0.75"]
+    assert entry["quantiles"]["0.1"] == entry["low"] and entry["quantiles"]["0.5"] == entry["value"]
+    assert entry["value"] <= entry["quantiles"]["0.75"] <= entry["high"]
+
+
+def test_when_a_limit_is_given_then_its_probability_is_that_of_the_distribution(pipe):
+    limits = {"cpu_time_ms": pipe(tiny.PYTHON, metrics=["cpu_time_ms"])[0]["value"]}
+    texts = [tiny.PYTHON, "x = 1\n"]
+    for text, [entry] in zip(texts, pipe(texts, metrics=["cpu_time_ms"], above=limits), strict=True):
+        [(_, whole)] = pipe.distributions([text], "cpu_time_ms")
+        expected = 1 - float(whole.cdf(np.array([entry["limit"]]), "right")[0])
+        assert entry["probability_above"] == pytest.approx(expected, abs=3e-3)
+    assert "limit" not in pipe(tiny.PYTHON, metrics=["peak_memory_bytes"], above=limits)[0]
+    later = pipe(tiny.PYTHON, metrics=["peak_memory_bytes", "cpu_time_ms"], above=limits)[1]
+    given = {"peak_memory_bytes": pipe(tiny.PYTHON, metrics=["peak_memory_bytes"])[0]["value"]}
+    alone = pipe(tiny.PYTHON, metrics=["cpu_time_ms"], above=limits, given=given)[0]
+    assert later["probability_above"] == pytest.approx(alone["probability_above"], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_when_an_input_is_unfamiliar_then_limits_and_quantiles_are_those_of_the_widened_answer():
+    shipped = code_rlm.pipeline()
+    path = Path(__file__).parents[1] / "examples" / "softmax_triton.py"
+    entry = shipped(path, metrics=["latency_ms"], quantiles=[0.3, 0.7], above={"latency_ms": 0.1})[0]
+    [(_, whole)] = shipped.distributions([path], "latency_ms")
+    assert entry["familiarity"] < 0.05 and whole.adjustment.novelty_weight > 0
+    assert entry["probability_above"] == pytest.approx(1 - float(whole.cdf(np.array([0.1]), "right")[0]), abs=3e-3)
+    assert list(entry["quantiles"].values()) == pytest.approx(whole.quantiles((0.3, 0.7)), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quantiles": [0.0]}, "levels strictly between 0 and 1"),
+        ({"quantiles": ["low"]}, "levels strictly between 0 and 1"),
+        ({"above": [3]}, "above must map metric names to limits"),
+        ({"above": {"cpu_time_ms": float("inf")}}, "must be a finite number"),
+        ({"above": {"speed": 1.0}}, "does not predict 'speed'"),
+        ({"above": {"cpu_time_ms": 1.0}, "conditioning": "marginal"}, "needs conditioning='median'"),
+    ],
+)
+def test_when_levels_or_limits_are_unusable_then_the_error_says_what_is(pipe, options, message):
+    with pytest.raises(MetricError, match=message):
+        pipe(tiny.PYTHON, metrics=["cpu_time_ms"], **options)

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.patches import Ellipse
 
 from code_rlm.evaluation import plots
 from code_rlm.evaluation.metrics import EvaluationError
@@ -31,6 +32,7 @@ DRAW = {
     "calibration": lambda ax: plots.calibration_curve(TARGET, {"own": QUANTILES}, ax=ax),
     "groups": lambda ax: plots.group_histogram(TARGET, PREDICTION, GROUPS, ax=ax),
     "selection": lambda ax: plots.selection_curve(TARGET, {"this model": PREDICTION, "length": -TARGET}, ax=ax),
+    "targets": lambda ax: plots.target_histogram(TARGET, PREDICTION, ax=ax),
     "pareto": pareto,
 }
 
@@ -64,6 +66,26 @@ def test_when_choice_is_perfect_then_the_selection_curve_is_one():
     assert turned.lines[1].get_ydata()[0] == 0
 
 
+def test_when_targets_span_decades_then_the_histogram_counts_all_of_them_on_a_logarithmic_axis():
+    ax = plots.target_histogram(TARGET, PREDICTION)
+    assert ax.get_xscale() == "log" and plots.target_histogram(TARGET % 1 + 5).get_xscale() == "linear"
+    counts = [sum(bar.get_height() for bar in container) for container in ax.containers]
+    assert counts == [200, 200]
+
+
+def test_when_two_numbers_are_drawn_together_then_ellipses_slant_as_they_move_together():
+    x = RNG.normal(size=(2, 4000, 1))
+    draws = [np.hstack([10 + x[0], 20 + x[0] + 0.1 * RNG.normal(size=(4000, 1))]), np.hstack([10 + x[1], 20 - x[1]])]
+    points = np.array([[10.0, 20.0], [10.0, 20.0]])
+    arguments = {"labels": ("x", "y"), "level": 0.9}
+    ax = plots.pareto_plot(points, points - 1, points + 1, [True, False], ["a", "b"], draws=draws, **arguments)
+    first, second = (patch for patch in ax.patches if isinstance(patch, Ellipse))
+    angles = sorted((patch.angle + 90) % 180 - 90 for patch in (first, second))
+    assert angles[0] == pytest.approx(-45, abs=3) and angles[1] == pytest.approx(45, abs=3)
+    plain = plots.pareto_plot(points, points - 1, points + 1, [True, False], ["a", "b"], **arguments)
+    assert {patch.angle for patch in plain.patches if isinstance(patch, Ellipse)} == {0.0}
+
+
 def test_when_no_group_counts_then_the_histogram_is_refused():
     with pytest.raises(EvaluationError, match="no group of more than 8 rows"):
         plots.group_histogram(TARGET, PREDICTION, np.arange(200))
@@ -76,7 +98,7 @@ def test_when_a_report_is_drawn_then_each_metric_has_its_plots(tmp_path):
     )  # fmt: skip
     alone = Predictions(TARGET[:1], PREDICTION[:1])
     written = plots.report_plots({"my/table.csv": {"latency_ms@pixel3": rows, "one": alone}}, tmp_path / "new")
-    kinds = ("scatter", "calibration", "selection", "groups")
+    kinds = ("scatter", "targets", "calibration", "selection", "groups")
     assert [path.name for path in written] == [f"my_table.csv-latency_ms_pixel3-{kind}.png" for kind in kinds]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 

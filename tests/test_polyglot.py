@@ -178,7 +178,7 @@ def test_when_a_toolchain_is_there_then_programs_build_and_print_the_answer(lang
         for each in drawn
     ]
     assert len(programs) == 2
-    path = measure_programs(programs, tmp_path, repeats=1, metrics=("peak_rss_bytes",), limits=dataset.LIMITS)
+    path = measure_programs(programs, tmp_path, repeats=1, metrics=("peak_rss_bytes",), limits=dataset.POLYGLOT.limits)
     journal = (tmp_path / "journal.jsonl").read_text()
     rows = dataset.pq.read_table(path).to_pylist()
     assert [row["outcome"] for row in rows] == ["ok"] * len(programs), journal

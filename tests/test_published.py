@@ -302,7 +302,9 @@ def test_when_a_published_code_has_leading_zeros_then_it_is_read_but_never_writt
 
 def test_when_a_checkpoint_is_converted_then_registry_numbers_and_bytes_are_as_published(ours, source, converted):
     config = ours.model.config
-    assert config.metric_names() == ["peak_memory_bytes", "latency_ms", "judge_memory_kb", "validation_accuracy"]
+    names = config.metric_names()
+    assert names[:3] == ["peak_memory_bytes", "latency_ms@rtx_a6000", "judge_memory_bytes"]
+    assert {"validation_accuracy@nasbench101", "validation_accuracy@enas"} <= set(names)
     assert config.format == ours.tokenizer.codec.format == NumberFormat.ieee(2, 5)
     assert (config.pad_token_id, config.eos_token_id, config.decoder_start_token_id, config.max_objectives) == (
         0,
@@ -462,7 +464,7 @@ model = AutoModelForSeq2SeqLM.from_pretrained(folder, **trust)
 model.save_pretrained(again)  # what was loaded from the Hub can be saved again
 pipe = pipeline("code-regression", model=folder, **trust)
 pipe.tokenizer.save_pretrained(again)
-asked = {"metrics": ["judge_memory_kb", "peak_memory_bytes"]}
+asked = {"metrics": ["judge_memory_bytes", "peak_memory_bytes"]}
 answers = [pipe({"text": code, "language": "python"}, **asked)]
 answers.append(pipeline("code-regression", model=again, **trust)({"text": code, "language": "python"}, **asked))
 print(json.dumps({
@@ -476,10 +478,10 @@ print(json.dumps({
     assert found["class"] == "transformers_modules"
     assert found["generated"] == ours.model.generate(**texts, num_objectives=1).tolist()
     expected = ours.pipe(
-        {"text": "x = [0] * 9", "language": "python"}, metrics=["judge_memory_kb", "peak_memory_bytes"]
+        {"text": "x = [0] * 9", "language": "python"}, metrics=["judge_memory_bytes", "peak_memory_bytes"]
     )
     for answer in found["answers"]:
-        assert [e["metric"] for e in answer] == ["judge_memory_kb", "peak_memory_bytes"]
+        assert [e["metric"] for e in answer] == ["judge_memory_bytes", "peak_memory_bytes"]
         for one, other in zip(answer, expected, strict=True):
             assert one["value"] == pytest.approx(other["value"], rel=1e-4)
 
@@ -522,14 +524,14 @@ print(json.dumps(status))
     ("item", "metric", "expected"),
     [
         ("\n\ndef f(x):\n\treturn  x", "peak_memory_bytes", "APPS\n\n\ndef f(x):\n\treturn  x"),
-        ("import triton.language as tl\n", "latency_ms", "KBSS\nimport triton.language as tl\n"),
-        ({"text": CODE, "language": "cpp"}, "judge_memory_kb", f"# CDSS\n# Language: C++\n{CODE}"),
-        ({"text": CODE, "language": "C++"}, "judge_memory_kb", f"# CDSS\n# Language: C++\n{CODE}"),
-        ({"text": "x = 1", "language": "python"}, "judge_memory_kb", "# CDSS\n# Language: Python\nx = 1"),
-        ({"text": "let x = 1", "language": "fsharp"}, "judge_memory_kb", "# CDSS\n# Language: F#\nlet x = 1"),
+        ("import triton.language as tl\n", "latency_ms@rtx_a6000", "KBSS\nimport triton.language as tl\n"),
+        ({"text": CODE, "language": "cpp"}, "judge_memory_bytes", f"# CDSS\n# Language: C++\n{CODE}"),
+        ({"text": CODE, "language": "C++"}, "judge_memory_bytes", f"# CDSS\n# Language: C++\n{CODE}"),
+        ({"text": "x = 1", "language": "python"}, "judge_memory_bytes", "# CDSS\n# Language: Python\nx = 1"),
+        ({"text": "let x = 1", "language": "fsharp"}, "judge_memory_bytes", "# CDSS\n# Language: F#\nlet x = 1"),
         (
             {"text": "main_graph (float[1,3] x)", "language": "onnx", "context": {"space": "NASBench101"}},
-            "validation_accuracy",
+            "validation_accuracy@nasbench201",
             "NASBench101\n\nmain_graph (float[1,3] x)",
         ),
     ],
@@ -558,14 +560,14 @@ def test_when_metrics_have_limits_of_their_own_then_graphs_may_be_longer(ours):
     graph = {"text": "node " * 5000, "language": "onnx", "context": {"space": "ENAS"}}
     code = {"text": "x = 1\n" * 5000, "language": "python"}
     call = code_rlm.pipeline_rlm.CallOptions
-    (one,) = ours.pipe.preprocess([read_input(graph)], call(metrics=["validation_accuracy"]))
+    (one,) = ours.pipe.preprocess([read_input(graph)], call(metrics=["validation_accuracy@nasbench201"]))
     (other,) = ours.pipe.preprocess([read_input(code)], call(metrics=["peak_memory_bytes"]))
     assert (len(one.encoded.input_ids), len(other.encoded.input_ids)) == (4096, 2048)
 
 
 def test_when_several_metrics_are_asked_for_then_each_reads_its_own_text_and_answers_keep_their_order(ours):
     item = {"text": "x = [0] * 10", "language": "python"}
-    names = ["judge_memory_kb", "peak_memory_bytes"]
+    names = ["judge_memory_bytes", "peak_memory_bytes"]
     together = ours.pipe([item, item], metrics=names)
     alone = [ours.pipe(item, metrics=[name])[0] for name in names]
     for answer in together:
@@ -578,10 +580,10 @@ def test_when_several_metrics_are_asked_for_then_each_reads_its_own_text_and_ans
 @pytest.mark.parametrize(
     ("item", "options", "error", "message"),
     [
-        (CODE, {"metrics": ["judge_memory_kb"]}, InputError, "needs the language.*such as 'cpp' or 'C\\+\\+'"),
+        (CODE, {"metrics": ["judge_memory_bytes"]}, InputError, "needs the language.*such as 'cpp' or 'C\\+\\+'"),
         (
             {"text": "graph", "language": "onnx"},
-            {"metrics": ["validation_accuracy"]},
+            {"metrics": ["validation_accuracy@nasbench201"]},
             InputError,
             r"needs 'space': pass context=\{'space': \.\.\.\}",
         ),
@@ -594,7 +596,7 @@ def test_when_several_metrics_are_asked_for_then_each_reads_its_own_text_and_ans
         ("x = 1", {"metrics": ["peak_memory_bytes"] * 2}, MetricError, "'peak_memory_bytes' more than once"),
         (
             "x = 1",
-            {"metrics": ["peak_memory_bytes"], "given": {"judge_memory_kb": 3}},
+            {"metrics": ["peak_memory_bytes"], "given": {"judge_memory_bytes": 3}},
             MetricError,
             "predicted from a text of its own, apart from other metrics",
         ),
@@ -610,7 +612,7 @@ def test_when_the_published_text_cannot_be_written_then_the_message_says_what_is
 def test_when_a_graph_is_given_as_a_file_then_this_packages_print_of_it_is_refused(ours):
     graph = Path(__file__).parents[1] / "examples" / "nasbench201_cell.onnx"
     with pytest.raises(InputError, match="printed by its authors"):
-        ours.pipe(graph, metrics=["validation_accuracy"], context={"space": "NASBench201"})
+        ours.pipe(graph, metrics=["validation_accuracy@nasbench201"], context={"space": "NASBench201"})
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from code_rlm import train as train_module
 from code_rlm.configuration_rlm import RLMConfig
 from code_rlm.data.external import generic
 from code_rlm.data.mixture import Mixture, Source, hidden_places, share
+from code_rlm.data.published import PUBLISHED
 from code_rlm.data.readers import TASKS
 from code_rlm.data.schema import DataError, Example, to_dataset
 from code_rlm.errors_rlm import RLMError
@@ -278,7 +279,7 @@ def test_when_a_flag_is_unusable_then_it_is_a_train_error():
             {"data": [{"task": "bhive_zen4", "colour": 1}]},
             r"data.sources\[0\] \(bhive_zen4\) has no key colour",
         ),
-        ({"data": [{"file": "x.csv"}]}, "x.csv needs target_columns"),
+        ({"data": [{"file": "x.csv"}]}, "no file x.csv"),
         ({"data": [{"file": "x.csv", "metrics": ["a"]}]}, r"x.csv has unknown keys \['metrics'\]. Known: text_column"),
         ({"data": [{"file": "x.csv", "target_columns": ["a"], "language": "python"}]}, "no file x.csv"),
         ({"tokenizer": None}, "A new model needs `tokenizer:`"),
@@ -317,12 +318,13 @@ def test_when_the_folder_holds_another_run_then_it_is_left_alone(toy, finished):
 )
 def test_when_a_config_ships_then_its_options_and_its_model_are_valid(path):
     options = parse_options(["--config", str(path)])
-    assert all(entry["task"] in TASKS for entry in options.data.sources if "task" in entry)
+    assert all(entry["task"] in {*TASKS, *PUBLISHED} for entry in options.data.sources if "task" in entry)
     assert all({"task", "file"} & set(entry) for entry in options.data.sources)
     fields = {k: v for k, v in options.model.config.items() if k in RLMConfig.__annotations__}
     assert fields == options.model.config
     config = RLMConfig(**fields)
-    known = {m for entry in options.data.sources if "task" in entry for m in TASKS[entry["task"]].metrics}
+    tasks = [entry["task"] for entry in options.data.sources if entry.get("task") in TASKS]
+    known = {m for task in tasks for m in TASKS[task].metrics}
     known |= {m["name"] for m in options.model.metrics}
     assert {m for names in options.model.default_metrics.values() for m in names} <= known or not known
     assert config.max_input_tokens >= 16
