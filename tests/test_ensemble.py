@@ -1180,7 +1180,9 @@ def test_when_costs_are_features_then_each_has_a_column_at_the_end():
 def test_when_a_layout_has_costs_then_others_keep_their_columns_and_unknown_names_are_refused(tokenizer):
     plain = settings_for(tokenizer, **SMALL)
     wired = plain.changed(cost_features=True)
-    assert list(wired.features.parts)[-1] == "costs" and wired.features.size == plain.features.size + len(COST_NAMES)
+    assert list(wired.features.parts)[-2:] == ["costs", "hidden"] and wired.features.size == plain.features.size + len(
+        COST_NAMES
+    )
     assert plain.features.parts["costs"] == 0 and FeatureLayout.from_dict(wired.features.to_dict()) == wired.features
     for names in (["program.iterations"] * 2, ["program.nonsense"], 3):
         with pytest.raises(CheckpointError, match="cost_features"):
