@@ -133,14 +133,15 @@ class Allocations(Growth):
 
     def _declared(self, at: int) -> None:
         """`unordered_map<K, V> seen;`, `string text;`: what a name that is declared holds."""
+        if self.language == "go" and self.text(at - 1) == "." and self.text(at - 3)[:1].isalpha():
+            self.kinds[self.text(at - 3)] = "string"  # var sb strings.Builder
+            return
         if self.text(at - 1) in (".", "->", "?.") or self.language == "perl":
             if self.text(at) in GROWS:
                 self._grow(at)
             else:
                 self._list_call(at)
             return
-        if self.language == "go" and self.text(at - 1) == "." and self.text(at - 3)[:1].isalpha():
-            self.kinds[self.text(at - 3)] = "string"
         if self.language == "python":
             self._list_call(at)
         if not self.facts.types_first:
@@ -151,6 +152,10 @@ class Allocations(Growth):
             is_map = self.text(at) in MAPS
             self.kinds.setdefault(name, "map" if is_map else "string")
             self.made_at.setdefault(name, at)
+            while self.text(name_at + 1) == "," and self.text(name_at + 3) in (",", ";"):  # string a, b;
+                name_at += 2
+                self.kinds.setdefault(self.text(name_at), "map" if is_map else "string")
+                self.made_at.setdefault(self.text(name_at), at)
             if self.text(name_at + 1) == "(" and not is_map and self.text(name_at + 2) != ")":
                 count = self.expression(name_at + 2)
                 if count is not None and self.text(name_at + 2) != STRING:
@@ -219,8 +224,6 @@ class Allocations(Growth):
         values = [self.expression(begin) for begin, _ in self.outline.split(at + 2, close)]
         known = [value for value in values if value is not None]
         total = math.prod(known) if known else 0.0
-        if "sizeof" in inside and total <= 0:  # sizeof *p
-            total = 24.0
         if None in values and total <= 0:
             return
         times = self._times(at)

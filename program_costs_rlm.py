@@ -25,6 +25,7 @@ from .program_allocations_rlm import Allocations
 from .program_facts_rlm import (
     BULK,
     CALLED_BY_OTHERS,
+    DEFAULTS,
     EQUAL_COMPARES,
     GROWS,
     INPUTS,
@@ -225,6 +226,7 @@ class _Program(Allocations):
                 routine.calls = 1.0
             if routine.own_calls:
                 self._recursion(routine)
+                self._remembered(routine)
             before = amounts["elements"]
             for at, event in routine.events:
                 event(at)
@@ -234,6 +236,13 @@ class _Program(Allocations):
         parts = ("array_bytes", "grown_bytes", "map_bytes", "string_bytes", "object_bytes")
         amounts["held_bytes"] = sum(amounts[part] for part in parts)
         amounts["step_ns"] += 0.3 * (amounts["held_bytes"] + amounts["bulk_bytes"])
+
+    def _remembered(self, routine: Routine) -> None:
+        """Results that a decorator keeps."""
+        at = routine.source.at if routine.source is not None else 0
+        if any(text in ("lru_cache", "cache", "memoize") for text in self.texts[max(at - 12, 0) : at]):
+            kept = min(routine.calls * routine.recursion, 1e12)
+            self._add("map_bytes", kept * self.facts.entry, at, kept)
 
     def _is_dead(self, routine: Routine) -> bool:
         """Whether nothing in a program that has a beginning speaks of a function."""
@@ -308,6 +317,10 @@ class _Program(Allocations):
         name_at = at - 1
         if self.text(at) == "=" and self.language in EQUAL_COMPARES and not self._is_binding(at):
             return
+        if self.text(at - 1) == "." and self.language in ("php", "perl"):  # $s .= "x"
+            self.kinds[self.text(at - 2)] = "string"
+            self._grow_string(self.text(at - 2), at)
+            return
         if self.text(at - 1) in ("]", "}") or self.in_header[at]:
             if self.text(at - 1) == "]" and self.language in ("c", "cpp", "d", "fortran"):
                 self._declared_array(at - 1)
@@ -348,6 +361,8 @@ class _Program(Allocations):
     def _set(self, name: str, at: int) -> None:
         """Binds a name to the expression that begins at a token."""
         value = self.expression(at)
+        if value is None:
+            value = self._default(at)
         self._limit(name, at)
         names, first = self.routines[self.now].names, self.routines[self.now].first
         if value is not None:
@@ -366,6 +381,13 @@ class _Program(Allocations):
             self.sizes[name] = size
         elif self.text(at) in self.sizes and self.outline.starts_line(at + 1):
             self.sizes.setdefault(name, self.sizes[self.text(at)])
+
+    def _default(self, at: int) -> float | None:
+        """The value that stands for one that is missing: `args().nth(1)...unwrap_or(100)`."""
+        for place in range(at, min(self.outline.statement_end(at), at + 60)):
+            if self.text(place) in DEFAULTS and self.text(place + 1) == "(":
+                return self.expression(place + 2)
+        return None
 
     def _limit(self, name: str, at: int) -> None:
         """Notes how many values a name can have: `key = x % m`."""

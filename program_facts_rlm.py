@@ -157,6 +157,8 @@ SCHEME_VECTORS = (
 )
 # Arrays of numbers of JavaScript and Kotlin.
 TYPED_ARRAYS = tuple(name for name in SIZES if name.endswith("Array"))
+# Methods whose argument stands for a value that is missing.
+DEFAULTS = frozenset("unwrap_or unwrap_or_else getOrElse orElse getOrDefault".split())
 # Operators of ranges.
 DOTS = ("..", "...", "..=", "..<", "until", "downTo")
 
@@ -168,6 +170,7 @@ __all__ = [
     "CLASS_WORDS",
     "COMPARISONS",
     "COPIES",
+    "DEFAULTS",
     "DEPTH",
     "DOTS",
     "EAGER",

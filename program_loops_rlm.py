@@ -50,6 +50,11 @@ class Loops(Values):
             end = max(end, self.outline.indented_end(at))
         around = self.outline.outer[header[0]]
         first = header[0]
+        if around >= 0 and self.text(around) == "(":  # other arguments of a call are no part of it
+            part = next(
+                (part for part in self.outline.split(around + 1, self.outline.closing[around]) if part[1] > at), None
+            )
+            end = min(end, part[1]) if part is not None else end
         if around >= 0 and self.text(around) in ("(", "[") and self.outline.closing[around] <= header[1]:
             after = self.outline.closing[around] + 1
             if self.text(after) in (".", "?.", "|>") or (
@@ -714,10 +719,12 @@ class Loops(Values):
         size: float | None = None
         per_name: dict[str, list[float]] = {}
         upward = ""
+        splits = 0  # arguments that a call computes
         for at in routine.own_calls[:8]:
             for name, (begin, end) in zip(source.parameters, self._arguments(at)):
                 change = self._change(name, begin, end)
                 if change is None:
+                    splits += end - begin <= 3 and self._is_local(self.text(begin), source)
                     continue
                 if change[0] == "/":
                     halves = True
@@ -731,6 +738,8 @@ class Loops(Values):
                     if bound is not None:
                         size = max(bound - start, size or 0.0)
                         upward = name
+        if splits >= len(routine.own_calls) > 1 and not per_name and known:  # quicksort: two parts of what it was given
+            halves, size = True, max(known)
         if per_name:
             name = max(per_name, key=lambda each: len(per_name[each]))
             decrements = per_name[name]
@@ -758,6 +767,8 @@ class Loops(Values):
             if value is not None and (name in per_name or halves):
                 routine.names[name] = value * share
                 routine.first[name] = value * share
+            elif name in self.sizes and (name in per_name or halves):
+                self.sizes[name] *= share
 
     def _change(self, name: str, begin: int, end: int) -> tuple[str, float] | None:
         """How an argument differs from the parameter: ("-", 1) for `n - 1`, ("/", 2) for `n / 2`."""
@@ -768,7 +779,13 @@ class Loops(Values):
             return None
         while texts and texts[0] == "(":
             texts, begin = texts[1:], begin + 1
-        if (texts and self._is_halved(texts[0])) or "/" in texts or "//" in texts or ">>" in texts or "div" in texts:
+        if (
+            any(self._is_halved(text) for text in texts[:6] if text[:1].isalpha())
+            or "/" in texts
+            or "//" in texts
+            or ">>" in texts
+            or "div" in texts
+        ):
             return "/", 2.0
         if texts and texts[0] == name and "[" in texts and ":" in texts:
             return "-", 1.0  # items[1:]
@@ -777,6 +794,11 @@ class Loops(Values):
                 return ("/", 2.0) if self._is_halved(texts[2]) else None
             return texts[1], float(self.values[begin + 2] or 1)
         return None
+
+    def _is_local(self, name: str, source: Function) -> bool:
+        """Whether a name is bound in a function."""
+        places = self.bound_at.get(name, ())
+        return name not in source.parameters and any(source.body[0] <= at < source.body[1] for at in places[:4])
 
     def _is_halved(self, name: str) -> bool:
         """Whether a name is bound to the half of something."""
@@ -807,8 +829,8 @@ class Loops(Values):
         in_loop = any(self._in_loop(at) for at in routine.own_calls[:8])
         if size is None:
             return UNKNOWN_COUNT * branches
-        if remembers:
-            return max(size, 1.0)
+        if remembers:  # each argument once, whatever the number of calls
+            return max(size / max(routine.calls, 1.0), 1.0)
         if in_loop and decrements:
             # Every choice once on each level; a test before the call leaves about 1.7 ** -n of them, as in n queens.
             body = (

@@ -17,6 +17,7 @@ from .source_rlm import NUMBER, OCTAL, SUFFIX, SYNTAX, Number, Syntax, literal_v
 
 STRING = '""'  # the text of a string's token
 MOST_TOKENS = 50_000  # of a program that are read
+PADDING = 64  # columns of tokens are longer by so much, so that a few tokens can be read behind the last
 MOST_STEPS = 400  # tokens that a search for the end of a statement or header looks at
 
 
@@ -150,6 +151,7 @@ class Outline:
         starts: First token of every line.
         closing: For an opening bracket the token that closes it, itself for other tokens and unclosed brackets.
         opening: The same from closing brackets.
+            All three have room behind the last token.
         outer: The innermost bracket that is open at a token, -1 for none.
         functions: Definitions in the order of the text.
         heads: Loops and conditions in the order of the text.
@@ -175,9 +177,10 @@ class Outline:
         return at < len(self.texts) and self.starts[self.lines[at]] == at
 
     def _match_brackets(self) -> None:
-        count = len(self.texts)
+        count = len(self.texts) + PADDING
         self.closing, self.opening = list(range(count)), list(range(count))
         self.outer = [-1] * count
+        self.values += [None] * PADDING
         waiting: list[int] = []
         for at, text in enumerate(self.texts):
             if text in _OPENING:

@@ -294,6 +294,11 @@ class Values:
         if after == "(" and outline.closing[at + 1] != at + 1:
             close = outline.closing[at + 1]
             return self._applied(name, at + 2, close, depth), self._postfix(close + 1)
+        if name == "sizeof" and after != "(":  # sizeof *p
+            end = at + 1
+            while self.text(end) == "*":
+                end += 1
+            return self._sizeof_pointed(at), end + 1
         if name == "static_cast" and after == "<":
             opened = self._closing_angle(at + 1)
             if self.text(opened) == "(":
@@ -382,6 +387,12 @@ class Values:
             if text in self.by_class:
                 return self._struct_size(text)
         return 24
+
+    def _sizeof_pointed(self, at: int) -> float:
+        """Bytes of what the pointer points to that is declared on a token's line."""
+        line = self.outline.starts[self.outline.lines[at]]
+        declared = [text for text in self.texts[max(line, at - 16) : at] if text in SIZES or text in self.by_class]
+        return float(self._type_size(declared[-1:])) if declared else 24.0
 
     def _struct_size(self, name: str) -> int:
         """Bytes of a struct that the text defines: 8 for a field."""
