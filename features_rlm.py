@@ -21,6 +21,7 @@ All are computed from the token ids behind the first line, which names the metri
 whole tables, which it keeps sparse.
 """
 
+import itertools
 import math
 import re
 import sys
@@ -159,6 +160,7 @@ class FeatureLayout:
         """Plain JSON-ready fields; a language model where there is one, so that earlier releases read all others."""
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         del plain["language_model"]
+        plain["cost_features"] = _by_reader(self.cost_features)
         return plain if self.language_model is None else {**plain, "language_model": self.language_model.to_dict()}
 
     @property
@@ -202,10 +204,20 @@ class FeatureLayout:
         return self.token_size + (self.language_model.components if self.language_model else 0)
 
 
+def _by_reader(names: Sequence[str]) -> list[dict[str, list[str]]]:
+    """JSON form of `FeatureLayout.cost_features`: runs of names of one reader, `[{"program": ["work", ...]}, ...]`."""
+    runs: list[dict[str, list[str]]] = []
+    for prefix, run in itertools.groupby(names, key=lambda name: name.partition(".")[0]):
+        runs.append({prefix: [name.partition(".")[2] for name in run]})
+    return runs
+
+
 def _checked_costs(names: Any) -> tuple[str, ...]:
-    """The names of `FeatureLayout.cost_features`."""
+    """The names of `FeatureLayout.cost_features`, whole or in their JSON form."""
     if isinstance(names, bool):
         return COST_NAMES if names else ()
+    if isinstance(names, (list, tuple)) and all(isinstance(run, Mapping) for run in names):
+        names = [f"{prefix}.{name}" for run in names for prefix, own in run.items() for name in own]
     known = set(COST_NAMES)
     if not isinstance(names, (list, tuple)) or not known.issuperset(names) or len(set(names)) < len(names):
         raise CheckpointError(

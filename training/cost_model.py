@@ -24,13 +24,15 @@ HUBER_LIMIT = 4.0  # in error scales, from where on the loss is linear
 PRIOR_DEVIATION = 1.5  # of a rate's logarithm
 _PRIOR_LEVEL = 0.05  # quantile of value / amount that a rate is expected at
 _ITERATIONS = 300
+_LEAST_SUM = 1e-30  # of the metric: a text without any amount has a logarithm, too
 
 
 class CostModel:
     """The cost model of one metric, and for each fold the one that has not seen its groups.
 
     Args:
-        amounts: `(rows, amounts)`, at least 0; see `cost_amounts`.
+        raw: The ensemble's raw features `(rows, size)`.
+        layout: Of these features.
         values: The metric `(rows,)`, all above 0.
         fold: The fold of each row, below `FOLDS`, int `(rows,)`.
         scale: Of the metric's scores, of logarithms and linear (`ScoreScale.linear`).
@@ -40,20 +42,22 @@ class CostModel:
         rates: Fitted to all rows, in the metric's unit per unit of each amount, `(amounts,)`.
     """
 
-    def __init__(self, amounts: np.ndarray, values: np.ndarray, fold: np.ndarray, scale: ScoreScale):
-        self.scale = scale
+    def __init__(
+        self, raw: sparse.csr_matrix, layout: FeatureLayout, values: np.ndarray, fold: np.ndarray, scale: ScoreScale
+    ):
+        self.layout, self.scale = layout, scale
+        amounts = cost_amounts(raw, layout)
         logarithms = np.log(values)
+        self._by_fold = [fit_rates(amounts[fold != number], logarithms[fold != number]) for number in range(FOLDS)]
         self.out_of_fold = np.zeros(len(values))
         for number in range(FOLDS):
-            left_out = fold == number
-            if left_out.any() and not left_out.all():
-                rates = fit_rates(amounts[~left_out], logarithms[~left_out])
-                self.out_of_fold[left_out] = scale.score(_sum(amounts[left_out], rates))
+            own = np.flatnonzero(fold == number)
+            self.out_of_fold[own] = self.left_out(number, raw[own])
         self.rates = fit_rates(amounts, logarithms)
 
-    def left_out(self, number: int, x: sparse.csr_matrix) -> np.ndarray:
-        """Raises, since no decoder is trained on a fallback regressor's scores."""
-        raise NotImplementedError("A cost model is a base learner of fallback regressors alone.")
+    def left_out(self, number: int, raw: sparse.csr_matrix) -> np.ndarray:
+        """Returns scores `(rows,)` of raw features by the rates that have not seen a fold."""
+        return self.scale.score(np.maximum(cost_amounts(raw, self.layout) @ self._by_fold[number], _LEAST_SUM))
 
     def write(self, ensemble: FeatureEnsemble, regressor: int, weight: float) -> None:
         """Writes the rates, weighted, into the ensemble's buffers for a fallback regressor, which is named by its number."""
@@ -72,7 +76,7 @@ def cost_amounts(raw: sparse.csr_matrix, layout: FeatureLayout) -> np.ndarray:
 
 
 def fit_rates(amounts: np.ndarray, logarithms: np.ndarray) -> np.ndarray:
-    """Returns the rate of each amount, float64 `(amounts,)`; 0 for an amount that no row has.
+    """Returns the rate of each amount, float64 `(amounts,)`; 0 for an amount that no row has, and all 0 without rows.
 
     Args:
         amounts: `(rows, amounts)`, at least 0.
@@ -87,7 +91,7 @@ def fit_rates(amounts: np.ndarray, logarithms: np.ndarray) -> np.ndarray:
 
     def loss(theta: np.ndarray) -> tuple[float, np.ndarray]:
         shares = own * np.exp(theta)
-        total = np.maximum(shares.sum(1), 1e-300)
+        total = np.maximum(shares.sum(1), _LEAST_SUM)
         errors = (np.log(total) - logarithms) / ERROR_SCALE
         slopes = np.clip(errors, -HUBER_LIMIT, HUBER_LIMIT)
         deviations = (theta - expected) / PRIOR_DEVIATION
@@ -104,10 +108,6 @@ def _expected_rate(amounts: np.ndarray, logarithms: np.ndarray) -> float:
     """Logarithm of a rate at which an amount alone rarely costs more than the whole."""
     some = amounts > 0
     return float(np.quantile(logarithms[some] - np.log(amounts[some]), _PRIOR_LEVEL))
-
-
-def _sum(amounts: np.ndarray, rates: np.ndarray) -> np.ndarray:
-    return np.maximum(amounts @ rates, 1e-30)
 
 
 __all__ = ["CostModel", "cost_amounts", "fit_rates"]

@@ -32,7 +32,7 @@ from code_rlm.numbers_rlm import is_failed
 from code_rlm.processing_rlm import length_batches, pad_inputs
 from code_rlm.stats import equal_weights, logistic_scale
 from code_rlm.tokenization_rlm import RLMTokenizer
-from code_rlm.training.cost_model import CostModel, cost_amounts
+from code_rlm.training.cost_model import CostModel
 from code_rlm.training.hidden import HiddenRidge, component_tables
 from code_rlm.training.mlp import FittedMLPs, MLPOutput
 from code_rlm.training.trees import FOLDS, Forest
@@ -366,8 +366,8 @@ def _fit_together(
                 learners[metric] += [] if answer is None else [answer]
     for metric, (rows, scale) in enumerate(zip(having, cost_scales, strict=True)):
         if scale is not None and scale.logarithm and settings.features.parts["costs"]:
-            amounts = cost_amounts(counts[rows], settings.features)
-            learners[metric].append(CostModel(amounts, scale.values_at(y[rows, metric]), fold[rows], scale))
+            values = scale.values_at(y[rows, metric])
+            learners[metric].append(CostModel(counts[rows], settings.features, values, fold[rows], scale))
     if settings.features.language_model is not None:
         for metric, rows in enumerate(having):
             learners[metric].append(HiddenRidge(counts[rows], y[rows, metric], fold[rows], tokens))

@@ -95,8 +95,8 @@ def fit_fallbacks(
 def describe_sources(fitted: Fitted, parts: Sequence[Part], scale: ScoreScale) -> list[str]:
     """Returns a line for each source on the predictions of rows whose group was left out.
 
-    A line has the rank correlation, the median factor between prediction and value on a scale of logarithms, and the share
-    of values in the 90% interval that the residuals of the other groups' rows give.
+    A line has the rank correlation, the median factor between prediction and value on a scale of logarithms, and the share of
+    values in the 90% interval that the residuals of the other sources give, and in that of the source's other groups.
 
     Args:
         fitted: The regressor, its rows in the order of the parts.
@@ -104,25 +104,34 @@ def describe_sources(fitted: Fitted, parts: Sequence[Part], scale: ScoreScale) -
         scale: Of the scores.
     """
     lines = []
-    first = 0
-    for part in parts:
-        own = slice(first, first + len(part.rows))
-        first += len(part.rows)
-        residuals = fitted.residuals[own]
-        groups = np.array(part.source.groups)[part.rows]
+    source = np.repeat(np.arange(len(parts)), [len(part.rows) for part in parts])
+    every_group = np.concatenate([np.array(part.source.groups)[part.rows] for part in parts])
+    for number, part in enumerate(parts):
+        own = source == number
+        residuals, groups = fitted.residuals[own], every_group[own]
         text = (
             f"{part.source.name}: {len(residuals)} rows, Spearman {spearman(fitted.out_of_fold[own], part.values):.3f}"
         )
         if scale.logarithm:
             nats_per_score = (scale.values[-1] - scale.values[0]) / (scale.scores[-1] - scale.scores[0])
             text += f", median factor {np.exp(np.median(np.abs(residuals)) * nats_per_score):.2f}"
-        lines.append(f"{text}, {_held(residuals, groups):.0%} in the 90% interval")
+        shares = [f"{_held_by_groups(residuals, groups):.0%} in that of its other groups"]
+        if not own.all():
+            inside = _inside(residuals, fitted.residuals[~own], every_group[~own])
+            shares.insert(0, f"{inside.mean():.0%} in the 90% interval of the other sources")
+        lines.append(", ".join([text, *shares]))
     return lines
 
 
-def _held(residuals: np.ndarray, groups: np.ndarray, interval: float = 0.9) -> float:
-    """Returns the share of residuals inside the central interval of those of other groups, in ten folds of groups."""
+def _inside(residuals: np.ndarray, others: np.ndarray, groups: np.ndarray, interval: float = 0.9) -> np.ndarray:
+    """Returns which residuals lie inside the central interval of others, whose groups weigh the same, bool `(rows,)`."""
     tail = (1 - interval) / 2
+    low, high = weighted_quantiles(others, equal_weights(groups), np.array([tail, 1 - tail]))
+    return (residuals >= low) & (residuals <= high)
+
+
+def _held_by_groups(residuals: np.ndarray, groups: np.ndarray) -> float:
+    """Returns the share of residuals inside the 90% interval of those of other groups, in ten folds of groups."""
     _, number = np.unique(groups, return_inverse=True)
     fold = np.random.default_rng(0).permutation(number.max() + 1)[number] % 10
     held = np.zeros(len(residuals), bool)
@@ -130,8 +139,7 @@ def _held(residuals: np.ndarray, groups: np.ndarray, interval: float = 0.9) -> f
         others = fold != one
         if not others.any():
             return float("nan")
-        low, high = weighted_quantiles(residuals[others], equal_weights(groups[others]), np.array([tail, 1 - tail]))
-        held[fold == one] = (residuals[fold == one] >= low) & (residuals[fold == one] <= high)
+        held[fold == one] = _inside(residuals[fold == one], residuals[others], groups[others])
     return float(held.mean())
 
 
