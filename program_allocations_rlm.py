@@ -565,8 +565,6 @@ class Allocations(Growth):
                 self._sized(at, self.expression(at + 2), float(SIZES.get(text, 8)), True)
             elif self.language == "python" and text == "bytearray":
                 self._sized(at, self.expression(at + 2), 1.0, True)
-        elif text == "allocate" and self.text(at + 1) == "(":
-            pass
 
     def _allocate(self, at: int) -> None:
         """`allocate(a(n, m))` of Fortran."""

@@ -15,6 +15,7 @@ from code_rlm.pipeline_rlm import CodeRegressionPipeline
 from code_rlm.processing_rlm import CodeInput, RLMProcessor
 from code_rlm.training.ensemble import fit_ensemble, set_unread, settings_for
 from code_rlm.training.fallback import RESIDUALS, fit_fallbacks
+from code_rlm.training.models import build_model
 from code_rlm.training.options import TrainError, make_options
 from code_rlm.training.sources import load_sources
 
@@ -157,6 +158,8 @@ def test_when_a_source_is_for_the_fallback_alone_then_it_takes_no_part_in_the_mi
         loaded(table, {**table, "fallback_only": True}, fallbacks=())
     with pytest.raises(TrainError, match="Every data source has fallback_only"):
         loaded({**table, "fallback_only": True})
+    with pytest.raises(TrainError, match="is streamed, and fallback regressors read whole tables"):
+        loaded(table, {"task": "code_regression", "fallback_only": True})
     with pytest.raises(TrainError, match=r"fallback_only must be .*got 1"):
         loaded(table, {**table, "fallback_only": 1})
 
@@ -177,6 +180,14 @@ def test_when_a_metric_is_added_without_training_then_the_decoder_reads_what_it_
     assert torch.allclose(after, before, atol=1e-6)
     set_unread(model, [METRIC], trained=True)
     assert model.encode_memory(**processor(text, [METRIC])).shape[1] == before.shape[1] + 1
+
+
+def test_when_there_is_no_ensemble_then_fallbacks_are_refused(world):
+    options = make_options(
+        data=[{}], init=str(world[3]), max_objectives=1, ensemble={"use": False, "fallbacks": [METRIC]}
+    )
+    with pytest.raises(TrainError, match="fallbacks are regressors of the feature ensemble"):
+        build_model(options, code_rlm.load(world[3])[1].tokenizer, [])
 
 
 @pytest.mark.parametrize("values", [[1.0, 10.0, 1e6], [-3.0, 0.0, 5.0]])

@@ -78,6 +78,10 @@ def build_model(
         model = _new(options, tokenizer, metrics)
     if options.model.number_embeddings or model.number_embeddings is not None:
         _read_vocabulary(model, options, tokenizer)
+    if options.ensemble.use is False and options.ensemble.fallbacks:
+        raise TrainError(
+            "ensemble.fallbacks are regressors of the feature ensemble, and ensemble is false; leave one out."
+        )
     if options.ensemble.use is False:
         if options.lora.enabled and model.ensemble is not None:
             raise TrainError(f"An adapter keeps the feature ensemble of {options.model.init}; leave out ensemble.")

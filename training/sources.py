@@ -90,6 +90,10 @@ def _load(entry: dict[str, Any], options: TrainOptions, tokenizer: RLMTokenizer)
     if rest.get("task") in PUBLISHED:
         if "failures" in own:
             raise TrainError(f"{rest['task']} has no failed runs; leave failures out.")
+        if own.get("fallback_only"):
+            raise TrainError(
+                f"{rest['task']} is streamed, and fallback regressors read whole tables; leave fallback_only out."
+            )
         return _streamed(rest, own, options, tokenizer)
     remarks: list[str] = []
     if "task" in rest:
