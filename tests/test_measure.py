@@ -30,7 +30,7 @@ from code_rlm_data.measure.leetcode import SOURCE_FILE, Wrapped, count_items, de
 from code_rlm_data.measure.observers import PAPER_PROTOCOL, Protocol
 from code_rlm_data.measure.run import main
 from code_rlm_data.measure.session import same_output
-from code_rlm_data.measure.toolchains import base_python
+from code_rlm_data.measure.toolchains import base_python, java_entry
 from code_rlm_data.measure.worker import Worker
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the harness reads Linux's accounting")
@@ -566,9 +566,32 @@ def test_when_many_are_built_at_once_then_each_is_its_own(worker):
     text = "public class Main {{ public static void main(String[] a) {{ System.out.println({}); }} }}"
     programs = [Program(text.format(value), "java") for value in ("1", "oops", "3")]
     found = []
-    for usage in worker.build_each(programs):
-        found.append(worker.run(TOOLCHAINS["java"].run, Limits()).stdout.strip() if usage.ok else usage.describe())
+    for program, usage in zip(programs, worker.build_each(programs), strict=True):
+        command = TOOLCHAINS["java"].of(program.text).run
+        found.append(worker.run(command, Limits()).stdout.strip() if usage.ok else usage.describe())
     assert found[0] == b"1" and "cannot find symbol" in found[1] and found[2] == b"3"
+
+
+JAVA_MAIN = "public static void main(String[] a) { System.out.println(7); }"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (f"public class Hello {{ {JAVA_MAIN} }}", ("Hello", "Hello")),
+        (f"package a.b;\n// public class Not\npublic final class Hello {{ {JAVA_MAIN} }}", ("Hello", "a.b.Hello")),
+        (f"class Node {{ }}\nclass Solution {{\n  {JAVA_MAIN}\n}}\nclass Last {{ }}", ("Main", "Solution")),
+        (f"record Point(int x) {{ }}\npublic class Main {{ {JAVA_MAIN} }}", ("Main", "Main")),
+        ("int x;", ("Main", "Main")),
+    ],
+)
+def test_when_a_java_program_has_a_class_of_its_own_then_file_and_start_follow_it(text, names, worker):
+    assert java_entry(text) == names
+    if TOOLCHAINS["java"].missing() or "main" not in text:
+        return
+    for usage in worker.build_each([Program(text, "java"), Program(text + "\n", "java")]):
+        assert usage.ok, usage.describe()
+        assert worker.run(TOOLCHAINS["java"].of(text).run, Limits()).stdout.strip() == b"7"
 
 
 @pytest.mark.parametrize(

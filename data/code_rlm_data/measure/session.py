@@ -318,7 +318,7 @@ class _Work:
 
     def _plans(self, worker: Worker, program: Program, metrics: Sequence[str]) -> list[tuple[Plan, list[Observer]]]:
         """Returns what to run, each with the observers that read the same runs."""
-        tools = TOOLCHAINS[program.language]
+        tools = TOOLCHAINS[program.language].of(program.text)
         ordinary = Plan((*tools.run, *program.arguments), self.limits, self.protocol.repeats, dict(tools.environment))
         plans: list[tuple[Plan, list[Observer]]] = []
         for observer in observers_of(program.language, metrics):

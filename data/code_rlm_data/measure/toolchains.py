@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Toolchain:
         environment: Variables for build and run.
         suffixes: Suffixes of source files, the first is the usual one.
         modules: Python modules that it needs.
+        entry: Function of a program to the stem of its source file and the name that it is run by, where these follow from
+            the text; they stand in place of `{stem}` and `{entry}` in the fields above.
     """
 
     language: str
@@ -53,6 +56,19 @@ class Toolchain:
     environment: Mapping[str, str] = field(default_factory=dict)
     suffixes: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    entry: Callable[[str], tuple[str, str]] | None = None
+
+    def of(self, text: str) -> Toolchain:
+        """Returns the toolchain of one program, with its own names in place of `{stem}` and `{entry}`."""
+        if self.entry is None:
+            return self
+        stem, entry = self.entry(text)
+
+        def filled(words: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(word.replace("{stem}", stem).replace("{entry}", entry) for word in words)
+
+        source, artifact = filled((self.source, self.artifact.replace("{entry}", entry.replace(".", "/"))))
+        return replace(self, source=source, artifact=artifact, build=filled(self.build), run=filled(self.run))
 
     def tools(self) -> list[str]:
         """Returns the names of the programs that the commands begin with."""
@@ -67,6 +83,26 @@ class Toolchain:
     def remedy(self) -> str:
         """Returns the command that brings what is missing."""
         return f"pip install 'code-rlm-data[{self.package}]'" if self.modules else f"apt-get install {self.package}"
+
+
+_JAVA_PACKAGE = re.compile(r"^\s*package\s+([\w.]+)\s*;", re.MULTILINE)
+_JAVA_TYPE = re.compile(r"^[ \t]*((?:\w+[ \t]+)*?)(?:class|record|enum|interface)[ \t]+(\w+)", re.MULTILINE)
+_JAVA_MAIN = re.compile(r"\bstatic\s+(?:final\s+)?void\s+main\s*\(")
+
+
+def java_entry(text: str) -> tuple[str, str]:
+    """Returns the stem of a Java program's file and the name of its main class, package included.
+
+    The file is named after its public class, as the compiler demands. The main class is the public one, or else the last that
+    begins before the method `main`.
+    """
+    types = list(_JAVA_TYPE.finditer(text))
+    public = next((found[2] for found in types if "public" in found[1].split()), None)
+    main = _JAVA_MAIN.search(text)
+    before = [found[2] for found in types if main and found.start() < main.start()]
+    name = public or (before[-1] if before else "Main")
+    package = _JAVA_PACKAGE.search(text)
+    return public or "Main", f"{package[1]}.{name}" if package else name
 
 
 def base_python() -> str:
@@ -117,9 +153,10 @@ TOOLCHAINS: dict[str, Toolchain] = {
         ),
         Toolchain(
             "java",
-            "Main.java",
-            build=("javac", "-nowarn", "-proc:none", "Main.java"),
-            artifact="Main.class",
+            "{stem}.java",
+            build=("javac", "-nowarn", "-proc:none", "-d", ".", "{stem}.java"),
+            artifact="{entry}.class",
+            entry=java_entry,
             batch=("java", "-XX:+UseSerialGC", f"{_DRIVERS}/JavacMany.java"),
             # The collector and the first heap depend on the machine unless they are named.
             run=(
@@ -130,7 +167,7 @@ TOOLCHAINS: dict[str, Toolchain] = {
                 "-XX:-UsePerfData",
                 "-cp",
                 "{build}",
-                "Main",
+                "{entry}",
             ),
             version=("javac", "-version"),
             package="default-jdk-headless",

@@ -221,7 +221,7 @@ class Worker:
 
     def build(self, program: Program, limits: Limits = BUILD_LIMITS) -> Usage | None:
         """Puts a program's source into `build`, emptied, and build it; None where there is nothing to build."""
-        tools = TOOLCHAINS[program.language]
+        tools = TOOLCHAINS[program.language].of(program.text)
         _empty(self.folder / "build")
         if program.file:
             try:
@@ -234,7 +234,7 @@ class Worker:
             return None
         usage = self.run(tools.build, limits, environment=tools.environment, building=True)
         if usage.ok and not (self.folder / "build" / tools.artifact).exists():
-            # A Java program whose class has another name, for one: this program cannot be measured, others can.
+            # Of no class with that name, for one: this program cannot be measured, others can.
             reason = f"{' '.join(tools.build)} ended well and left no {tools.artifact}"
             return Usage(exit_code=1, stderr=reason.encode())
         return usage
@@ -269,10 +269,14 @@ class Worker:
         for name, program in zip(names, programs):
             (build / name).mkdir()
             (build / name).chmod(0o777)  # the compiler may run as a user of its own
-            self.write(f"{name}/{tools.source}", program.text)
+            self.write(f"{name}/{tools.of(program.text).source}", program.text)
         many = replace(limits, wall_s=limits.wall_s * len(names), cpu_s=limits.cpu_s * len(names))
         self.run([*tools.batch, *names], many, environment=tools.environment, building=True)
-        built = [name for name in names if (build / name / tools.artifact).is_file()]
+        built = [
+            name
+            for name, program in zip(names, programs, strict=True)
+            if (build / name / tools.of(program.text).artifact).is_file()
+        ]
         for name in built:
             os.rename(build / name, batch / name)
         return {int(name): batch / name for name in built}
