@@ -180,25 +180,24 @@ def _records(
         files = sorted(file.rglob("*.parquet"))
         if not files:
             raise DataError(f"{path}: no .parquet file in the folder")
-        rows = (
+        rows: Iterator[tuple[str, dict[str, Any]]] = (
             (f"file {each.relative_to(file)}", cells)
             for each in files
             for cells in parquet_rows(each, columns, optional)
         )
-    elif not file.exists() and path.count("/") == 1 and kind not in _READERS:
-        rows = (("", cells) for cells in _hub(path, columns, hub_split))
+    elif not file.exists() and path.count("/") == 1 and kind not in _FORMATS:
+        rows = _hub(path, columns, hub_split)
     elif not file.is_file():
         raise DataError(
             f"no file {path}; give an existing file, or the id of a data set of the hub such as 'user/name'"
         )
-    elif kind not in _READERS:
-        raise DataError(f"{path}: unknown format; give {', '.join('.' + each for each in _READERS)}, or a hub id")
+    elif kind not in _FORMATS:
+        raise DataError(f"{path}: unknown format; give {', '.join('.' + each for each in _FORMATS)}, or a hub id")
     elif kind == "parquet":
-        rows = parquet_rows(file, columns, optional)
+        rows = (("", cells) for cells in parquet_rows(file, columns, optional))
     else:
-        rows = _READERS[kind](file, columns)
-    for row, item in enumerate(rows):
-        where, cells = item if isinstance(item, tuple) else ("", item)
+        rows = _TEXT_READERS[kind](file, columns)
+    for row, (where, cells) in enumerate(rows):
         asked_for = {name: cells[name] for name in (*columns, *optional) if name in cells}
         yield row, f"row {row}{f' ({where})' if where else ''}", asked_for
 
@@ -206,7 +205,9 @@ def _records(
 def _open(file: Path, mode: str = "rt") -> Any:
     """Opens a file, unpacked where its name ends in .gz; text with line ends as they are."""
     opener = gzip.open if file.name.lower().endswith(".gz") else open
-    return opener(file, mode, **({} if "b" in mode else {"encoding": "utf-8-sig", "newline": ""}))
+    if "b" in mode:
+        return opener(file, mode)
+    return opener(file, mode, encoding="utf-8-sig", newline="")
 
 
 def _lines(file: Path, stream: Any) -> Iterator[str]:
@@ -229,11 +230,11 @@ def _unreadable(file: Path, error: Exception) -> DataError:
         for number, line in enumerate(iter(lambda: stream.readline(_MAX_LINE_CHARS), b""), start=1):
             try:
                 line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                shown = line[error.start]
+            except UnicodeDecodeError as found:
+                shown = line[found.start]
                 likely = "UTF-16" if number == 1 and line[:2] in (b"\xff\xfe", b"\xfe\xff") else "LATIN1"
                 return DataError(
-                    f"{file}: line {number}, byte {error.start + 1}: 0x{shown:02x} is not UTF-8; save the file as UTF-8, "
+                    f"{file}: line {number}, byte {found.start + 1}: 0x{shown:02x} is not UTF-8; save the file as UTF-8, "
                     f"for example with `iconv -f {likely} -t UTF-8`"
                 )
     return DataError(f"{file}: not UTF-8 ({error})")
@@ -243,8 +244,10 @@ def _need(file: Path | str, columns: Sequence[str], present: Sequence[str], wher
     """Raises where a column that is asked for is not there."""
     missing = [name for name in columns if name not in present]
     if missing:
+        own = {"text", "language", "metrics", "values"} <= set(present)
+        hint = "; it is in this package's own schema: leave out names of columns, and name metrics" if own else ""
         raise DataError(
-            f"{file}: {where}no column {', '.join(missing)}; there is {', '.join(map(str, present)) or 'none'}"
+            f"{file}: {where}no column {', '.join(missing)}; there is {', '.join(map(str, present)) or 'none'}{hint}"
         )
 
 
@@ -315,7 +318,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return cells
 
 
-def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _json(file: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the objects of a list."""
     try:
         with _open(file) as stream:
@@ -334,7 +337,7 @@ def _json(file: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         if not isinstance(cells, dict):
             raise DataError(f"{file}: row {row}: expected an object, got {_short(cells)}")
         _need(file, columns, list(cells), f"row {row}: ")
-        yield cells
+        yield "", cells
 
 
 def parquet_rows(file: Path, columns: Sequence[str], optional: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
@@ -369,7 +372,7 @@ def _not_utf8(file: Path, batch: pa.RecordBatch, start: int) -> DataError:
     return DataError(f"{file}: not UTF-8")
 
 
-def _hub(path: str, columns: Sequence[str], hub_split: str) -> Iterator[dict[str, Any]]:
+def _hub(path: str, columns: Sequence[str], hub_split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the rows of a data set of the hub, streamed."""
     try:
         rows = load_dataset(path, split=hub_split, streaming=True)
@@ -378,16 +381,17 @@ def _hub(path: str, columns: Sequence[str], hub_split: str) -> Iterator[dict[str
     for row, cells in enumerate(rows):
         if row == 0:
             _need(path, columns, list(cells))
-        yield cells
+        yield "", cells
 
 
-_READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[Any]]] = {
+# Each yields (place in words, cells).
+_TEXT_READERS: dict[str, Callable[[Path, Sequence[str]], Iterator[tuple[str, dict[str, Any]]]]] = {
     "csv": _csv,
     "tsv": _tsv,
     "jsonl": _jsonl,
     "json": _json,
-    "parquet": parquet_rows,
 }
+_FORMATS = (*_TEXT_READERS, "parquet")
 
 
 def _check_on_error(on_error: str) -> None:

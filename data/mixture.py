@@ -266,9 +266,15 @@ class BatchStream:
         pool, number = self.position
         if self._pools is None:
             # A generator of its own: the loader draws a seed, and dropout is to go on as if it had not.
-            settings = {"collate_fn": _as_it_is, "num_workers": self.workers, "generator": torch.Generator()}
-            numbers = range(pool, 2**31)
-            self._pools = iter(torch_data.DataLoader(Pools(self.mixture), batch_size=None, sampler=numbers, **settings))
+            loader = torch_data.DataLoader(
+                Pools(self.mixture),
+                batch_size=None,
+                sampler=range(pool, 2**31),
+                collate_fn=_as_it_is,
+                num_workers=self.workers,
+                generator=torch.Generator(),
+            )
+            self._pools = iter(loader)
         if self._pool is None:
             self._pool = next(self._pools)
             self._states[self._pool.lane] = self._pool.before
@@ -416,11 +422,18 @@ class Mixture:
         """One row of source `number`, metrics and their order drawn at random, or one of the row's fixed draws."""
         if self.draws is not None:
             return self.fixed_example(number, row, int(rng.integers(self.draws)))
-        return self._drawn_example(self.sources[number], row, rng)
+        return self._drawn_example(self._whole_source(number), row, rng)
 
     def fixed_example(self, number: int, row: int, draw: int) -> Item:
         """Draw number `draw` of a row: the same metrics, order and masks every time."""
-        return self._drawn_example(self.sources[number], row, np.random.default_rng([self.seed, number, row, draw]))
+        rng = np.random.default_rng([self.seed, number, row, draw])
+        return self._drawn_example(self._whole_source(number), row, rng)
+
+    def _whole_source(self, number: int) -> Source:
+        """Returns a source that has rows by number, which a stream has not."""
+        source = self.sources[number]
+        assert isinstance(source, Source)
+        return source
 
     def _drawn_example(self, source: Source, row: int, rng: np.random.Generator) -> Item:
         present = np.flatnonzero(source.present[row])
@@ -513,8 +526,10 @@ def share(batch: Mapping[str, torch.Tensor], index: int, count: int) -> dict[str
     if index < len(batch["labels"]):
         return {name: tensor[index::count] for name, tensor in batch.items()}
     spare = {name: tensor[:1] for name, tensor in batch.items()}
-    nothing = {name: torch.full_like(spare[name], IGNORE) for name in ("labels", "hidden") if name in spare}
-    return {**spare, **nothing}
+    for name in ("labels", "hidden"):
+        if name in spare:
+            spare[name] = torch.full_like(spare[name], IGNORE)
+    return spare
 
 
 def mixture_weights(sizes: Sequence[int], given: Sequence[float | None], temperature: float) -> list[float]:
@@ -529,9 +544,10 @@ def mixture_weights(sizes: Sequence[int], given: Sequence[float | None], tempera
     for weight in given:
         if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float)) or weight <= 0):
             raise DataError(f"the weight of a source must be above zero, got {weight!r}")
-    fixed = sum(weight for weight in given if weight is not None)
-    if all(weight is not None for weight in given):
-        return [weight / fixed for weight in given]
+    own = [weight for weight in given if weight is not None]
+    fixed = sum(own)
+    if len(own) == len(given):
+        return [weight / fixed for weight in own]
     if fixed >= 1:
         raise DataError(
             f"the weights given sum to {fixed:g}, which leaves nothing for the sources without one: shares of the whole such "

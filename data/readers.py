@@ -11,8 +11,8 @@
     nas/nasbench201.parquet         nas/nasbench101.parquet           nas/nasbench_macro.parquet
     nas/accel_nasbench.parquet      nas/fbnet.parquet                 nas/ofa.parquet
     nas/darts_swap.parquet          nas/timm_accuracy.parquet         nas/timm_bench.parquet
-    python/leetcode_memory.parquet  polyglot_memory/*.parquet         inductor_triton/*.parquet
-    networks_cpu/*.parquet          polyglot_range/*.parquet
+    python/leetcode_memory.parquet  python/leetcode_solutions.parquet polyglot_memory/*.parquet
+    inductor_triton/*.parquet       networks_cpu/*.parquet            polyglot_range/*.parquet
 
 and without it the environment variable CODE_RLM_DATA names the folder. A reader needs only its own file, and of that
 only the columns it uses. Rows are split by group (`code_rlm.data.splits`), and chosen before any text is built:
@@ -291,11 +291,13 @@ def _select(
         raise DataError(f"{name} has no split {split!r}; give {', '.join([*SPLITS, *task.splits])} or None for all")
     if limit is not None and limit < 1:
         raise DataError(f"limit must be at least 1, got {limit}; None reads every row")
-    marker = task.splits.get(split)
+    marker = None if split is None else task.splits.get(split)
 
     def in_split(row: _Row) -> bool:
-        if split is None or marker is not None:
-            return split is None or row.cells[marker]
+        if split is None:
+            return True
+        if marker is not None:
+            return row.cells[marker]
         try:
             return split_of(row.given.group, seed=seed, validation=validation, test=test) == split
         except DataError as error:
@@ -614,6 +616,24 @@ def leetcode_memory(row: dict[str, Any]) -> _Input:
 
 
 @_task(
+    "python/leetcode_solutions.parquet",
+    columns=("text", "context", "group", "outcome", "hardware", "versions", "peak_memory_bytes"),
+    metrics={"peak_memory_bytes": Column("peak_memory_bytes")},
+    licence="MIT",
+    hardware="",
+)
+def leetcode_solutions(row: dict[str, Any]) -> _Input:
+    """Python solutions of LeetCode problems by several people, with the peak memory of one call.
+
+    Source: solutions of public repositories (MIT) on inputs made of LeetCodeDataset's asserts, measured by `code-rlm measure
+    leetcode --data-root DATA --solutions TABLE --sizes 500 5000 --out FOLDER`, which makes the table; then FOLDER is the data
+    root. All solutions of a problem get the same arguments. Language: "python". Unit: bytes, as in `leetcode_memory`. Context:
+    each argument. Group: the problem.
+    """
+    return leetcode_memory(row)
+
+
+@_task(
     "polyglot_memory",
     columns=_PACKED,
     metrics={"peak_rss_bytes": Column("peak_rss_bytes"), "cpu_time_ms": Column("cpu_time_ms")},
@@ -715,6 +735,7 @@ _DEVICES = {
     "3090": "NVIDIA RTX 3090",
     "a100": "NVIDIA A100",
     "essential_ph_1": "Essential Phone PH-1",
+    "cpu": "CPU, one thread",
     "eyeriss": "Eyeriss accelerator, simulated by HW-NAS-Bench",
     "fpga": "Xilinx ZC706 FPGA",
     "gold_6226": "Intel Xeon Gold 6226",

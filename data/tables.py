@@ -50,8 +50,7 @@ def read_table(
         DataError: A missing file or column, or bad cells.
     """
     if columns.get("target_columns"):
-        shares = {"split": split, "seed": seed, "validation": validation, "test": test}
-        return generic(path, on_error=on_error, **shares, **columns)
+        return generic(path, split=split, seed=seed, validation=validation, test=test, on_error=on_error, **columns)
     _, cells = next(read_cells(path, (), tuple(FEATURES)), ("", {}))
     if lacking := [name for name in FEATURES if name not in cells]:
         raise DataError(

@@ -104,6 +104,26 @@ FACTS: dict[str, Facts] = {
         remake="code-rlm measure leetcode --data-root DATA --out measured\n"
         "python -m code_rlm_data.cards --task leetcode_memory --data-root measured --out FOLDER",
     ),
+    "leetcode_solutions": Facts(
+        title="Peak memory of many people's LeetCode solutions",
+        licence="mit",
+        source="Python solutions of public repositories (MIT) to problems of "
+        "[LeetCodeDataset](https://github.com/newfacade/LeetCodeDataset) (MIT), whose asserts give the inputs; the numbers "
+        "are this project's.",
+        measured="`code-rlm measure leetcode --solutions`: as `leetcode_memory`, on the first assert and on inputs of about "
+        "500 and 5,000 items that are the same for all solutions of a problem. The modules that LeetCode's judge imports "
+        "are imported before; `xrange` is `range`.",
+        traps=(
+            "tracemalloc sees allocations of Python objects, not the process.",
+            "Solutions of a problem are variants of a few ideas: split by group.",
+            "Solutions in Python 2 fail where more than `xrange` and `print` differ.",
+            "Nobody knows whether a larger input keeps the problem's rules: a solution that raises on one is left "
+            "out, not a failure.",
+        ),
+        tags=("python", "memory", "tracemalloc"),
+        remake="code-rlm measure leetcode --data-root DATA --solutions TABLE --sizes 500 5000 --out measured\n"
+        "python -m code_rlm_data.cards --task leetcode_solutions --data-root measured --out FOLDER",
+    ),
     "polyglot_memory": Facts(
         title="polyglot-memory",
         licence="apache-2.0",

@@ -10,6 +10,12 @@ before it is traced. Group: the problem.
 Asserts are tiny, so each problem is also run on inputs of about 50, 500 and 5,000 items, grown from its largest assert
 (`enlarge`). Nobody knows the right answer to these, nor whether they keep the problem's rules: a solution that raises on one
 has been asked something it need not answer, so such a row is counted and left out. Its line is in the journal.
+
+    code-rlm measure leetcode --data-root DATA --solutions solutions.parquet --sizes 500 5000 --out measured/solutions
+
+measures other people's Python solutions of the same problems, on the first assert and on the same larger inputs, so that
+solutions of a problem can be ranked. The table has the columns text, language and task_id. Arguments are passed by position,
+since people name them as they like.
 """
 
 from __future__ import annotations
@@ -41,12 +47,18 @@ logger = logging.getLogger(__name__)
 
 SOURCE_FILE = "python/LeetCodeDataset-v0.2.0-train.jsonl.gz"
 TABLE_FILE = "python/leetcode_memory.parquet"
+SOLUTIONS_FILE = "python/leetcode_solutions.parquet"
 SIZES = (50, 500, 5000)
 LIMITS = Limits(wall_s=20, cpu_s=2, memory_bytes=1 << 30, processes=4)
 # No times, and two traced calls in place of eleven: the peak hardly ever changes from call to call, and the second shows where.
 PROTOCOL = Protocol(call_repeats=0, call_traced=2)
 
 _MATRIX_NAMES = ("grid", "matrix", "mat", "board", "image", "maze", "heights", "isconnected", "rooms", "graph")
+# What LeetCode's judge imports for everyone. The data set's prompts hide the built-in pow; xrange of Python 2 is today's range.
+_JUDGE_IMPORTS = """
+import bisect, builtins, collections, copy, functools, heapq, itertools, math, operator, random, re, string
+pow, xrange = builtins.pow, range
+"""
 _SETUP = "import sys\nsys.setrecursionlimit(20000)\n"
 
 
@@ -72,12 +84,13 @@ def measure_leetcode(
     seed: int = 0,
     workers: int = 1,
     resume: bool = True,
+    solutions: str | os.PathLike | None = None,
 ) -> Path:
-    """Measures the data set; returns the path of the table that the task `leetcode_memory` reads.
+    """Measures the data set; returns the path of the table that the task `leetcode_memory` or `leetcode_solutions` reads.
 
     Args:
         data_root: Folder that holds `SOURCE_FILE`.
-        out: Folder for the table; as a data root it serves the task `leetcode_memory`.
+        out: Folder for the table; as a data root it serves the task.
         limits: Of one call.
         protocol: Calls of each row.
         sizes: Numbers of items that asserts are grown to.
@@ -85,8 +98,9 @@ def measure_leetcode(
         seed: Of the inputs and of which problems.
         workers: Programs measured at once.
         resume: Go on from what is there.
+        solutions: Table of solutions to measure in place of the data set's own: columns text, language, task_id.
     """
-    programs = list(leetcode_programs(data_root, sizes=sizes, problems=problems, seed=seed))
+    programs = list(leetcode_programs(data_root, sizes=sizes, problems=problems, seed=seed, solutions=solutions))
     out = Path(out)
     path = measure_programs(
         programs,
@@ -96,7 +110,7 @@ def measure_leetcode(
         metrics=["peak_memory_bytes"],
         workers=workers,
         resume=resume,
-        source="leetcode_memory",
+        source="leetcode_solutions" if solutions else "leetcode_memory",
     )
     table = pq.read_table(path)
     outcomes = table["outcome"].to_pylist()
@@ -106,7 +120,7 @@ def measure_leetcode(
     flat = flat.append_column(
         "peak_memory_bytes", pa.array([cell[0] for cell in table["values"].to_pylist()], pa.float64())
     )
-    target = out / TABLE_FILE
+    target = out / (SOLUTIONS_FILE if solutions else TABLE_FILE)
     target.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(flat.filter(keep), target.with_suffix(".new"))
     os.replace(target.with_suffix(".new"), target)
@@ -122,12 +136,19 @@ def measure_leetcode(
 
 
 def leetcode_programs(
-    data_root: str | os.PathLike, *, sizes: tuple[int, ...] = SIZES, problems: int | None = None, seed: int = 0
+    data_root: str | os.PathLike,
+    *,
+    sizes: tuple[int, ...] = SIZES,
+    problems: int | None = None,
+    seed: int = 0,
+    solutions: str | os.PathLike | None = None,
 ) -> Iterator[Program]:
     """Yields a program for every assert and every size of every problem.
 
+    With `solutions` these are the Python solutions of that table, on the first assert and every size.
+
     Raises:
-        MeasureError: The file is missing or not as expected.
+        MeasureError: A file is missing or not as expected.
     """
     path = Path(data_root) / SOURCE_FILE
     if not path.is_file():
@@ -135,42 +156,88 @@ def leetcode_programs(
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         entries = [json.loads(line) for line in lines]
     entries.sort(key=lambda entry: hashlib.sha256(f"{seed}\x00{entry['task_id']}".encode()).digest())
+    texts = read_solutions(solutions) if solutions else None
     for entry in entries[:problems]:
         try:
-            yield from _programs_of(entry, sizes, seed)
+            calls = _calls_of(entry, sizes, seed)
+            if texts is None:
+                yield from (_program(entry, each) for each in calls)
+                continue
+            shared = [each for each in calls if each.number in (0, None)]
+            for place, text in enumerate(texts.get(entry["task_id"], ())):
+                yield from (_program(entry, each, text, f" solution {place}") for each in shared)
         except (SyntaxError, ValueError, KeyError, IndexError) as error:
             raise MeasureError(f"{path}: problem {entry.get('task_id')!r}: {error}") from error
 
 
-def _programs_of(entry: Mapping[str, Any], sizes: tuple[int, ...], seed: int) -> Iterator[Program]:
-    """Yields the programs of one problem."""
-    asserts = ast.parse(entry["test"]).body[0].body
-    calls = [_arguments(statement) for statement in asserts]
-    shared = {"language": "python", "group": entry["task_id"], "prelude": entry["prompt"]}
-    for number, (statement, call) in enumerate(zip(asserts, calls)):
+def read_solutions(path: str | os.PathLike) -> dict[str, list[str]]:
+    """Returns the distinct Python solutions of each problem of a table with the columns text, language and task_id.
+
+    Raises:
+        MeasureError: The file cannot be read or lacks a column.
+    """
+    try:
+        table = pq.read_table(path, columns=["text", "language", "task_id"])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise MeasureError(
+            f"{path}: a parquet table with the columns text, language and task_id is needed: {error}"
+        ) from error
+    found: dict[str, dict[str, None]] = {}
+    for row in table.to_pylist():
+        if row["language"] == "python" and row["text"].strip():
+            found.setdefault(row["task_id"], {})[row["text"]] = None
+    return {task: list(texts) for task, texts in found.items()}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a problem's solution.
+
+    Attributes:
+        arguments: Name, or place as a string, to value.
+        name: "assert 0", "size500".
+        number: Of the assert; None for a grown input.
+        check: Statements that test the result; empty for a grown input, whose answer nobody knows.
+    """
+
+    arguments: Mapping[str, Any]
+    name: str
+    number: int | None = None
+    check: str = ""
+
+
+def _calls_of(entry: Mapping[str, Any], sizes: tuple[int, ...], seed: int) -> list[_Call]:
+    """Returns the calls of one problem: its asserts, and inputs grown from the largest of them."""
+    calls = []
+    for number, statement in enumerate(ast.parse(entry["test"]).body[0].body):
         check = f"candidate = lambda *_, **__: result\n{ast.unparse(statement)}"
-        yield _program(entry, call, f"{entry['task_id']} assert {number}", check=check, **shared)
-    largest = max(calls, key=lambda call: sum(map(count_items, call.values())))
-    seen = {repr(call) for call in calls}
+        calls.append(_Call(_arguments(statement), f"assert {number}", number, check))
+    largest = max((call.arguments for call in calls), key=lambda call: sum(map(count_items, call.values())))
+    seen = {repr(call.arguments) for call in calls}
     for size in sizes:
-        rng = random.Random(f"{seed}/{entry['task_id']}/{size}")
-        grown = enlarge(largest, size, rng)
+        grown = enlarge(largest, size, random.Random(f"{seed}/{entry['task_id']}/{size}"))
         if repr(grown) not in seen:  # nothing in it could grow
             seen.add(repr(grown))
-            yield _program(entry, grown, f"{entry['task_id']} size{size}", **shared)
+            calls.append(_Call(grown, f"size{size}"))
+    return calls
 
 
-def _program(entry: Mapping[str, Any], call: Mapping[str, Any], name: str, **others: Any) -> Program:
-    positional = ", ".join(repr(value) for key, value in call.items() if key.isdigit())
-    named = ", ".join(f"{key!r}: {value!r}" for key, value in call.items() if not key.isdigit())
+def _program(entry: Mapping[str, Any], call: _Call, solution: str = "", suffix: str = "") -> Program:
+    """Returns the program that makes one call of the problem's own solution, or of another one."""
+    values = call.arguments
+    positional = ", ".join(repr(value) for key, value in values.items() if solution or key.isdigit())
+    named = ", ".join(f"{key!r}: {value!r}" for key, value in values.items() if not (solution or key.isdigit()))
     return Program(
-        entry["completion"],
-        name=name,
-        context=tuple(f"argument {key}: {describe(value)}" for key, value in call.items()),
+        solution or entry["completion"],
+        language="python",
+        group=entry["task_id"],
+        name=f"{entry['task_id']}{suffix} {call.name}",
+        context=tuple(f"argument {key}: {describe(value)}" for key, value in values.items()),
+        prelude=entry["prompt"] + (_JUDGE_IMPORTS if solution else ""),
         # The object is made before: in Python 3.11 each of the first 30 of a class is 8 bytes smaller than the one before.
         setup=f"{_SETUP}solve = {entry['entry_point']}\npositional, named = [{positional}], {{{named}}}",
         call="result = solve(*positional, **named)",
-        **others,
+        check=call.check,
     )
 
 
@@ -384,5 +451,18 @@ def _grow_items(items: list, count: int, rng: random.Random) -> list:
     return [*items, *rng.choices(items, k=max(0, count - len(items)))]
 
 
-__all__ = ["LIMITS", "PROTOCOL", "SIZES", "SOURCE_FILE", "TABLE_FILE", "Wrapped", "count_items", "describe", "enlarge"]
-__all__ += ["leetcode_programs", "measure_leetcode"]
+__all__ = [
+    "LIMITS",
+    "PROTOCOL",
+    "SIZES",
+    "SOLUTIONS_FILE",
+    "SOURCE_FILE",
+    "TABLE_FILE",
+    "Wrapped",
+    "count_items",
+    "describe",
+    "enlarge",
+    "leetcode_programs",
+    "measure_leetcode",
+    "read_solutions",
+]

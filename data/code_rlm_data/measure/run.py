@@ -4,6 +4,7 @@
     code-rlm measure programs.parquet --out measured --workers 2     # a table with columns text, language, stdin, ...
     code-rlm measure model.onnx --out measured                       # through onnxruntime
     code-rlm measure leetcode --data-root DATA --out measured        # LeetCodeDataset (a folder of that name: ./leetcode)
+    code-rlm measure leetcode --data-root DATA --solutions solutions.parquet --out measured   # other people's solutions
     code-rlm measure --languages                                     # what can be measured here
 
 Writes data.parquet in the schema, and journal.jsonl with every number and the last output of failing programs. Killed and
@@ -43,6 +44,7 @@ def build_parser(leetcode: bool = False) -> argparse.ArgumentParser:
         parser.add_argument(
             "--sizes", type=int, nargs="*", default=list(SIZES), help=f"items to grow inputs to {SIZES}"
         )
+        parser.add_argument("--solutions", help="parquet table of other solutions: text, language, task_id")
         parser.add_argument("--seed", type=int, default=0, help="of larger inputs and of which problems [0]")
     else:
         parser.add_argument("programs", nargs="?", help="folder, program or table")
@@ -104,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 sizes=tuple(args.sizes),
                 problems=args.problems,
                 seed=args.seed,
+                solutions=args.solutions,
                 **shared,
             )
         else:

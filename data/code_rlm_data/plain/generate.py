@@ -21,7 +21,7 @@ class Sample:
     Attributes:
         name: Language, task and number.
         language: Name in the schema.
-        group: "plain/family/task", the same in all languages.
+        group: "family/task", the same in all languages.
         text: Source code.
         sizes: What it was written with, and what it is expected to need.
     """
@@ -54,7 +54,7 @@ def samples(seed: int, each: int, languages: Sequence[str]) -> Iterator[Sample]:
                 if text not in seen:
                     break
             seen.add(text)
-            yield Sample(f"{language}-{template.task}-{number}", language, f"plain/{template.task}", text, sizes)
+            yield Sample(f"{language}-{template.task}-{number}", language, template.task, text, sizes)
 
 
 def _rounds(seed: int, each: int, language: str) -> Iterator[Template]:
