@@ -293,7 +293,7 @@ class _Reader:
         """Runs one operator, block or value as often as it says; adds to the costs and returns the shapes of its results."""
         if _VALUE.fullmatch(words[0]):
             return [values.get(words[0])]
-        match = _TIMES.fullmatch(words[-1])
+        match = _TIMES.fullmatch(words[-1]) if len(words) > 1 else None
         times = int(match[1]) if match else 1
         words = [numbers.get(word, word) for word in (words[:-1] if match else words)]
         args = [values.get(word) for word in words[1:] if _VALUE.fullmatch(word)] or last[:1]

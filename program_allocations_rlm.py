@@ -13,6 +13,7 @@ from .program_facts_rlm import (
     MAPS,
     MOST,
     NO_OBJECTS,
+    REPEATS,
     SIZES,
     STRINGS,
     TYPED_ARRAYS,
@@ -21,6 +22,9 @@ from .program_facts_rlm import (
 from .program_growth_rlm import Growth
 from .program_text_rlm import STRING
 from .program_values_rlm import Block, apply, first_of
+
+_FORTRAN_SIZES = {"integer": 4.0, "real": 4.0, "logical": 4.0, "complex": 8.0, "double": 8.0, "character": 1.0}
+_FROM_LIST = frozenset({"fromList", "fromAscList", "fromDistinctAscList"})
 
 
 class Allocations(Growth):
@@ -275,6 +279,8 @@ class Allocations(Growth):
             self.made_at.setdefault(after, at)
         elif self.language in ("c", "cpp", "d") and after in (";", ",") and self.outline.opening[at] != at:
             self._declared_array(at)
+        elif self.language == "haskell":
+            self._haskell_list(at)
         elif self.language in ("python", "ruby") and after == "*":
             opened = self.outline.opening[at]
             before = self.text(opened - 1)
@@ -540,11 +546,14 @@ class Allocations(Growth):
             self._sized(at, self._operand(at + 1, 0)[0], size, True)
         elif text in ("replicate", "newArray", "listArray"):
             opened = at + 1
-            value = self._operand(opened, 0)[0]
+            named = self.language == "haskell" and self.text(opened)[:1].isalpha()
+            # A name and parentheses behind it are two arguments: `replicate n (0 :: Int)`.
+            value = self.lookup(self.text(opened), opened) if named else self._operand(opened, 0)[0]
             if self.text(opened) == "(":
                 parts = self.outline.split(opened + 1, self.outline.closing[opened])
                 value = self.expression(parts[-1][0]) if parts else None
-            self._sized(at, value, 8.0 if text != "replicate" else 24.0, True)
+            is_list = text == "replicate" and self.text(at - 1) != "."  # V.replicate makes a vector
+            self._sized(at, value, 24.0 if is_list else 8.0, True)
         elif text == "nCopies" and self.text(at + 1) == "(":
             self._sized(at, self.expression(at + 2), float(self.facts.slot + self.facts.boxed), True)
         elif text == "array_fill" and self.text(at + 1) == "(":
@@ -579,6 +588,57 @@ class Allocations(Growth):
                     self.sizes[self.text(begin)] = counts[0] or 0.0
                     self._add("array_bytes", total * 8, at, total)
 
+    def _fortran_declared(self, at: int) -> None:
+        """`real(8) :: a(n), b(0:m, n)` and `integer, dimension(n) :: a` of Fortran."""
+        first, end = self.outline.starts[self.outline.lines[at]], self.outline.line_end(at)
+        head, routine = self.texts[first:at], self.routines[self.now].source
+        size = _FORTRAN_SIZES.get(self.text(first))
+        if size is None or {"parameter", "allocatable", "pointer", "intent"} & set(head):
+            return
+        if self.text(first + 1) == "(" and self.text(first) != "character":
+            size = self.expression(self.outline.closing[first + 1] - 1) or size
+        shape = next((at for at in range(first, at) if self.text(at) == "dimension"), None)
+        shared = None if shape is None else self._extents(shape + 1)
+        given = () if routine is None else routine.parameters
+        for begin, _ in self.outline.split(at + 1, end):
+            name = self.text(begin)
+            counts = self._extents(begin + 1) if self.text(begin + 1) == "(" else shared
+            if counts and name not in given:
+                total = math.prod(counts)
+                self.sizes[name] = counts[0]
+                self._add("array_bytes", total * size, begin, total)
+
+    def _extents(self, opened: int) -> list[float]:
+        """Sizes of the dimensions `(n, 0:m)` of an array of Fortran; none where one is not known."""
+        counts: list[float] = []
+        for begin, end in self.outline.split(opened + 1, self.outline.closing[opened]):
+            colon = first_of(self.texts, begin, end, (":",))
+            low = 1.0 if colon is None else self.expression(begin)
+            high = self.expression(begin if colon is None else colon + 1)
+            if low is None or high is None or high < low:
+                return []
+            counts.append(high - low + 1)
+        return counts
+
+    def _sequence(self, at: int) -> None:
+        """`a=($(seq 1 $n))` of Bash: an array of words."""
+        if self.language == "bash" and self.texts[max(at - 3, 0) : at] == ["=", "(", "("]:
+            last = self.outline.closing[at - 1] - 1
+            self._sized(at, self._operand(last, 0)[0], float(self.facts.slot), True)
+
+    def _haskell_list(self, at: int) -> None:
+        """`M.fromList [(x, y) | x <- [1 .. n]]` of Haskell, read where the list ends."""
+        opened = self.outline.opening[at]
+        if self.text(opened - 1) not in _FROM_LIST or self.text(opened - 2) != ".":
+            return
+        counts = [block.count for block in self.blocks if block.kind == "loop" and opened < block.head < at]
+        count = min(math.prod(counts), 1e12)
+        if not counts or count <= 1:
+            return
+        vector = self.text(opened - 3)[:1] in ("V", "U")
+        part, size = ("array_bytes", 8.0) if vector else ("map_bytes", float(self.facts.entry))
+        self._add(part, count * size, at, count)
+
     def _scheme_store(self, at: int) -> None:
         """`(hash-set! h k v)`."""
         count = min(self._times(at), self._distinct(at + 2, self.outline.closing[at + 2] + 1))
@@ -587,7 +647,9 @@ class Allocations(Growth):
     def _cons(self, at: int) -> None:
         """Pairs made in loops: `(cons a b)`, `x :: rest`."""
         block = self.blocks[self.block_of[at]]
-        if self.language == "ocaml" and self.text(at) == "::":
+        if self.language == "fortran":
+            self._fortran_declared(at)
+        elif self.language == "ocaml" and self.text(at) == "::":
             if block.weight > 1:
                 self._add("grown_bytes", block.weight * 24, at, block.weight)
         elif self.facts.layout == "parens" and self.text(at - 1) == "(":
@@ -633,16 +695,54 @@ class Allocations(Growth):
         self.amounts["sorted_steps"] += min(size * math.log2(size + 2) * times, MOST)
 
     def _text_repeat(self, at: int) -> None:
-        """`"x" * n`, `"x".repeat(n)`."""
+        """`"x" * n`, `"x".repeat(n)`: a text that is made."""
+        characters = self._repeated_text(at)
+        if characters is not None:
+            self._add("string_bytes", characters * self._kept(at), at)
+
+    def _repeated_text(self, at: int) -> float | None:
+        """Characters of a string literal that is repeated by an operator, a method or a function; None where it is not."""
+        if self.text(at) != STRING:
+            return None
         length = float(self.values[at] or 0)
         if self.text(at + 1) in ("*", "x"):
             count = self._operand(at + 2, 0)[0]
         elif self.text(at + 1) == "." and self.text(at + 2) == "repeat" and self.text(at + 3) == "(":
             count = self.expression(at + 4)
+        elif self._repeats(at - 1) and self.text(at + 1) == ",":
+            count = self.expression(at + 2)
         else:
+            return None
+        return None if count is None else count * length
+
+    def _split_text(self, at: int) -> None:
+        """`text.split()`, `strings.Fields(text)`: a container of the words of a text whose length is known."""
+        count = self._word_count(at)
+        if count is None:
             return
-        if count is not None:
-            self._add("string_bytes", count * length * self._kept(at), at)
+        if name := self._bound_to(at):
+            self.sizes[name] = count
+            self.words.add(name)
+        scripted = self.facts.boxed > 0 or self.facts.token_ns >= 1
+        self._add("grown_bytes", count * (self.facts.slot + (48.0 if scripted else 16.0)), at, count)
+
+    def _repeats(self, opened: int) -> bool:
+        """Whether a parenthesis opens the arguments of a function that repeats a text: `str_repeat(`, `new string(`."""
+        name = self.text(opened - 1)
+        return self.text(opened) == "(" and (name in REPEATS or (name == "string" and self.text(opened - 2) == "new"))
+
+    def _size_at(self, at: int) -> float | None:
+        """Elements of a literal list or characters of a text that begins at a token; None where the text does not say it."""
+        if self.text(at) in ("[", "{") and self.outline.closing[at] > at + 1 and self.facts.layout != "parens":
+            parts = len(self.outline.split(at + 1, self.outline.closing[at]))
+            return float(parts) if 1 < parts < 24 else None
+        called = next((step for step in (1, 2, 3) if self.text(at + step) == "("), 0)
+        if called and self._repeats(at + called):
+            return self._repeated_text(at + called + 1)
+        if self.text(at) != STRING:
+            return None
+        ends = self.text(at + 1) in (";", "", ",") or self.outline.starts_line(at + 1)
+        return float(self.values[at] or 0) if ends else self._repeated_text(at)
 
     def _import(self, at: int) -> None:
         if self.text(at + 1) in HEAVY and self.outline.starts_line(at):

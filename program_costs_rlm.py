@@ -19,7 +19,7 @@ The scan takes four steps, each linear in the length of the text.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 
 from .program_allocations_rlm import Allocations
 from .program_facts_rlm import (
@@ -34,9 +34,11 @@ from .program_facts_rlm import (
     MAPS,
     MOST,
     OWN_GROWTH,
+    PRINTS_INTO,
     SCHEME_VECTORS,
     SHAPES,
     SORTS,
+    SPLITS,
     STRINGS,
     TYPED_ARRAYS,
     UNKNOWN_COUNT,
@@ -95,9 +97,14 @@ def program_costs(text: str, language: str) -> dict[str, float]:
     Returns:
         A number of at least 0 for each of `PROGRAM_COSTS`; bytes, nanoseconds and counts, not their logarithms.
     """
+    return dict(zip(PROGRAM_COSTS, _amounts(text, language), strict=True))
+
+
+@lru_cache(maxsize=4096)  # a fit asks for the features of the same texts several times
+def _amounts(text: str, language: str) -> tuple[float, ...]:
     program = _Program(Outline(text, language))
     program.estimate()
-    return {name: min(max(float(program.amounts[name]), 0.0), MOST) for name in PROGRAM_COSTS}
+    return tuple(min(max(float(program.amounts[name]), 0.0), MOST) for name in PROGRAM_COSTS)
 
 
 class _Program(Allocations):
@@ -469,21 +476,15 @@ class _Program(Allocations):
             self._store(at)
             return
         names = self.routines[self.now].names
-        if self.text(at) == "+=" and self.kinds.get(name) == "string":
+        if self.language == "bash" and self.text(at + 1) == "(":  # a+=("$x")
+            self._hold(name, self._growth(name, at), at)
+        elif self.text(at) == "+=" and self.kinds.get(name) == "string":
             self._grow_string(name, at)
         elif self.text(at) in ("+=", "++") and name in names and names[name] == 0.0:
             # A counter: it ends at the iterations of the loops around.
             names[name] = None
         elif name in names and self.text(at) not in ("++", "--"):
             names[name] = None
-
-    def _size_at(self, at: int) -> float | None:
-        """Elements of a literal list that begins at a token."""
-        if self.text(at) in ("[", "{") and self.outline.closing[at] > at + 1 and self.facts.layout != "parens":
-            parts = len(self.outline.split(at + 1, self.outline.closing[at]))
-            if 1 < parts < 24:
-                return float(parts)
-        return None
 
 
 _EVENTS: dict[str, Callable[[_Program, int], None]] = {
@@ -544,10 +545,13 @@ _EVENTS: dict[str, Callable[[_Program, int], None]] = {
         _Program._array_call,
     ),
     "allocate": _Program._allocate,
+    "seq": _Program._sequence,
     **dict.fromkeys(("cons", "::"), _Program._cons),
     **dict.fromkeys(("hash-set!", "hashq-set!", "hashv-set!", "hash-table-set!"), _Program._scheme_store),
     **dict.fromkeys(SORTS - {"sorted"}, _Program._sort),
     STRING: _Program._text_repeat,
+    **dict.fromkeys(SPLITS, _Program._split_text),
+    **dict.fromkeys(PRINTS_INTO, _Program._print_into),
     **dict.fromkeys(("import", "from"), _Program._import),
     **dict.fromkeys(INPUTS, _Program._input),
     **dict.fromkeys(("{", "[", "("), _Program._literal_object),

@@ -19,6 +19,14 @@ SAME = frozenset(
 # What stands before the name of a function.
 PREFIXES = frozenset("Math math std np numpy self this Int64 f64 f32 i64 i32 u64 usize cmath Array List torch".split())
 # Members and functions that give a size.
+# Functions that repeat a text: `str_repeat("x", n)`, `string.rep("x", n)`, `strings.Repeat("x", n)`.
+REPEATS = frozenset("str_repeat rep Repeat".split())
+# Methods and functions that cut a text into words, and the characters of a word with the space behind it.
+SPLITS = frozenset("split Split Fields split_whitespace split_ascii_whitespace explode".split())
+WORD_CHARACTERS = 6.0
+VOCABULARY = 10.0  # Heaps' law: a text of n words has about 10 sqrt(n) different ones
+# Go's functions that print into a builder: `fmt.Fprintf(&b, "x%d", i)`.
+PRINTS_INTO = frozenset("Fprintf Fprint Fprintln".split())
 LENGTHS = frozenset("length size len count Length Count Len n_elem size_of".split())
 # Comparisons, 1 where the left side is the smaller one.
 COMPARISONS = {
@@ -139,7 +147,7 @@ ITERATES = frozenset(
 # Types whose `new` is no object that is kept.
 NO_OBJECTS = ("Array", "Vec", "VecDeque", "Random", "Mutex", "Vector", "Box", "Rc", "Arc", "BinaryHeap")
 # Languages whose lists grow by a store behind their end.
-GROWS_BY_INDEX = frozenset({"lua", "php", "javascript", "typescript", "ruby", "perl"})
+GROWS_BY_INDEX = frozenset({"lua", "php", "javascript", "typescript", "ruby", "perl", "bash"})
 # Languages in which `s += x` copies all of s.
 COPIES = frozenset({"go", "java", "csharp", "kotlin", "lua", "pascal"})
 # What stands before a name that is passed on.
@@ -193,11 +201,14 @@ __all__ = [
     "PASSES",
     "PRECEDENCE",
     "PREFIXES",
+    "PRINTS_INTO",
+    "REPEATS",
     "SAME",
     "SCHEME_VECTORS",
     "SHAPES",
     "SIZES",
     "SORTS",
+    "SPLITS",
     "STORES",
     "STRINGS",
     "TEXT_MAKERS",
@@ -205,4 +216,6 @@ __all__ = [
     "UNKNOWN_COUNT",
     "UNTOUCHED",
     "UPDATES",
+    "VOCABULARY",
+    "WORD_CHARACTERS",
 ]

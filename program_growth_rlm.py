@@ -240,7 +240,7 @@ class Growth(Loops):
         elif (
             self.language in GROWS_BY_INDEX
             and name not in self.fixed
-            and (name in self.made_at or (self.language == "perl" and name[:1].isalpha()))
+            and (name in self.made_at or (self.language in ("perl", "bash") and name[:1].isalpha()))
         ):
             variable = self._loop_of(opened + 1)
             limit = self._distinct(opened + 1, close)
@@ -346,13 +346,25 @@ class Growth(Loops):
         return self._stored_names
 
     def _grow_string(self, name: str, at: int) -> None:
-        length = self.values[at + 1] if self.text(at + 1) == STRING else 4
-        count = self._growth(name, at)
-        total = count * float(length or 1)
+        """`s += "x"`."""
+        total = self._written(name, at, at + 1)
+        if self.language in COPIES:
+            self.amounts["copied_bytes"] += min(total * self._growth(name, at) / 2, MOST)
+
+    def _print_into(self, at: int) -> None:
+        """`fmt.Fprintf(&b, "x%d", i)` into a builder."""
+        if self.text(at + 1) != "(" or self.text(at + 2) != "&" or self.text(at + 4) != ",":
+            return
+        if self.kinds.get(self.text(at + 3)) == "string":
+            self._written(self.text(at + 3), at, at + 5)
+
+    def _written(self, name: str, at: int, written: int) -> float:
+        """Adds to a text what is written to it at a token; returns the characters."""
+        length = self.values[written] if self.text(written) == STRING else 4
+        total = self._growth(name, at) * float(length or 1)
         self.sizes[name] = max(total, self.sizes.get(name, 0.0))
         self._add("string_bytes", total, at)
-        if self.language in COPIES:
-            self.amounts["copied_bytes"] += min(total * count / 2, MOST)
+        return total
 
 
 __all__ = ["Growth"]

@@ -10,12 +10,15 @@ from .program_facts_rlm import (
     DOTS,
     INCLUSIVE,
     ITERATES,
+    LENGTHS,
     MEMORY,
     MOST,
     NEXT,
     PRECEDENCE,
+    SPLITS,
     UNKNOWN_COUNT,
     UPDATES,
+    VOCABULARY,
 )
 from .program_text_rlm import MOST_STEPS, STRING, Function
 from .program_values_rlm import Block, Routine, Values, first_of
@@ -127,6 +130,8 @@ class Loops(Values):
             end = self.outline.closing[at + 1] + 1 if self.text(at + 1) == "(" else at + 1
             begin = at - 2
             begin = self.outline.opening[begin] if begin >= 0 else at
+            if self.text(begin) in LENGTHS and self.text(begin - 1) == ".":
+                begin -= 2
             self._chain(at, (max(begin, 0), end), "range")
 
     def _each(self, at: int) -> None:
@@ -349,6 +354,8 @@ class Loops(Values):
             if name in ("range", "xrange", "rangeClosed", "Range", "arange", "trange", "prange", "iota", "LongRange"):
                 if self.text(at + 1) == "(":
                     return self._stepped(block, self._range(block, at), outline.closing[at + 1] + 1, last)
+            if name in SPLITS and (words := self._word_count(at)) is not None:
+                return self._each_word(block, words)
             if name in ("times", "repeat", "upto", "downto", "step") and at > first:
                 return self._counted_by(block, first, at)
             if (
@@ -369,12 +376,22 @@ class Loops(Values):
         if text in self.sizes:
             if text in self.rows and block.variable:
                 self.sizes[block.variable] = self.rows[text]
-            return self.sizes[text]
+            return self._each_word(block, self.sizes[text]) if text in self.words else self.sizes[text]
         if text == STRING:
             return float(self.values[first] or 0)
         if self.language in ("go", "swift") or block.word == "range":
             return self._between(block, 0.0, self.expression(first), 1.0, False)
         return None
+
+    def _each_word(self, block: Block, count: float) -> float:
+        """The words that a loop goes over, of which many are equal."""
+        name = block.variable
+        if self.language == "go":  # for i, word := range
+            bound = first_of(self.texts, block.head, block.head + 8, (":=",))
+            name = self.text(bound - 1) if bound is not None else ""
+        if name:
+            self.limits[name] = min(count, VOCABULARY * math.sqrt(count))
+        return count
 
     def _counted_by(self, block: Block, first: int, at: int) -> float | None:
         """`n.times`, `a.upto(b)`, `b.downto(a)`, `a.step(b, c)`: the receiver begins at `first`, the method is at `at`."""
@@ -399,6 +416,8 @@ class Loops(Values):
         if last - first == 1:
             value = self.values[first]
             return float(value) if value is not None else self.lookup(self.text(first), first)
+        if self.text(first + 2) in LENGTHS:  # `a.length.times`
+            return self._operand(first, 0)[0]
         return self._binary(first + 1, 1, 0)[0] if self.text(first) == "(" else None
 
     def _dotted(self, block: Block, first: int, dots: int, last: int) -> float | None:

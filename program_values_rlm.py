@@ -9,7 +9,18 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .program_facts_rlm import CLASS_WORDS, COMPARISONS, DEPTH, LENGTHS, MOST, PRECEDENCE, PREFIXES, SAME, SIZES
+from .program_facts_rlm import (
+    CLASS_WORDS,
+    COMPARISONS,
+    DEPTH,
+    LENGTHS,
+    MOST,
+    PRECEDENCE,
+    PREFIXES,
+    SAME,
+    SIZES,
+    WORD_CHARACTERS,
+)
 from .program_text_rlm import MOST_STEPS, STRING, Function, Outline
 
 
@@ -105,6 +116,7 @@ class Values:
         self.fixed: set[str] = set()  # arrays of a size that no store changes
         self.rows: dict[str, float] = {}  # elements of their rows
         self.limits: dict[str, float] = {}  # how many values a name can have
+        self.words: set[str] = set()  # names of containers of words
         self.element: dict[str, int] = {}  # bytes of an element of a container
         self.by_class = self._read_classes()
         self.blocks: list[Block] = []
@@ -166,7 +178,7 @@ class Values:
         angles = 0
         for back in range(at - 1, max(line, at - 20), -1):
             angles += self.text(back).count(">") - self.text(back).count("<")
-            if self.text(back) in ("=", ";", "(", "?") or (self.text(back) == "," and angles == 0):
+            if self.text(back) in ("=", ";", "?") or (self.text(back) in ("(", ",") and angles == 0):
                 break
             if self.text(back) == ":" and self.text(back - 1)[:1].isalpha():
                 name_at = back - 1
@@ -344,13 +356,24 @@ class Values:
             if name.startswith("log"):
                 return math.log2(max(known[0], 1.0)) if known else None
             return (min(known) if name == "min" else max(known)) if known else None
-        if name in ("len", "count", "sizeof", "strlen", "size"):
+        if name in ("len", "length", "count", "sizeof", "strlen", "size"):
             if name == "sizeof":
                 return float(self._type_size(self.texts[first:close]))
             if self.text(first + 1) == "[":
                 return self.rows.get(self.text(first))
             return self.sizes.get(self.text(first))
         return None
+
+    def _word_count(self, at: int) -> float | None:
+        """Words of the text that is split by the method or function at a token; None where its length is not known."""
+        if self.text(at + 1) != "(":
+            return None
+        name = self.text(at - 2)
+        if self.text(at - 1) not in (".", "?.", "->") or name == "strings":
+            name = self.text(at + 2) if name == "strings" else ""
+        if self.kinds.get(name) != "string" or name not in self.sizes:
+            return None
+        return self.sizes[name] / WORD_CHARACTERS
 
     def _postfix(self, at: int) -> int:
         """The token behind members, calls, indexes and conversions that follow an operand."""

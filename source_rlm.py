@@ -18,9 +18,12 @@ that texts that differ in spelling alone become one text. `allocated_bytes` read
 constant size.
 """
 
+import ast
 import re
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 Number = int | float
 
@@ -179,10 +182,10 @@ def _token_at(text: str, at: int, end: int, syntax: Syntax, line_start: bool) ->
 
 def _segments(text: str, syntax: Syntax) -> Iterator[tuple[int, int, bool]]:
     """Runs of the text as (start, end, whether it is code), comments and strings between them."""
-    openings = {opening: (opening, None, "comment") for opening in syntax.line_comments}
-    openings |= {opening: (opening, closing, "comment") for opening, closing in syntax.block_comments}
-    openings |= {quote: (quote, quote, "string") for quote in syntax.strings}
-    openings |= {quote: (quote, quote, "raw") for quote in syntax.raw_strings}
+    openings: dict[str, tuple[str | None, str]] = {opening: (None, "comment") for opening in syntax.line_comments}
+    openings |= {opening: (closing, "comment") for opening, closing in syntax.block_comments}
+    openings |= {quote: (quote, "string") for quote in syntax.strings}
+    openings |= {quote: (quote, "raw") for quote in syntax.raw_strings}
     if not openings:
         yield 0, len(text), True
         return
@@ -194,7 +197,7 @@ def _segments(text: str, syntax: Syntax) -> Iterator[tuple[int, int, bool]]:
         if opened[0] == "'" and _is_separator(text, start):
             at = start + 1  # 4'000'000
             continue
-        _, closing, what = openings[opened[0]]
+        closing, what = openings[opened[0]]
         stop = _end_of(text, opened.end(), closing, what)
         if begin < start:
             yield begin, start, True
@@ -469,6 +472,7 @@ def _ends_statement(code: list[Token], at: int) -> bool:
 # ---------------------------------------------------------------------------------------------------- text
 
 
+@lru_cache(maxsize=4096)  # a fit reads each of its texts several times
 def canonical_source(text: str, language: str) -> str:
     """The text with integers and constant expressions as plain decimals; all else stays as it is.
 
@@ -809,6 +813,129 @@ def _php_allocation(reader: _Allocations, at: int) -> int:
     return 0 if comma is None else reader.count(comma + 1, (",",))[0] * 16
 
 
+# ---------------------------------------------------------------------------------------------------- sizes of kernels
+
+_SIZE_KEYS = re.compile(r"(?:input|tensor|problem)?[ _-]?(?:sizes?|shapes?)", re.IGNORECASE)
+_BY_ARGUMENTS = frozenset(
+    {"rand", "randn", "zeros", "ones", "empty"}
+)  # torch.randn(n, m) as well as torch.randn((n, m))
+_BY_TUPLE = {"full": 0, "randint": -1}  # which argument without a name is the shape
+
+
+def with_kernel_sizes(context: tuple[str, ...], text: str) -> tuple[str, ...]:
+    """Context lines of a GPU kernel with `input_size` in one spelling, or with the sizes that its file states.
+
+    Where no line gives sizes, those of the tensors count that the file makes for a call of the kernel, such as
+    `x = torch.randn(4096, N, device="cuda")` in its test. Without these the context stays as it is.
+
+    Args:
+        context: Lines `key: value`; `input_size`, `input_shapes`, `sizes` and the like are one key.
+        text: The file.
+    """
+    lines = []
+    for line in context:
+        key, _, value = line.partition(":")
+        lines.append(f"input_size: {_one_spelling(value)}" if _SIZE_KEYS.fullmatch(key.strip()) else line)
+    if any(line.startswith("input_size:") for line in lines):
+        return tuple(lines)
+    sizes = _tensor_sizes(text)
+    return (f"input_size: {', '.join(sizes)}", *lines) if sizes else context
+
+
+def _one_spelling(value: str) -> str:
+    """`(4096, 4096), (4096,)`, `[[4096, 4096], [4096]]` and `4096 x 4096, 4096` as `4096x4096, 4096`."""
+    plain = value.strip()
+    if plain[:1] in ("(", "[") and "x" not in plain:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                read = ast.literal_eval(plain)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return plain
+        shapes = read if any(isinstance(item, (list, tuple)) for item in read) else [read]
+        if all(isinstance(shape, (list, tuple)) and all(type(n) is int for n in shape) for shape in shapes):
+            return ", ".join("x".join(map(str, shape)) or "scalar" for shape in shapes)
+    return re.sub(r"(?<=\d)\s*[x\u00d7*]\s*(?=\d)", "x", plain, flags=re.IGNORECASE)
+
+
+def _tensor_sizes(text: str) -> list[str]:
+    """Shapes of the tensors that a file makes for one call, of the first function or of the file itself that makes some."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+    known = constants(text, "python")
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    for scope in (*functions, tree):
+        own = {**known, **_own_constants(scope)}
+        sizes: list[str] = []
+        made: set[str] = set()
+        for node in ast.walk(scope):
+            if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+                continue
+            size = _tensor_size(node.value, own)
+            if size is None:
+                continue
+            if node.targets[0].id in made:
+                break  # the next case of a test
+            made.add(node.targets[0].id)
+            sizes.append(size)
+        if sizes:
+            return sizes
+    return []
+
+
+def _tensor_size(node: ast.expr, known: dict[str, Number]) -> str | None:
+    """The shape that `torch.randn(4096, N, device="cuda")` makes, `4096x128`; None for other expressions."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return None
+    name = node.func.attr
+    if not isinstance(node.func.value, ast.Name) or node.func.value.id != "torch" or not node.args:
+        return None
+    if name in _BY_TUPLE:
+        shape: list[ast.expr] = [node.args[_BY_TUPLE[name]]]
+    elif name in _BY_ARGUMENTS:
+        shape = list(node.args)
+    else:
+        return None
+    if len(shape) == 1 and isinstance(shape[0], (ast.Tuple, ast.List)):
+        shape = list(shape[0].elts)
+    elif name in _BY_TUPLE:
+        return None
+    values = [_size(each, known) for each in shape]
+    if not values or any(value is None or value < 1 for value in values):
+        return None
+    return "x".join(str(value) for value in values)
+
+
+def _size(node: ast.expr, known: dict[str, Number]) -> int | None:
+    """The whole number that an expression of literals and constants stands for."""
+    code = tokens(ast.unparse(node), "python")
+    folded = ConstantParser(code, "python", known).at(0)
+    whole = folded is not None and folded.last == len(code)
+    return folded.value if folded is not None and whole and isinstance(folded.value, int) else None
+
+
+def _own_constants(scope: ast.AST) -> dict[str, Number]:
+    """Numbers that a scope binds its names to, one by one or several at once: `M, N = 512, 256`."""
+    found: dict[str, Number] = {}
+    for node in ast.walk(scope):
+        if not isinstance(node, ast.Assign):
+            continue
+        target, value = node.targets[0], node.value
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+            pairs = list(zip(target.elts, value.elts, strict=True))
+        else:
+            pairs = [(target, value)]
+        for name, expression in pairs:
+            size = _size(expression, found) if isinstance(name, ast.Name) else None
+            if size is not None and isinstance(name, ast.Name):
+                found.setdefault(name.id, size)
+    return found
+
+
 __all__ = [
     "SYNTAX",
     "ConstantParser",
@@ -819,4 +946,5 @@ __all__ = [
     "canonical_source",
     "constants",
     "tokens",
+    "with_kernel_sizes",
 ]
