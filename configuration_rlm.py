@@ -387,7 +387,7 @@ class RLMConfig(PreTrainedConfig):
     encoder_layers: list[int] | None = None
     decoder: Any = None
     regression_head: bool = False
-    regression_scale: list[float | int] | None = None
+    regression_scale: list[float] = field(default_factory=lambda: [0.0, 1.0])
     decoder_hidden_size: int = 256
     decoder_intermediate_size: int = 512
     decoder_num_layers: int = 2
@@ -398,9 +398,9 @@ class RLMConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     max_objectives: int = 8
     max_input_tokens: int = 2048
-    number_format: dict[str, Any] | None = None
-    metrics: list[dict[str, Any]] | None = None
-    default_metrics: dict[str, list[str]] | None = None
+    number_format: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    default_metrics: dict[str, list[str]] = field(default_factory=dict)
     number_embeddings: bool = False
     ensemble: dict[str, Any] | None = None
     fitted: Any = None
@@ -485,7 +485,7 @@ class RLMConfig(PreTrainedConfig):
                 f"decoder cannot be of type {self.decoder.model_type!r}; supported are {list(LIBRARY_DECODERS)}, or None for "
                 "the package's own small decoder."
             )
-        half = self.library_decoder
+        half = self.decoder.decoder
         sizes = {
             "decoder_hidden_size": half.hidden_size,
             "decoder_intermediate_size": half.intermediate_size,
@@ -527,14 +527,15 @@ class RLMConfig(PreTrainedConfig):
         """
         hub = {k: kwargs.pop(k) for k in ("revision", "token", "cache_dir", "local_files_only") if k in kwargs}
         if isinstance(encoder, str):
-            encoder = AutoConfig.from_pretrained(encoder, trust_remote_code=False, **hub)
-        encoder = copy.deepcopy(encoder)
+            config = AutoConfig.from_pretrained(encoder, trust_remote_code=False, **hub)
+        else:
+            config = copy.deepcopy(encoder)
         if keep_decoder:
-            kwargs["decoder"] = encoder.to_dict()
-        if encoder.model_type == "t5gemma":
+            kwargs["decoder"] = config.to_dict()
+        if config.model_type == "t5gemma":
             # The library's encoder class for T5Gemma takes the whole config with this flag down.
-            encoder.is_encoder_decoder = False
-        return cls(encoder=encoder, **kwargs)
+            config.is_encoder_decoder = False
+        return cls(encoder=config, **kwargs)
 
     @property
     def format(self) -> NumberFormat:
@@ -642,6 +643,21 @@ class RLMConfig(PreTrainedConfig):
         del config._fitted_is_unread
         config.set_fitted(read_fitted_state(where, **hub))
         return config
+
+    def adapter_entry(self) -> dict[str, Any]:
+        """Returns what fine-tuning can change beside weights, JSON-ready: metrics, feature ensemble, fitted state."""
+        own = {name: getattr(self, name) for name in ("metrics", "default_metrics", "ensemble")}
+        return {**own, "fitted": self.fitted.to_dict()}
+
+    def take_adapter_entry(self, entry: Mapping[str, Any]) -> None:
+        """Takes over what `adapter_entry` of another config has returned.
+
+        Raises:
+            CheckpointError: An entry that cannot be read.
+        """
+        other = type(self).from_dict({**self.to_dict(), **entry})
+        for name in ("metrics", "default_metrics", "ensemble", "fitted"):
+            setattr(self, name, getattr(other, name))
 
     def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
         """Writes the config to a JSON file, and the fitted state, where there is any, to `fitted_state.json` beside it.

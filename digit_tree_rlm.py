@@ -15,13 +15,13 @@ and values exist once per input. Outside the network everything is float64. The 
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from .distributions_rlm import Calibration, PoolingComponent, ScoreScale
+from .distributions_rlm import Adjustment, Calibration, Distribution, PoolingComponent, ScoreScale
 from .errors_rlm import MetricError
 from .numbers_rlm import NumberCodec
 
@@ -40,7 +40,7 @@ class EncodedInputs:
             alone and in any batch.
         scores: The feature ensemble's scores float64 `(batch, metrics)`, None without one.
         residual_scales: Residual scale of each score (`FeatureEnsemble.residual_scales`), float64 `(batch, metrics)`.
-        fallback_scores: Metric to the scores for inputs unlike the training rows, float64 `(batch,)`.
+        features: The inputs' features `(batch, size)`, None without an ensemble.
     """
 
     memory: list[tuple[torch.Tensor, torch.Tensor]]
@@ -48,10 +48,22 @@ class EncodedInputs:
     fingerprints: list[int]
     scores: np.ndarray | None = None
     residual_scales: np.ndarray | None = None
-    fallback_scores: dict[str, np.ndarray] = field(default_factory=dict)
+    features: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.fingerprints)
+
+    def __getitem__(self, rows: Sequence[int]) -> "EncodedInputs":
+        """Returns some of the inputs, in the order of their rows."""
+        index = torch.tensor(rows, device=self.memory[0][0].device)
+        return EncodedInputs(
+            [(keys[index], values[index]) for keys, values in self.memory],
+            None if self.mask is None else self.mask[index],
+            [self.fingerprints[row] for row in rows],
+            None if self.scores is None else self.scores[rows],
+            None if self.residual_scales is None else self.residual_scales[rows],
+            None if self.features is None else self.features[index.to(self.features.device)],
+        )
 
 
 # ------------------------------------------------------------------------------------------------------ pieces
@@ -173,6 +185,36 @@ def open_above_mass(mass: float) -> Selection:
 
     def select(pieces: Pieces, count: int) -> np.ndarray:
         return pieces.last(count).mass > mass
+
+    return select
+
+
+def open_for_adjusted_quantiles(
+    mass: float, levels: Sequence[float], adjustments: Sequence[Adjustment | None], calibration: Calibration | None
+) -> Selection:
+    """Returns the selection of pieces of more than this mass that could hold a quantile of an adjusted distribution.
+
+    Args:
+        mass: Pieces of at most this mass stay closed.
+        levels: Of the adjusted distributions, the same for all owners.
+        adjustments: One for each owner, None where nothing more is known.
+        calibration: Applied before the adjustments.
+    """
+
+    def select(pieces: Pieces, count: int) -> np.ndarray:
+        tail = pieces.last(count)
+        selected = tail.mass > mass
+        for owner in np.unique(tail.owner[selected]):
+            own = pieces[(pieces.owner == owner) & (pieces.mass > 0)]
+            adjustment = adjustments[int(owner)]
+            known = Distribution(own.low, own.high, own.mass / own.mass.sum(), 1.0, calibration, adjustment)
+            low, high = known.bracket(levels)
+            if adjustment is not None and adjustment.lower_bound is not None:
+                # The mass below the bound counts in every quantile.
+                low, high = np.append(low, adjustment.lower_bound), np.append(high, adjustment.lower_bound)
+            overlaps = (tail.low[:, None] <= high) & (tail.high[:, None] >= low)
+            selected &= (tail.owner != owner) | overlaps.any(1)
+        return selected
 
     return select
 
@@ -716,6 +758,7 @@ __all__ = [
     "masked_log_softmax",
     "open_above_mass",
     "open_at_thresholds",
+    "open_for_adjusted_quantiles",
     "open_for_mean",
     "open_for_quantiles",
     "token_cells",

@@ -417,6 +417,31 @@ class Adjustment:
         replaced = below * np.searchsorted(at_bound, values, side=side) / len(at_bound)
         return np.where(values < self.lower_bound, 0.0, np.maximum(mixed - below, 0.0) + replaced)
 
+    def bounds(
+        self, least: np.ndarray, most: np.ndarray, below_bound: tuple[float, float], values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns bounds of the adjusted P(y <= value), where those of F are known within bounds.
+
+        Args:
+            least, most: Bounds of F at the values, float64 `(values,)`.
+            below_bound: Bounds of F's P(y < b).
+            values: In the metric's unit.
+
+        Returns:
+            Two float64 arrays `(values,)`, ascending where the bounds of F are.
+        """
+        least, most = self._mixed(least, values, "right"), self._mixed(most, values, "right")
+        if self.lower_bound is None:
+            return least, most
+        bound = np.array([self.lower_bound])
+        least_below, most_below = (self._mixed(np.array([below]), bound, "left")[0] for below in below_bound)
+        at_bound = np.sort(self.lower_bound * np.array(self.bound_ratios))
+        # Of the mass below the bound, the share that goes to values above this one.
+        beyond = 1 - np.searchsorted(at_bound, values, side="right") / len(at_bound)
+        is_possible = values >= self.lower_bound
+        least = np.where(is_possible, np.maximum(least - most_below * beyond, 0.0), 0.0)
+        return least, np.where(is_possible, most - least_below * beyond, 0.0)
+
     def _mixed(self, probabilities: np.ndarray, values: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
         if not self.novelty_weight:
             return probabilities
@@ -483,6 +508,29 @@ class Distribution:
             result[number] = left + np.clip(share, 0.0, 1.0) * (right - left)
         return result
 
+    def bracket(self, levels: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Returns bounds of the quantiles that hold wherever in its piece each mass lies, float64 `(levels,)` each."""
+        edges = self.edges
+        least = self._calibrated(self._mass_below[np.searchsorted(self.high, edges, "right")], edges, "right")
+        most = self._calibrated(self._mass_below[np.searchsorted(self.low, edges, "right")], edges, "right")
+        if self.adjustment is not None:
+            least, most = self.adjustment.bounds(least, most, self._mass_below_bound(self.adjustment), edges)
+        wanted = np.asarray(levels)
+        # Rounding must not leave a quantile out.
+        first = np.searchsorted(most, wanted * (1 - 1e-9))
+        last = np.searchsorted(least, wanted * (1 + 1e-9))
+        end = len(edges) - 1
+        return edges[np.minimum(first, end)], edges[np.minimum(last, end)]
+
+    def _mass_below_bound(self, adjustment: Adjustment) -> tuple[float, float]:
+        """Returns bounds of P(y < the adjustment's lower bound), 0 without one."""
+        if adjustment.lower_bound is None:
+            return 0.0, 0.0
+        bound = np.array([adjustment.lower_bound])
+        least = self._calibrated(self._mass_below[np.searchsorted(self.high, bound, "left")], bound, "left")
+        most = self._calibrated(self._mass_below[np.searchsorted(self.low, bound, "left")], bound, "left")
+        return float(least[0]), float(most[0])
+
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """Returns independent draws of the finite part, float64 `(count,)`."""
         return self.quantiles(np.random.default_rng(seed).uniform(1e-12, 1.0, count).tolist())
@@ -496,6 +544,10 @@ class Distribution:
         is_inside = (index < len(self.mass)) & (low < values) & (width > 0)
         share = np.clip((values - low) / np.where(width > 0, width, 1.0), 0.0, 1.0)
         probabilities = np.minimum(probabilities + np.where(is_inside, share * self.mass[piece], 0.0), 1.0)
+        return self._calibrated(probabilities, values, side)
+
+    def _calibrated(self, probabilities: np.ndarray, values: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+        """Returns calibrated probabilities for those of the pieces `(values,)`."""
         if self.calibration is None:
             return probabilities
         return self.calibration.calibrated(self.calibration.pooled(probabilities, values, side))

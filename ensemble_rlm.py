@@ -233,6 +233,15 @@ class FeatureEnsemble(nn.Module):
 
     weight: torch.Tensor
     bias: torch.Tensor
+    idf: torch.Tensor
+    tree_feature: torch.Tensor
+    tree_left: torch.Tensor
+    tree_right: torch.Tensor
+    tree_threshold: torch.Tensor
+    tree_value: torch.Tensor
+    mlps: "MLPs"
+    fallback_rates: torch.Tensor
+    fallback_line: torch.Tensor
     hidden_center: torch.Tensor
     hidden_scale: torch.Tensor
     hidden_directions: torch.Tensor
@@ -293,47 +302,73 @@ class FeatureEnsemble(nn.Module):
         grams = grams / grams.norm(dim=1, keepdim=True).clamp_min(1e-6)
         return torch.cat([grams, raw[:, buckets:]], 1)
 
-    def scores(self, features: torch.Tensor) -> torch.Tensor:
+    def scores(self, features: torch.Tensor, metrics: Collection[str] | None = None) -> torch.Tensor:
         """Score of each metric `(batch, metrics)`, on the metric's scale.
 
         Args:
             features: float32 `(batch, settings.input_size)`, see `RLMFeatureExtractor`.
+            metrics: What is asked for, None for all. The scores of metrics that are neither asked for nor memory tokens are
+                NaN: nothing reads them.
 
         Raises:
             ValueError: Features of another layout.
         """
         members = self._members(features)
         present = {name for name, some in zip(self.settings.domain_names, members.any(0), strict=True) if some}
-        return self.chosen(self._all_scores(features, {None, *present}), members)
+        unused = set(self.settings.unread) - set(self.settings.metrics if metrics is None else metrics)
+        needed = [
+            regressor
+            for regressor in self.settings.regressors
+            if regressor[0] not in unused and regressor[1] in {None, *present}
+        ]
+        numbers = self._numbers(needed)
+        scores = features.new_full((len(features), len(self.settings.regressors)), math.nan)
+        scores[:, numbers] = self._regressor_scores(features, needed)
+        return self.chosen(scores, members)
 
-    def fallback_scores(self, features: torch.Tensor) -> torch.Tensor:
-        """Scores for inputs unlike the training rows `(batch, fallbacks)`, each on the scale of its `NoveltyPool`.
+    def fallback_scores(self, features: torch.Tensor, metrics: Sequence[str] | None = None) -> torch.Tensor:
+        """Scores for inputs unlike the training rows `(batch, metrics)`, each on the scale of its `NoveltyPool`.
 
         Args:
             features: As for `scores`.
+            metrics: Some of `EnsembleConfig.fallbacks`, None for all.
         """
         self._members(features)  # checks their shape
-        first = len(self.settings.regressors) - len(self.settings.fallbacks)
-        return self._all_scores(features, {FALLBACK})[:, first:] + self._cost_scores(features)
+        names = self.settings.fallbacks if metrics is None else metrics
+        regressors = [(name, FALLBACK) for name in names]
+        return self._regressor_scores(features, regressors) + self._cost_scores(features, names)
 
-    def _cost_scores(self, features: torch.Tensor) -> torch.Tensor:
-        """What the cost models add to the scores of the fallback regressors, float32 `(batch, fallbacks)`."""
+    def _cost_scores(self, features: torch.Tensor, metrics: Sequence[str]) -> torch.Tensor:
+        """What the cost models add to the scores of the fallback regressors of metrics, float32 `(batch, metrics)`."""
         layout = self.settings.features
         first = layout.first("costs")
+        rows = [self.settings.fallbacks.index(name) for name in metrics]
         amounts = torch.expm1(features[:, first : first + layout.parts["costs"]].double())
-        total = (amounts @ self.fallback_rates.double().T).clamp_min(1e-30)
-        slope, intercept = self.fallback_line.double().T
+        total = (amounts @ self.fallback_rates[rows].double().T).clamp_min(1e-30)
+        slope, intercept = self.fallback_line[rows].double().T
         return (slope * torch.log(total) + intercept).float()
 
-    def _all_scores(self, features: torch.Tensor, domains: Collection[str | None]) -> torch.Tensor:
-        """The scores of all regressors `(batch, regressors)`; those of other domains than these mean nothing."""
+    def _numbers(self, regressors: Sequence[Regressor]) -> list[int]:
+        """Number of each of some regressors."""
+        numbers = {regressor: number for number, regressor in enumerate(self.settings.regressors)}
+        return [numbers[regressor] for regressor in regressors]
+
+    def _regressor_scores(self, features: torch.Tensor, regressors: Sequence[Regressor]) -> torch.Tensor:
+        """The scores of some regressors `(batch, regressors)`; nothing is evaluated for others."""
+        numbers = self._numbers(regressors)
         with torch.autocast(features.device.type, enabled=False):
             raw = self.read(features[:, : self.settings.features.size].float())
-            scores = self.weighted(raw) @ self.weight.float() + self.bias.float()
+            scores = self._ridge(raw)[:, numbers]
             if self.settings.trees:
-                needed = [domain in domains for _, domain in self.settings.regressors]
-                scores = scores + self.further(raw, needed)
+                scores = scores + self.further(raw, numbers)
             return scores
+
+    def _ridge(self, raw: torch.Tensor) -> torch.Tensor:
+        """What the ridge regression of each regressor predicts, `(batch, regressors)`, for features `(batch, size)`."""
+        read = self.weighted(raw)
+        # Of tens of thousands of features few are in any text of a batch.
+        present = (read != 0).any(0).nonzero()[:, 0]
+        return read[:, present] @ self.weight[present].float() + self.bias.float()
 
     def residual_scales(self, features: torch.Tensor) -> np.ndarray:
         """Scale of each score's error on the metric's scale, float64 `(batch, metrics)`; see `EnsembleConfig`.
@@ -380,34 +415,39 @@ class FeatureEnsemble(nn.Module):
                 chosen[members[:, domains[domain]], settings.metrics.index(metric)] = number
         return chosen
 
-    def further(self, raw: torch.Tensor, needed: Sequence[bool] | None = None) -> torch.Tensor:
-        """What trees and MLPs add to the score of each regressor `(batch, regressors)`.
+    def further(self, raw: torch.Tensor, numbers: Sequence[int] | None = None) -> torch.Tensor:
+        """What trees and MLPs add to the scores of regressors `(batch, regressors)`.
 
         Args:
             raw: Features without domains, `(batch, size)`.
-            needed: Which regressors' scores are used; the sums of the others mean nothing. None: all.
+            numbers: Numbers of the regressors, None for all.
         """
-        added = self._tree_sums(raw, needed)
-        if self.settings.mlps:
-            numbers = {regressor: number for number, regressor in enumerate(self.settings.regressors)}
-            answered = [numbers[regressor] for each in self.settings.mlps for regressor in each]
-            added.index_add_(1, torch.tensor(answered, device=added.device), self.mlps(raw))
-        return added
+        wanted = range(len(self.settings.regressors)) if numbers is None else numbers
+        added = self._tree_sums(raw, wanted)
+        if not self.settings.mlps:
+            return added
+        columns = {number: column for column, number in enumerate(wanted)}
+        answered = [self._numbers(each) for each in self.settings.mlps]
+        used = [mlp for mlp, own in enumerate(answered) if any(number in columns for number in own)]
+        if not used:
+            return added
+        outputs = self.mlps(raw, used)
+        targets = [columns.get(number, -1) for mlp in used for number in answered[mlp]]
+        kept = [output for output, column in enumerate(targets) if column >= 0]
+        index = torch.tensor([targets[output] for output in kept], device=added.device)
+        return added.index_add_(1, index, outputs[:, kept])
 
-    def _tree_sums(self, raw: torch.Tensor, needed: Sequence[bool] | None = None) -> torch.Tensor:
-        """What the trees add to the score of each regressor `(batch, regressors)`; 0 for those that are not needed."""
-        # All regressors, trees and nodes in one row: a node is a number, and so is a root. Trees of one leaf go nowhere.
+    def _tree_sums(self, raw: torch.Tensor, numbers: Sequence[int]) -> torch.Tensor:
+        """What the trees add to the scores of regressors `(batch, regressors)`."""
+        used = torch.tensor(list(numbers), dtype=torch.long, device=raw.device)
+        reached = self.tree_value[used, :, 0].float().repeat(len(raw), 1, 1)
+        grown = self.tree_left[used, :, 0] > 0  # trees of one leaf go nowhere
+        # All regressors, trees and nodes in one row: a node is a number, and so is a root.
+        trees = torch.arange(self.settings.trees, device=raw.device)
+        roots = ((used[:, None] * self.settings.trees + trees) * TREE_NODES)[grown]
         feature, left, right, threshold, value = (
-            getattr(self, f"tree_{name}") for name in ("feature", "left", "right", "threshold", "value")
+            getattr(self, f"tree_{name}").flatten() for name in ("feature", "left", "right", "threshold", "value")
         )
-        reached = value[:, :, 0].float().repeat(len(raw), 1, 1)
-        grown = left[:, :, 0] > 0
-        if needed is not None:
-            used = torch.tensor(needed, dtype=torch.bool, device=raw.device)[:, None]
-            grown &= used
-            reached *= used
-        roots = grown.flatten().nonzero()[:, 0] * TREE_NODES
-        feature, left, right, threshold, value = (t.flatten() for t in (feature, left, right, threshold, value))
         at = roots.expand(len(raw), len(roots))
         while True:
             goes_left = raw.gather(1, feature[at].long()) <= threshold[at].float()
@@ -432,6 +472,55 @@ class FeatureEnsemble(nn.Module):
         ]
 
 
+def changed_slices(tensor: torch.Tensor, base: torch.Tensor | None, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What of a tensor is not in another one, for adapters, see `composed`.
+
+    Args:
+        tensor: Any shape.
+        base: Of the same sizes along all other axes; None or of another shape: all is new.
+        axis: Along which both are divided into slices.
+
+    Returns:
+        `source`, int32 `(slices,)`: number of the equal slice of the base, or -1 - k for the k-th new slice; and the new slices
+        `(new slices, other axes)`.
+    """
+    rows = tensor.movedim(axis, 0)
+    known: dict[bytes, int] = {}
+    if base is not None and base.ndim == tensor.ndim:
+        for number, row in enumerate(base.to(tensor.dtype).movedim(axis, 0)):
+            known.setdefault(_row_bytes(row), number)
+    source: list[int] = []
+    new: list[torch.Tensor] = []
+    for row in rows:
+        place = known.get(_row_bytes(row))
+        source.append(-1 - len(new) if place is None else place)
+        if place is None:
+            new.append(row)
+    changed = torch.stack(new) if new else rows[:0]
+    return torch.tensor(source, dtype=torch.int32), changed.clone(memory_format=torch.contiguous_format)
+
+
+def _row_bytes(row: torch.Tensor) -> bytes:
+    """Type-safe key of a slice: its shape and bytes."""
+    plain = row.detach().cpu().contiguous()
+    return str(tuple(plain.shape)).encode() + plain.view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def composed(source: torch.Tensor, changed: torch.Tensor, base: torch.Tensor | None, axis: int) -> torch.Tensor:
+    """The tensor that `changed_slices` divided.
+
+    Args:
+        source, changed: As returned there.
+        base: The tensor that it was compared with; None only where all is new.
+        axis: As there.
+    """
+    slices = [
+        changed[-1 - number] if number < 0 else base.movedim(axis, 0)[number].to(changed) for number in source.tolist()
+    ]
+    rows = torch.stack(slices) if slices else changed
+    return rows.movedim(0, axis).contiguous()
+
+
 class MLPs(nn.Module):
     """The multilayer perceptrons (MLPs) of some regressors, side by side.
 
@@ -451,6 +540,14 @@ class MLPs(nn.Module):
             regressors'.
     """
 
+    feature: torch.Tensor
+    center: torch.Tensor
+    scale: torch.Tensor
+    first: torch.Tensor
+    hidden: torch.Tensor
+    bias: torch.Tensor
+    last: torch.Tensor
+
     def __init__(self, outputs: Sequence[int], features: int):
         super().__init__()
         count = len(outputs)
@@ -465,15 +562,25 @@ class MLPs(nn.Module):
         self.register_buffer("bias", torch.zeros(count, MLP_LAYERS, MLP_WIDTH))
         self.register_buffer("last", torch.zeros(len(self.owner), MLP_WIDTH))
 
-    def forward(self, raw: torch.Tensor) -> torch.Tensor:
-        """What each output adds to its regressor's score, float32 `(batch, outputs)`, for features `(batch, features)`."""
-        count, width = self.feature.shape
-        read = raw[:, self.feature.flatten().long()].view(len(raw), count, width).transpose(0, 1)
-        read = ((read - self.center.float()[:, None]) * self.scale.float()[:, None]).clamp(-MLP_REACH, MLP_REACH)
-        weights = [self.first, *self.hidden.unbind(1)]
-        for weight, bias in zip(weights, self.bias.float().unbind(1), strict=True):
+    def forward(self, raw: torch.Tensor, used: Sequence[int] | None = None) -> torch.Tensor:
+        """What each output adds to its regressor's score, float32 `(batch, outputs)`.
+
+        Args:
+            raw: Features `(batch, features)`.
+            used: Which of the MLPs to evaluate, in their order, None for all; the outputs of the others are left out.
+        """
+        chosen = list(range(len(self.feature)) if used is None else used)
+        slots = {mlp: slot for slot, mlp in enumerate(chosen)}
+        outputs = [output for output, mlp in enumerate(self.owner) if mlp in slots]
+        feature = self.feature[chosen].long()
+        read = raw[:, feature.flatten()].view(len(raw), *feature.shape).transpose(0, 1)
+        center, scale = self.center[chosen].float(), self.scale[chosen].float()
+        read = ((read - center[:, None]) * scale[:, None]).clamp(-MLP_REACH, MLP_REACH)
+        weights = [self.first[chosen], *self.hidden[chosen].unbind(1)]
+        for weight, bias in zip(weights, self.bias[chosen].float().unbind(1), strict=True):
             read = F.silu(torch.baddbmm(bias[:, None], read, weight.float()))
-        return (read[self.owner] * self.last.float()[:, None]).sum(2).T
+        owner = [slots[self.owner[output]] for output in outputs]
+        return (read[owner] * self.last[outputs].float()[:, None]).sum(2).T
 
 
 __all__ = [
@@ -486,4 +593,6 @@ __all__ = [
     "FeatureEnsemble",
     "MLPs",
     "ScoreScale",
+    "changed_slices",
+    "composed",
 ]

@@ -278,7 +278,8 @@ def _name_hash(name: str) -> int:
     """The polynomial of a name's characters; that of two names together follows from theirs."""
     value = 0
     for place, character in enumerate(name):
-        value = (value + ord(character) * pow(_BASE, place, _MODULUS)) % _MODULUS
+        power = _POWERS[place] if place < _LONGEST_NAME else pow(_BASE, place, _MODULUS)
+        value = (value + ord(character) * power) % _MODULUS
     return value
 
 
@@ -295,6 +296,11 @@ class NumberReader(nn.Module):
     Attributes:
         digits, kinds, lengths, hashes: What is read of each token, `(vocabulary,)`; see `read_vocabulary`.
     """
+
+    digits: torch.Tensor
+    kinds: torch.Tensor
+    lengths: torch.Tensor
+    hashes: torch.Tensor
 
     def __init__(self, vocab_size: int):
         super().__init__()
@@ -320,15 +326,20 @@ class NumberReader(nn.Module):
         """
         if len(texts) > len(self.digits):
             raise ValueError(f"{len(texts)} tokens are more than the {len(self.digits)} there is room for.")
-        for token, text in enumerate(texts):
-            bare = text.strip()
-            part = _PART_PATTERN.fullmatch(bare) is not None and text in (bare, " " + bare)
-            kind = _PART * part + _SPACED * text[:1].isspace() + _ASSIGN * (bare in _ASSIGNMENTS)
-            one_line = "\n" not in text
-            self.kinds[token] = kind + _COLON * (one_line and bare == ":") + _BLANK * (one_line and not bare)
-            self.digits[token] = int(text) if len(text) == 1 and text in "0123456789" else -1
-            self.lengths[token] = len(bare) if part else 0
-            self.hashes[token] = _name_hash(bare) if part else 0
+        rows = torch.tensor([self._read_token(text) for text in texts], dtype=torch.long).view(len(texts), 4)
+        for table, column in zip((self.digits, self.kinds, self.lengths, self.hashes), rows.unbind(1), strict=True):
+            table[: len(texts)] = column
+
+    @staticmethod
+    def _read_token(text: str) -> tuple[int, int, int, int]:
+        """The digit, the kinds, the length and the hash of a token's text."""
+        bare = text.strip()
+        part = _PART_PATTERN.fullmatch(bare) is not None and text in (bare, " " + bare)
+        one_line = "\n" not in text
+        kinds = _PART * part + _SPACED * text[:1].isspace() + _ASSIGN * (bare in _ASSIGNMENTS)
+        kinds += _COLON * (one_line and bare == ":") + _BLANK * (one_line and not bare)
+        digit = int(text) if len(text) == 1 and text in "0123456789" else -1
+        return digit, kinds, len(bare) if part else 0, _name_hash(bare) if part else 0
 
     def bound_names(
         self, ids: torch.Tensor, begins: torch.Tensor, number: torch.Tensor

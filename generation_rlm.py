@@ -7,7 +7,7 @@
 """
 
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,9 +26,10 @@ from .digit_tree_rlm import (
     TreeWalk,
     open_above_mass,
     open_at_thresholds,
+    open_for_adjusted_quantiles,
     open_for_mean,
 )
-from .distributions_rlm import Calibration, Distribution
+from .distributions_rlm import Adjustment, Calibration, Distribution
 from .errors_rlm import MetricError
 from .numbers_rlm import NumberCodec, is_failed
 
@@ -231,10 +232,14 @@ class ExactGenerationMixin:
             if was_training:
                 self.train()
 
-    def encode(self, inputs: TokenizedInputs | EncodedInputs) -> EncodedInputs:
+    def encode(self, inputs: TokenizedInputs | EncodedInputs, metrics: Collection[str] | None = None) -> EncodedInputs:
         """Runs the encoder once, for any number of questions.
 
         Batches of training hold `ensemble_scores` in place of `features`; without features no distribution is pooled.
+
+        Args:
+            inputs: See the class.
+            metrics: What the questions will be about, None for any metric.
         """
         if isinstance(inputs, EncodedInputs):
             return inputs
@@ -248,16 +253,13 @@ class ExactGenerationMixin:
             )
         padded_mask = None if bool(mask.all()) else mask
         scores = residual_scales = None
-        fallback_scores: dict[str, np.ndarray] = {}
+        features = None
         with self._inference():
             if self.ensemble is not None and inputs.get("ensemble_scores") is not None:
                 scores = torch.as_tensor(inputs["ensemble_scores"]).to(device)
             elif (features := self._read_features(inputs.get("features"))) is not None:
-                scores = self.ensemble.scores(features)
+                scores = self.ensemble.scores(features, metrics)
                 residual_scales = self.ensemble.residual_scales(features)
-                if fallbacks := self.ensemble.settings.fallbacks:
-                    columns = self.ensemble.fallback_scores(features).double().cpu().numpy().T
-                    fallback_scores = dict(zip(fallbacks, columns, strict=True))
             states = self.encode_layers(ids, padded_mask)
             memory = self._memory(states, None, scores)
             keys_and_values = self.decoder.project_memory(self.memory_norm(memory))
@@ -267,7 +269,14 @@ class ExactGenerationMixin:
             own_ids = row[keep.bool()].cpu().numpy()
             fingerprints.append(zlib.crc32(own_ids.tobytes()))
         known_scores = None if scores is None else scores.double().cpu().numpy()
-        return EncodedInputs(keys_and_values, memory_mask, fingerprints, known_scores, residual_scales, fallback_scores)
+        return EncodedInputs(keys_and_values, memory_mask, fingerprints, known_scores, residual_scales, features)
+
+    def fallback_scores(self, encoded: EncodedInputs, metric: str) -> np.ndarray | None:
+        """Returns a metric's scores for inputs unlike the training rows, float64 `(batch,)`; None without such a regressor."""
+        if self.ensemble is None or encoded.features is None or metric not in self.ensemble.settings.fallbacks:
+            return None
+        with self._inference():
+            return self.ensemble.fallback_scores(encoded.features, (metric,))[:, 0].double().cpu().numpy()
 
     def _pooling(self, encoded: EncodedInputs, metric: str) -> ScorePooling | None:
         """Returns the pooling of a metric with its scores, None where the decoder answers alone."""
@@ -291,7 +300,7 @@ class ExactGenerationMixin:
     ) -> _Question:
         """Encodes the inputs and reads the given values."""
         names, known = self._checked(metrics, given)
-        walk = TreeWalk(self, self.encode(inputs))
+        walk = TreeWalk(self, self.encode(inputs, names))
         nodes = walk.root()
         for name in names[: len(known)]:
             codes = self._given_codes(name, known[name], len(walk.encoded))
@@ -565,6 +574,8 @@ class ExactGenerationMixin:
         metrics: Sequence[str] | None = None,
         given: Mapping[str, Any] | None = None,
         calibrated: bool = True,
+        adjustments: Sequence[Adjustment] | None = None,
+        levels: Sequence[float] | None = None,
     ) -> list[Distribution]:
         """Returns the whole distribution of the first metric asked for, cut into pieces of little mass.
 
@@ -574,6 +585,9 @@ class ExactGenerationMixin:
             metrics: Names in the header's order.
             given: Known values of the first of them.
             calibrated: Apply the checkpoint's calibration, where the metric has one.
+            adjustments: What is known of each input beside its distribution.
+            levels: Keep the tolerance only where these quantiles of the adjusted distributions lie: the quantiles are the
+                same, and a tenth of the pieces is opened. None: keep it everywhere.
 
         Returns:
             One for each input.
@@ -591,14 +605,19 @@ class ExactGenerationMixin:
         with self._inference():
             question = self._ask(inputs, metrics, given)
             (calibration,) = self._calibrations(question.metrics[:1], calibrated)
-            pieces = self._open(question, open_above_mass(tolerance))
+            own = [None] * question.batch if adjustments is None else list(adjustments)
+            select = open_above_mass(tolerance)
+            if levels is not None:
+                select = open_for_adjusted_quantiles(tolerance, levels, own, calibration)
+            pieces = self._open(question, select)
         result = []
         for row in range(question.batch):
-            own = pieces[np.flatnonzero((pieces.owner == row) & (pieces.mass > 0))]
-            if not len(own):
+            part = pieces[np.flatnonzero((pieces.owner == row) & (pieces.mass > 0))]
+            if not len(part):
                 raise MetricError(f"Input {row}: the model expects no finite {question.metrics[0]} at all.")
-            finite = float(own.mass.sum())
-            result.append(Distribution(own.low, own.high, own.mass / finite, min(finite, 1.0), calibration))
+            finite = float(part.mass.sum())
+            whole = Distribution(part.low, part.high, part.mass / finite, min(finite, 1.0), calibration, own[row])
+            result.append(whole)
         return result
 
     def probability_less(

@@ -13,7 +13,10 @@
 - exact quantiles, samples and probabilities: `generation_rlm.ExactGenerationMixin`
 """
 
+import json
+import os
 import warnings
+import zlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -27,8 +30,15 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from .configuration_rlm import DROPPED_WEIGHTS, LEGACY_WEIGHTS, RLMConfig
-from .decoders_rlm import NumberEmbedding, RLMDecoder, RLMNumberHead, T5GemmaNumberDecoder, use_lean_attention
-from .ensemble_rlm import EnsembleConfig, FeatureEnsemble
+from .decoders_rlm import (
+    NumberEmbedding,
+    RLMDecoder,
+    RLMNumberHead,
+    T5GemmaNumberDecoder,
+    use_lean_attention,
+    use_lean_linear,
+)
+from .ensemble_rlm import EnsembleConfig, FeatureEnsemble, composed
 from .errors_rlm import CheckpointError
 from .features_rlm import NumberReader
 from .generation_rlm import ExactGenerationMixin, NumberGrammar, NumberLogitsProcessor
@@ -39,6 +49,8 @@ from .numbers_rlm import NumberCodec
 # itself loaded from the Hub.
 from .pipeline_rlm import CodeRegressionPipeline  # noqa: F401
 
+# What an adapter's weights have beside those of peft: the changed config, compressed JSON, and changed parts of the ensemble.
+ADAPTED_CONFIG, ADAPTED_ENSEMBLE = "adapted_config", "adapted_ensemble."
 # What transformers calls the decoder's cache in the arguments and outputs of a model; older versions say past_key_values.
 CACHE_NAME = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
 
@@ -62,7 +74,19 @@ def _text_encoder(model: PreTrainedModel) -> PreTrainedModel:
     if isinstance(model, T5GemmaPreTrainedModel):
         use_lean_attention(model)
     use_local_attention(model)
+    use_lean_linear(model)
     return model
+
+
+def _base_of_adapter(where: Any) -> str | None:
+    """The base that the adapter in a folder names; None where the folder has weights of its own, or is none."""
+    if where is None or not os.path.isdir(where) or os.path.exists(os.path.join(where, "model.safetensors")):
+        return None
+    path = os.path.join(where, "adapter_config.json")
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)["base_model_name_or_path"]
 
 
 class RLMPreTrainedModel(PreTrainedModel):
@@ -83,7 +107,10 @@ class RLMPreTrainedModel(PreTrainedModel):
 
         Saved again, all weights have today's names.
         """
-        where = args[0] if args else kwargs.get("pretrained_model_name_or_path")
+        where = args[0] if args else kwargs.pop("pretrained_model_name_or_path", None)
+        if (base := _base_of_adapter(where)) is not None:
+            return cls._merged(base, where, *args[1:], **kwargs)
+        args = (where, *args[1:])
         if where is not None and isinstance(kwargs.get("config"), RLMConfig):
             kwargs["config"] = kwargs["config"].with_fitted_state(
                 where, **{k: v for k, v in kwargs.items() if k != "config"}
@@ -94,6 +121,19 @@ class RLMPreTrainedModel(PreTrainedModel):
         conversions = getattr(model, "_weight_conversions", None) or []
         model._weight_conversions = [c for c in conversions if not set(c.source_patterns) & set(LEGACY_WEIGHTS)]
         return loaded
+
+    @classmethod
+    def _merged(cls, base: str, adapter: str, *args: Any, **kwargs: Any) -> Any:
+        """A base with the adapter of a folder merged into its weights; `from_pretrained` has the other arguments."""
+        try:
+            from peft import PeftModel
+        except ImportError:
+            raise CheckpointError(f"{adapter} is a LoRA adapter, which needs the package peft.") from None
+        others = {name: value for name, value in kwargs.items() if name not in ("config", "adapter_kwargs")}
+        loaded = cls.from_pretrained(base, *args, **others)
+        model, *info = loaded if isinstance(loaded, tuple) else (loaded,)
+        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload().eval()
+        return (merged, *info) if info else merged
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -153,6 +193,7 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         softcap = None if small else library.final_logit_softcapping
         self.number_head = RLMNumberHead(config.decoder_hidden_size, self.codec.vocab_size, softcap)
         self.regression_head = nn.Linear(config.encoder_hidden_size, 1) if config.regression_head else None
+        use_lean_linear(self.decoder)
         self.post_init()
         if config.freeze_encoder:
             self.encoder_requires_grad_(False)
@@ -248,6 +289,28 @@ class RLMForConditionalGeneration(ExactGenerationMixin, RLMPreTrainedModel, Gene
         head.apply(self._init_weights)
         self.config.regression_head, self.config.regression_scale = True, [float(shift), float(scale)]
         self.regression_head = head.to(self.number_head.weight)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        """As in torch; the weights of an adapter may bring metrics and regressors, which the base gets first."""
+        entry = state_dict.pop(prefix + ADAPTED_CONFIG, None)
+        if entry is not None:
+            self._take_adapted(entry, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _take_adapted(self, entry: torch.Tensor, state_dict: dict[str, Any], prefix: str) -> None:
+        """Takes over an adapter's config and puts its whole ensemble into its weights, in place of the changed parts."""
+        self.config.take_adapter_entry(json.loads(zlib.decompress(entry.cpu().numpy().tobytes())))
+        first = prefix + ADAPTED_ENSEMBLE
+        parts = {name.removeprefix(first): state_dict.pop(name) for name in list(state_dict) if name.startswith(first)}
+        settings = self.config.ensemble_config()
+        if settings is None:
+            return
+        whole = {} if self.ensemble is None else self.ensemble.state_dict()
+        for name in {part.rpartition(".")[0] for part in parts}:
+            source, changed = parts[f"{name}.source"], parts[f"{name}.changed"]
+            whole[name] = composed(source, changed, whole.get(name), axis=int(name == "weight"))
+        self.add_ensemble(settings)
+        state_dict |= {f"{prefix}ensemble.{name}": tensor for name, tensor in whole.items()}
 
     # ------------------------------------------------------------------------------------------------ parts
 
