@@ -49,7 +49,7 @@ def _add_input_options(parser: CommandParser) -> None:
         help="shapes of a graph's inputs, where its file leaves sizes free",
     )
     inputs.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
-    inputs.add_argument("--batch-size", type=int, help="inputs run together [16]")
+    inputs.add_argument("--batch-size", type=int, help="inputs run together [as many as 4,096 tokens hold]")
     output = parser.add_argument_group("output")
     output.add_argument("--interval", type=float, default=0.9, help="probability that an interval holds")
     output.add_argument(
@@ -253,7 +253,7 @@ def check_parser() -> CommandParser:
     inputs = parser.add_argument_group("inputs")
     inputs.add_argument("--language", help="language of the files, where their names do not show it")
     inputs.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
-    inputs.add_argument("--batch-size", type=int, help="inputs run together [16]")
+    inputs.add_argument("--batch-size", type=int, help="inputs run together [as many as 4,096 tokens hold]")
     output = parser.add_argument_group("output")
     output.add_argument("--interval", type=float, default=0.9, help="probability that an interval holds")
     output.add_argument(
@@ -292,7 +292,7 @@ def explain_parser() -> CommandParser:
         help="shapes of a graph's inputs, where its file leaves sizes free",
     )
     inputs.add_argument("--context", nargs="+", default=[], metavar="KEY=VALUE", help="header lines, as in training")
-    inputs.add_argument("--batch-size", type=int, help="variants run together [16]")
+    inputs.add_argument("--batch-size", type=int, help="variants run together [as many as 4,096 tokens hold]")
     output = parser.add_argument_group("output")
     output.add_argument("--uncalibrated", action="store_true", help="the model's own medians")
     output.add_argument("--format", choices=FORMATS, help="by default a table on a terminal, JSON elsewhere")

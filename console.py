@@ -7,10 +7,12 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any, TextIO
 
 FORMATS = ("table", "json", "csv")
+_HIDDEN = ContextVar("bars are hidden", default=False)
 
 
 def log(text: str) -> None:
@@ -122,7 +124,7 @@ def with_progress(parts: Sequence[Sequence[Any]], total: int, unit: str) -> Iter
         total: Items in all of them.
         unit: What an item is, for the bar.
     """
-    if total < 64 or not sys.stderr.isatty():
+    if total < 64 or not shows_bars():
         yield from parts
         return
     with ProgressBar(total, unit) as bar:
@@ -138,7 +140,22 @@ def progress(total: int, unit: str) -> "AbstractContextManager[ProgressBar | NoB
         total: Where it ends.
         unit: What is counted.
     """
-    return ProgressBar(total, unit) if sys.stderr.isatty() else NoBar()
+    return ProgressBar(total, unit) if shows_bars() else NoBar()
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Shows no progress bars, also on a terminal."""
+    token = _HIDDEN.set(True)
+    try:
+        yield
+    finally:
+        _HIDDEN.reset(token)
+
+
+def shows_bars() -> bool:
+    """Returns whether a progress bar would be shown now."""
+    return sys.stderr.isatty() and not _HIDDEN.get() and not ProgressBar.shown
 
 
 class NoBar:
@@ -161,7 +178,12 @@ class ProgressBar:
         total: Where it ends.
         unit: What is counted.
         start: Where it begins.
+
+    Attributes:
+        shown: Whether any bar is on the screen; work inside other work shows none of its own.
     """
+
+    shown = False
 
     def __init__(self, total: int, unit: str, start: int = 0):
         from rich.console import Console
@@ -173,11 +195,16 @@ class ProgressBar:
         self.count = start
 
     def __enter__(self) -> "ProgressBar":
-        self._progress.start()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def start(self) -> None:
+        """Puts the bar on the screen."""
+        self._progress.start()
+        ProgressBar.shown = True
 
     def advance(self, steps: int) -> None:
         """Moves the bar on."""
@@ -191,9 +218,10 @@ class ProgressBar:
     def close(self) -> None:
         """Takes the bar away."""
         self._progress.stop()
+        ProgressBar.shown = False
 
 
 __all__ = [
-    "FORMATS", "NoBar", "ProgressBar", "human", "log", "progress", "quantity", "with_progress", "write_csv", "write_facts",
-    "write_json", "write_markdown", "write_table",
+    "FORMATS", "NoBar", "ProgressBar", "human", "log", "progress", "quantity", "shows_bars", "with_progress", "without_bars",
+    "write_csv", "write_facts", "write_json", "write_markdown", "write_table",
 ]  # fmt: skip

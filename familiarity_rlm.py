@@ -26,6 +26,7 @@ import re
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -111,6 +112,7 @@ class Reference:
     held_out: np.ndarray
     held_out_groups: np.ndarray
     _combined: np.ndarray | None = field(default=None, repr=False, compare=False)
+    _read_from: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)  # JSON form
 
     @classmethod
     def fit(
@@ -150,7 +152,7 @@ class Reference:
         for one in range(fold.max() + 1):
             seen = [row for row, own in zip(training, fold, strict=True) if own != one]
             partial = cls._describe(domain, languages, seen)
-            for index in np.flatnonzero(fold == one):
+            for index in np.flatnonzero(fold == one).tolist():
                 rows.append(list(partial.scores(training[index]).values()))
                 row_groups.append(names[number[index]])
         for observed, group in zip(held_out, held_out_groups, strict=True):
@@ -238,6 +240,10 @@ class Reference:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __deepcopy__(self, memo: Any) -> "Reference":
+        """Returns the reference itself: copies of a config share it, and nothing changes one that is fitted."""
+        return self
+
     def _weights(self, without: int | None = None) -> np.ndarray:
         """Weight of each held-out row, every group 1 in all; 0 for the rows of a group that is left out."""
         counts = np.bincount(self.held_out_groups)
@@ -292,6 +298,8 @@ class Reference:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready fields; bit sets and centroids are compressed."""
+        if self._read_from is not None:  # compressing them takes a third of a load, which writes the config twice
+            return dict(self._read_from)
         return {
             "domain": self.domain,
             "languages": list(self.languages),
@@ -328,7 +336,7 @@ class Reference:
         plain["centroids"] = _unpacked(entry["centroids"]).astype(np.float32)
         plain["held_out"] = np.array(entry["held_out"], dtype=float).reshape(-1, len(SCORES))
         plain["held_out_groups"] = np.array(entry["held_out_groups"], dtype=int)
-        return cls(**plain)
+        return cls(**plain, _read_from=entry)
 
 
 @dataclass(frozen=True)
@@ -389,8 +397,13 @@ def _clusters(states: np.ndarray, count: int) -> tuple[np.ndarray, float]:
 
 def _packed(array: np.ndarray) -> dict[str, Any]:
     """An array as JSON: type, shape and compressed bytes."""
-    data = base64.b85encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
+    data = _compressed(np.ascontiguousarray(array).tobytes())
     return {"dtype": str(array.dtype), "shape": list(array.shape), "data": data}
+
+
+@lru_cache(maxsize=1024)  # configs are compared, copied and written many times in one run
+def _compressed(data: bytes) -> str:
+    return base64.b85encode(zlib.compress(data, 9)).decode()
 
 
 def _unpacked(entry: Mapping[str, Any]) -> np.ndarray:
@@ -503,6 +516,15 @@ class Familiarity:
         domains = [self.references[domain] for domain in self.fallbacks.get(metric, ())]
         own = [reference.compare(row) for reference in domains if language in reference.languages]
         return max(own, key=lambda comparison: comparison.familiarity, default=None)
+
+    def requires(self, key: str, metrics: Collection[str], language: str) -> bool:
+        """Whether all training rows of a language have a context key, for one of some metrics."""
+        for metric in metrics:
+            domains = [self.references[domain] for domain in self.metrics.get(metric, ())]
+            own = [reference for reference in domains if language in reference.languages]
+            if own and all(key in reference.required_context for reference in own):
+                return True
+        return False
 
     def default_metrics(self, names: Sequence[str], known: Sequence[str], language: str, row: Observation) -> list[str]:
         """The metrics to answer for an input where none is named: those that its domain was trained for.

@@ -4,15 +4,19 @@ import hashlib
 import json
 import os
 import warnings
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from transformers.utils import cached_file
 
 from code_rlm.configuration_rlm import TASK, RLMConfig
 from code_rlm.errors_rlm import CheckpointError, MissingPackageError
-from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.modeling_rlm import ADAPTED_CONFIG, RLMForConditionalGeneration
 from code_rlm.pipeline_rlm import CodeRegressionPipeline
 from code_rlm.processing_rlm import RLMProcessor
 from code_rlm.tokenization_rlm import RLMTokenizer
@@ -23,6 +27,8 @@ _NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _DEFAULT_NAMES = ("default", "checkpoints/default")
 # Written beside a LoRA adapter: which checkpoint it adapts, and the digest of that one's weights.
 ADAPTER_BASE = "adapter_base.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_PREFIX = "base_model.model."  # of all names in an adapter's weights
 
 
 def resolve(checkpoint: str | os.PathLike | None) -> str:
@@ -65,14 +71,16 @@ def load(
         raise CheckpointError(f"{where} is a file; a checkpoint is a folder or a hub id.")
     elif where.count("/") > 1 or where.startswith((".", "~", "/")):
         raise CheckpointError(f"There is no checkpoint folder {where}.")
-    hub = {"revision": revision, "token": token, "local_files_only": local_files_only}
+    hub: dict[str, Any] = {"revision": revision, "token": token, "local_files_only": local_files_only}
     adapter = None
     if (base_file := _file_of(where, ADAPTER_BASE, hub)) is not None:
         adapter, weights = where, _adapter_base(where, base_file, hub)
     else:
         weights = where
     try:
-        config = RLMConfig.from_pretrained(where, **hub)
+        # Adapters of earlier releases hold a whole ensemble, into which the base is loaded; others bring what they add.
+        whole = adapter is not None and "ensemble" in _modules_to_save(where, hub)
+        config = RLMConfig.from_pretrained(weights if adapter is not None and not whole else where, **hub)
         model, info = RLMForConditionalGeneration.from_pretrained(
             weights,
             config=config,
@@ -92,7 +100,7 @@ def load(
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"No Code-RLM checkpoint could be loaded from {where}: {reason}") from error
     lacking = sorted([*info["missing_keys"], *(k[0] for k in info["mismatched_keys"])])
-    if adapter is not None:
+    if whole:
         lacking = [name for name in lacking if not name.startswith("ensemble.")]  # the adapter brings it whole
     if lacking:
         raise CheckpointError(
@@ -116,8 +124,14 @@ def _file_of(where: str, name: str, hub: dict[str, Any]) -> str | None:
         return None
 
 
-def is_adapter(checkpoint: str | os.PathLike) -> bool:
-    """Whether a folder or hub id holds a LoRA adapter."""
+def _modules_to_save(adapter: str, hub: dict[str, Any]) -> Sequence[str]:
+    """Names of the modules that an adapter holds whole."""
+    path = _file_of(adapter, "adapter_config.json", hub)
+    return () if path is None else json.loads(Path(path).read_text(encoding="utf-8")).get("modules_to_save") or ()
+
+
+def is_adapter(checkpoint: str | os.PathLike | None) -> bool:
+    """Whether a checkpoint, named as in `load`, is a LoRA adapter."""
     return _file_of(resolve(checkpoint), ADAPTER_BASE, {}) is not None
 
 
@@ -158,6 +172,20 @@ def weights_digest(checkpoint: str | os.PathLike, **hub: Any) -> str:
     Raises:
         CheckpointError: There are none.
     """
+    digest = hashlib.sha256()
+    for file in weight_files(checkpoint, **hub):
+        with open(file, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def weight_files(checkpoint: str | os.PathLike, **hub: Any) -> list[str]:
+    """Paths of the weight files of a checkpoint, a folder or a hub id, in the order of their names.
+
+    Raises:
+        CheckpointError: There are none.
+    """
     where = resolve(checkpoint)
     folder = Path(where)
     if not folder.is_dir():
@@ -165,17 +193,13 @@ def weights_digest(checkpoint: str | os.PathLike, **hub: Any) -> str:
         names = (
             sorted(set(json.loads(Path(index).read_text())["weight_map"].values())) if index else ["model.safetensors"]
         )
-        files = [_file_of(where, name, {"revision": None, **hub}) for name in names]
+        named = [_file_of(where, name, {"revision": None, **hub}) for name in names]
     else:
-        files = sorted(map(str, folder.glob("*.safetensors")))
-    if not files or None in files:
+        named = [os.fspath(path) for path in sorted(folder.glob("*.safetensors"))]
+    files = [file for file in named if file is not None]
+    if not files or len(files) < len(named):
         raise CheckpointError(f"There are no weights (*.safetensors) in {where}.")
-    digest = hashlib.sha256()
-    for file in files:
-        with open(file, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return files
 
 
 def _merged(model: RLMForConditionalGeneration, adapter: str, hub: dict[str, Any]) -> RLMForConditionalGeneration:
@@ -195,9 +219,24 @@ def _merged(model: RLMForConditionalGeneration, adapter: str, hub: dict[str, Any
     return adapted.merge_and_unload().eval()
 
 
+def write_adapter_config(folder: Path, config: RLMConfig) -> None:
+    """Writes a config into an adapter's weights, with which peft brings it to the base.
+
+    Adapters of earlier releases, which hold a whole ensemble, stay as they are.
+    """
+    if "ensemble" in _modules_to_save(os.fspath(folder), {}):
+        return
+    weights = load_file(folder / ADAPTER_WEIGHTS)
+    text = zlib.compress(json.dumps(config.adapter_entry()).encode(), 9)
+    weights[ADAPTER_PREFIX + ADAPTED_CONFIG] = torch.from_numpy(np.frombuffer(text, np.uint8).copy())
+    partial = folder / f".{ADAPTER_WEIGHTS}.{os.getpid()}"
+    save_file(weights, partial, metadata={"format": "pt"})
+    os.replace(partial, folder / ADAPTER_WEIGHTS)
+
+
 def _check_folder(folder: Path) -> None:
     adapter = (folder / ADAPTER_BASE).is_file()
-    weights = "adapter_model.safetensors" if adapter else "model.safetensors"
+    weights = ADAPTER_WEIGHTS if adapter else "model.safetensors"
     missing = [
         name for name in (*_NEEDED, *(("adapter_config.json",) if adapter else ())) if not (folder / name).is_file()
     ]
@@ -250,4 +289,16 @@ def pipeline(
     )
 
 
-__all__ = ["ADAPTER_BASE", "DEFAULT_CHECKPOINT", "is_adapter", "load", "pipeline", "resolve", "weights_digest"]
+__all__ = [
+    "ADAPTER_BASE",
+    "ADAPTER_PREFIX",
+    "ADAPTER_WEIGHTS",
+    "DEFAULT_CHECKPOINT",
+    "is_adapter",
+    "load",
+    "pipeline",
+    "resolve",
+    "weight_files",
+    "weights_digest",
+    "write_adapter_config",
+]

@@ -173,13 +173,21 @@ def graph_cost(model: Model, input_shapes: Mapping[str, Sequence[int]] | None = 
     Raises:
         OnnxTextError: See `canonical_graph`.
     """
+    return canonical_graph_cost(model, input_shapes)[2]
+
+
+def canonical_graph_cost(
+    model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[Graph, Sizes, GraphCost]:
+    """Reads a model once, for its canonical form and for what it costs; see `canonical_graph` and `graph_cost`."""
     with naming_errors(model):
         graph = read_graph(model)
         parameters = count_parameters(graph)
         _set_input_shapes(graph, input_shapes or {})
-        cost = total_cost(*_Canonical(graph, None).run())
+        canonical, sizes = _Canonical(graph, None).run()
+        cost = total_cost(canonical, sizes)
         cost.parameters = parameters
-        return cost
+        return canonical, sizes, cost
 
 
 def _set_input_shapes(graph: Graph, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -1900,6 +1908,7 @@ __all__ = [
     "Operator",
     "Piece",
     "canonical_graph",
+    "canonical_graph_cost",
     "canonical_order",
     "fuse",
     "graph_cost",

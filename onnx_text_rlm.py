@@ -96,6 +96,7 @@ from .onnx_canonical_rlm import (
     Operator,
     Piece,
     canonical_graph,
+    canonical_graph_cost,
     canonical_order,
     fuse,
     graph_cost,
@@ -726,6 +727,19 @@ def onnx_to_text(
         return "\n".join(_text_lines(*canonical_graph(model, input_shapes), fold, costs))
 
 
+def onnx_to_text_and_cost(
+    model: Model, input_shapes: Mapping[str, Sequence[int]] | None = None
+) -> tuple[str, GraphCost]:
+    """Returns what `onnx_to_text` and `graph_cost` do, from one reading of the graph.
+
+    Raises:
+        OnnxTextError: See `onnx_to_text`.
+    """
+    graph, sizes, cost = canonical_graph_cost(model, input_shapes)
+    with naming_errors(model):
+        return "\n".join(_text_lines(graph, sizes, True, True)), cost
+
+
 def _text_lines(graph: Graph, sizes: Sizes, fold: bool, costs: bool) -> list[str]:
     """Returns the lines of a canonical graph's text."""
     text = cost_lines(graph, sizes) if costs else []
@@ -1071,4 +1085,12 @@ def _read_text(text: str) -> tuple[dict[str, list[list[str]]], list[list[str]]]:
     return blocks, lines
 
 
-__all__ = ["GraphCost", "OnnxTextError", "graph_cost", "graph_ngrams", "onnx_to_text", "position_features"]
+__all__ = [
+    "GraphCost",
+    "OnnxTextError",
+    "graph_cost",
+    "graph_ngrams",
+    "onnx_to_text",
+    "onnx_to_text_and_cost",
+    "position_features",
+]

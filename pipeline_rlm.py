@@ -6,10 +6,11 @@ pipe("def f(n): return [0] * n", metrics=["peak_memory_bytes"], interval=0.9)
 """
 
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, fields, replace
+from functools import cache, cached_property, partial
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -19,10 +20,11 @@ from .digit_tree_rlm import EncodedInputs
 from .distributions_rlm import Adjustment, Distribution, probability_best
 from .errors_rlm import CheckpointError, InputError, MetricError, UnfamiliarInputError
 from .explanation_rlm import default_unit, effects, parts_of, without
-from .familiarity_rlm import UNFAMILIAR, Comparison, observe
+from .familiarity_rlm import UNFAMILIAR, Comparison, Observation, observe
 from .generation_rlm import Prediction
 from .numbers_rlm import NumberFormat, is_failed
 from .processing_rlm import CodeInput, EncodedInput, RLMProcessor, length_batches, metric_groups, read_input
+from .source_rlm import with_kernel_sizes
 from .x86_rlm import MEASURED_TO_LEAST
 
 
@@ -41,7 +43,7 @@ class CallOptions:
         conditioning: `median` or `marginal`: what later metrics are conditioned on, see `predict`.
         language: Kind of input, where the input itself does not say.
         context: Header lines for every input, a mapping or `key: value` strings.
-        batch_size: Inputs run together; they are sorted by length first.
+        batch_size: Inputs run together, sorted by length first; None: as many as `CodeRegressionPipeline.batch_tokens` holds.
         calibrated: Answer with calibrated quantiles where the checkpoint has a calibration of the metric.
         outcomes: Also return the probability of each special outcome.
         num_workers: Processes that fetch the items of a data set ahead of use.
@@ -185,6 +187,11 @@ class _Prepared:
     read: CodeInput
     for_derived: bool = False
 
+    @cached_property
+    def observation(self) -> Observation:
+        """What the novelty scores see of the input."""
+        return observe(self.read.text, self.read.language or "", self.read.context, self.encoded.code_ids)
+
 
 @dataclass(frozen=True)
 class _Assessment:
@@ -231,6 +238,7 @@ class CodeRegressionPipeline(Pipeline):
 
     Attributes:
         processor: The `RLMProcessor` that reads the inputs; made from the tokenizer and the model's config if none is given.
+        batch_tokens: The most tokens of a batch, padding included, on a CPU and on an accelerator; a longer input runs alone.
     """
 
     _load_tokenizer = True
@@ -238,7 +246,8 @@ class CodeRegressionPipeline(Pipeline):
     _load_image_processor = False
     _load_feature_extractor = False
     _pipeline_calls_generate = False
-    default_batch_size = 16
+    batch_tokens: ClassVar[dict[str, int]] = {"cpu": 4096, "accelerator": 65536}
+    most_inputs = 512  # that are read, sorted by length and answered together
     quantile_draws = 1024  # in the p10 layout
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -308,9 +317,10 @@ class CodeRegressionPipeline(Pipeline):
 
     def _stream(self, items: Iterable[Any], call: CallOptions, numbered: bool = True) -> Iterator[list[dict[str, Any]]]:
         """Answers in input order; inputs are taken in chunks, and within a chunk batched by length."""
-        size = call.batch_size or self._batch_size or self.default_batch_size
+        size = call.batch_size or self._batch_size
+        most = self.most_inputs if size is None else 32 * size
         items, start = iter(items), 0
-        while chunk := list(islice(items, 32 * size)):
+        while chunk := list(islice(items, most)):
             read = []
             for position, item in enumerate(chunk, start):
                 try:
@@ -333,15 +343,17 @@ class CodeRegressionPipeline(Pipeline):
             yield from ([entries[name] for name in names] for entries, names in zip(found, asked, strict=True))
             start += len(chunk)
 
-    @staticmethod
-    def _groups(prepared: list[_Prepared], size: int) -> Iterator[list[_Prepared]]:
-        """What runs together: the same metrics, like lengths."""
+    def _groups(self, prepared: list[_Prepared], size: int | None) -> Iterator[list[_Prepared]]:
+        """What runs together: the same metrics, like lengths, at most `size` inputs or else `batch_tokens` tokens."""
+        kind = "cpu" if self.device.type == "cpu" else "accelerator"
+        tokens = self.batch_tokens[kind] if size is None else None
         by_metrics: dict[tuple[str, ...], list[_Prepared]] = {}
         for item in prepared:
             by_metrics.setdefault(item.metrics, []).append(item)
         for metrics in sorted(by_metrics):
             items = by_metrics[metrics]
-            for batch in length_batches([len(item.encoded.input_ids) for item in items], batch_size=size):
+            lengths = [len(item.encoded.input_ids) for item in items]
+            for batch in length_batches(lengths, batch_tokens=tokens, batch_size=size):
                 yield [items[i] for i in batch]
 
     def _batch(self, group: list[_Prepared], call: CallOptions) -> dict[str, Any]:
@@ -415,9 +427,7 @@ class CodeRegressionPipeline(Pipeline):
         if not read:
             raise InputError("There are no inputs: the list is empty.")
         result: list[Any] = [None] * len(read)
-        for group in self._groups(
-            self.preprocess(read, call), call.batch_size or self._batch_size or self.default_batch_size
-        ):
+        for group in self._groups(self.preprocess(read, call), call.batch_size or self._batch_size):
             answer = self.forward({**self._batch(group, call), "whole": True})
             for item, [entry], whole in zip(group, self.postprocess(answer), answer["distributions"], strict=True):
                 entry["truncated_tokens"] = item.encoded.truncated_tokens
@@ -480,8 +490,7 @@ class CodeRegressionPipeline(Pipeline):
     def _medians(self, inputs: list[CodeInput], call: CallOptions) -> list[float]:
         """Medians of one metric, calibrated where the checkpoint is, not adjusted to familiarity."""
         found = [float("nan")] * len(inputs)
-        size = call.batch_size or self._batch_size or self.default_batch_size
-        for group in self._groups(self.preprocess(inputs, call), size):
+        for group in self._groups(self.preprocess(inputs, call), call.batch_size or self._batch_size):
             batch = self.processor.collate([item.encoded for item in group])
             answer = self.model.predict(batch, (0.5,), metrics=call.metrics, calibrated=call.calibrated)
             for item, value in zip(group, answer.quantiles[:, 0, 0], strict=True):
@@ -619,9 +628,16 @@ class CodeRegressionPipeline(Pipeline):
                 owners.append(owner)
                 metrics.append((*call.given, *group))
                 for_derived.append(False)
-        encoded = self.processor.encode([inputs[owner] for owner in owners], metrics)
-        read = [inputs[owner] for owner in owners]
+        read = [self._with_sizes(inputs[owner], names) for owner, names in zip(owners, metrics, strict=True)]
+        encoded = self.processor.encode(read, metrics)
         return [_Prepared(*each) for each in zip(owners, metrics, encoded, read, for_derived, strict=True)]
+
+    def _with_sizes(self, item: CodeInput, metrics: Sequence[str]) -> CodeInput:
+        """A GPU kernel with its sizes as the training rows write them, where all of these have some; else as it is."""
+        familiarity = self.model.config.fitted.familiarity
+        if item.language is None or not familiarity.requires("input_size", metrics, item.language):
+            return item
+        return replace(item, context=with_kernel_sizes(item.context, item.text))
 
     def _sources_of(self, asked: Sequence[str], exact: Collection[str], call: CallOptions) -> list[str]:
         """The metrics that must be answered for the derived ones among those asked for.
@@ -662,7 +678,7 @@ class CodeRegressionPipeline(Pipeline):
             raise MetricError(
                 "above needs exact distributions, which this checkpoint does not have; draw samples instead."
             )
-        encoded = self.model.encode(batch)
+        encoded = self.model.encode(batch, batch["metrics"])
         options = {"metrics": batch["metrics"], "given": call.given}
         prediction = self.model.predict(
             encoded,
@@ -708,28 +724,39 @@ class CodeRegressionPipeline(Pipeline):
         """
         if not (call.calibrated or call.strict):  # the model's own answer
             return [[_Assessment(None, Adjustment()) for _ in prediction.metrics] for _ in items]
-        assessments = []
-        for row, item in enumerate(items):
-            scores = {metric: float(column[row]) for metric, column in encoded.fallback_scores.items()}
-            assessments.append([self._assess(item, metric, scores.get(metric)) for metric in prediction.metrics])
+        scores = cache(lambda metric: self.model.fallback_scores(encoded, metric))
+
+        def score_of(metric: str, row: int) -> float | None:
+            column = scores(metric)
+            return None if column is None else float(column[row])
+
+        assessments = [
+            [self._assess(item, metric, partial(score_of, metric, row)) for metric in prediction.metrics]
+            for row, item in enumerate(items)
+        ]
         if not (self.model.codec.ordered_digits and call.calibrated):
             return assessments
-        given: dict[str, Any] = dict(call.given)
+        earlier: dict[str, np.ndarray] = {}
         for column, metric in enumerate(prediction.metrics):
             rows = [
                 row for row, own in enumerate(assessments) if own[column].changes(prediction.quantiles[row, column, 0])
             ]
             if rows and np.isfinite(prediction.quantiles[:, column, 1]).all():
+                given = {**call.given, **{name: values[rows] for name, values in earlier.items()}}
                 wholes = self.model.distributions(
-                    encoded, metrics=(*given, *prediction.metrics[column:]), given=given, calibrated=call.calibrated
+                    encoded[rows],
+                    metrics=(*given, *prediction.metrics[column:]),
+                    given=given,
+                    calibrated=call.calibrated,
+                    adjustments=[assessments[row][column].adjustment for row in rows],
+                    levels=call.levels if samples is None else None,
                 )
-                for row in rows:
-                    wholes[row].adjustment = assessments[row][column].adjustment
-                    adjusted = wholes[row].quantiles(call.levels)
+                for row, whole in zip(rows, wholes, strict=True):
+                    adjusted = whole.quantiles(call.levels)
                     prediction.quantiles[row, column] = [float(f"{value:.6g}") for value in adjusted]
                     if samples is not None:
-                        samples[row, :, column] = wholes[row].sample(samples.shape[1], call.seed)
-            given[metric] = prediction.quantiles[:, column, 1]
+                        samples[row, :, column] = whole.sample(samples.shape[1], call.seed)
+            earlier[metric] = prediction.quantiles[:, column, 1]
         return assessments
 
     def _above(
@@ -763,26 +790,34 @@ class CodeRegressionPipeline(Pipeline):
             given[metric] = prediction.quantiles[:, column, 1]
         return found
 
-    def _assess(self, item: _Prepared, metric: str, fallback_score: float | None) -> "_Assessment":
-        """Familiarity of an input with the training rows of a metric, and what follows for its distribution."""
+    def _assess(self, item: _Prepared, metric: str, fallback_score: Callable[[], float | None]) -> "_Assessment":
+        """Familiarity of an input with the training rows of a metric, and what follows for its distribution.
+
+        Args:
+            item: The input.
+            metric: Name.
+            fallback_score: Gives the score of the metric's fallback regressor, None without one; called where it is read.
+        """
         familiarity = self.model.config.fitted.familiarity
         language = item.read.language
-        observation = observe(item.read.text, language or "", item.read.context, item.encoded.code_ids)
+        observation = item.observation
         comparison = familiarity.compare(metric, language, observation)
-        weight, values = 0.0, ()
-        pool = familiarity.pools.get(metric)
-        if comparison is not None and pool is not None:
-            values = pool.values_for(language, fallback_score)
-            weight = pool.weight_at(comparison.familiarity) if values else 0.0
-            further = familiarity.compare_fallback(metric, language, observation) if weight else None
-            # Where the fallback regressor answers, its own training rows count, too.
-            if further is not None and further.familiarity > comparison.familiarity:
-                comparison = further
         bound = dict(item.read.lower_bounds).get(metric)
         ratios: tuple[float, ...] = MEASURED_TO_LEAST
         if bound is None:
             bound = familiarity.lower_bound(metric, language, item.read.text)
             ratios = familiarity.bound_ratios.get(metric, (1.0,))
+        weight, values = 0.0, ()
+        pool = familiarity.pools.get(metric)
+        if comparison is not None and pool is not None:
+            weight = pool.weight_at(comparison.familiarity)
+            is_read = pool.scale is not None and (weight > 0 or bound is not None)
+            values = pool.values_for(language, fallback_score() if is_read else None)
+            weight = weight if values else 0.0
+            further = familiarity.compare_fallback(metric, language, observation) if weight else None
+            # Where the fallback regressor answers, its own training rows count, too.
+            if further is not None and further.familiarity > comparison.familiarity:
+                comparison = further
         return _Assessment(comparison, Adjustment(weight, values, bound, ratios))
 
     def _rounded(self, value: float) -> float | str | None:

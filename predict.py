@@ -251,14 +251,17 @@ def _standard_input() -> str:
 
 def _answers(pipe: Any, inputs: Sequence[Any], options: dict[str, Any], shared: bool) -> list[Any]:
     """Returns the pipeline's answers, chunk by chunk, so that batches and answers are the same for any number of processes."""
-    size = 8 * max(1, options["batch_size"] or pipe.default_batch_size)  # an unusable size is refused by the pipeline
+    batch_size = options["batch_size"]
+    size = (
+        pipe.most_inputs if batch_size is None else 8 * max(1, batch_size)
+    )  # an unusable size is refused by the pipeline
     chunks = [inputs[i : i + size] for i in range(0, len(inputs), size)]
     if shared:
         from code_rlm.evaluation.shards import map_shards
 
         parts = map_shards(lambda chunk: pipe(chunk, **options), chunks)
     else:
-        parts = (pipe(chunk, **options) for chunk in with_progress(chunks, len(inputs), "files"))
+        parts = [pipe(chunk, **options) for chunk in with_progress(chunks, len(inputs), "files")]
     return [answer for part in parts for answer in part]
 
 

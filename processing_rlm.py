@@ -42,7 +42,7 @@ from .ensemble_rlm import EnsembleConfig
 from .errors_rlm import InputError, MetricError
 from .features_rlm import RLMFeatureExtractor, token_texts
 from .language_model_rlm import HiddenStates
-from .onnx_text_rlm import OnnxTextError, graph_cost, onnx_to_text
+from .onnx_text_rlm import OnnxTextError, onnx_to_text_and_cost
 from .source_rlm import canonical_source
 from .tokenization_rlm import RLMTokenizer
 from .x86_rlm import least_measured, lower_bound
@@ -290,8 +290,7 @@ def _read_graph(
 ) -> CodeInput:
     """An ONNX graph as an input, with what can be computed from it; shapes that were asked for stand in its context."""
     try:
-        text = onnx_to_text(model, input_shapes=shapes)
-        cost = graph_cost(model, shapes)
+        text, cost = onnx_to_text_and_cost(model, shapes)
     except OnnxTextError as error:
         message = str(error)
         raise InputError(message if source in message else f"{source}: {message}") from None
@@ -591,7 +590,7 @@ class InputLayout:
         # A tokenizer that puts tokens before every text (Gemma's <bos>) was trained with them.
         bare = tokenizer("a", add_special_tokens=False)["input_ids"]
         whole = tokenizer("a")["input_ids"]
-        start = next((whole[:i] for i in range(len(whole)) if whole[i : i + len(bare)] == bare), [])
+        start: list[int] = next((whole[:i] for i in range(len(whole)) if whole[i : i + len(bare)] == bare), [])
         end = tokenizer.eos_token_id
         filler = tokenizer.convert_tokens_to_ids(_TRUNCATION_TOKEN)
         has_filler = filler not in (None, tokenizer.unk_token_id)

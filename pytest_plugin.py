@@ -130,7 +130,7 @@ def _source_of(item: pytest.Item, target: Any, language: str | None) -> dict[str
     if isinstance(target, (str, Path)):
         read = read_input(Path(item.path).parent / target, language=language)
         return {"text": read.text, "language": read.language or "python", "context": list(read.context)}
-    function = target if target is not None else getattr(item, "function", None)
+    function: Any = target if target is not None else getattr(item, "function", None)
     text = textwrap.dedent(inspect.getsource(function))
     if target is None:
         lines = text.splitlines(keepends=True)

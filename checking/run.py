@@ -19,7 +19,7 @@ from code_rlm.checking.limits import Limits, check_changes
 from code_rlm.checking.reports import write_report
 from code_rlm.checking.versions import Change, folder_changes, git_changes
 from code_rlm.errors_rlm import InputError
-from code_rlm.loading import pipeline
+from code_rlm.loading import load, pipeline
 from code_rlm.predict import parse_pairs
 
 
@@ -39,9 +39,10 @@ def check(args: argparse.Namespace, out: TextIO) -> int:
         "batch_size": args.batch_size,
     }
     with _changes(args) as changes:
-        pipe = pipeline(args.model)
+        model, processor = load(args.model)
+        pipe = pipeline(model, processor)
         limits = Limits.parse(
-            pipe.model.config, most, increase, probability=args.probability, unfamiliar=args.unfamiliar == "breach"
+            model.config, most, increase, probability=args.probability, unfamiliar=args.unfamiliar == "breach"
         )
         findings, skipped = check_changes(pipe, changes, limits, **options)
     write_report(findings, skipped, args.format or ("table" if out.isatty() else "json"), out)

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, Field, model_validator
+from pydantic.config import JsonDict
 
 from code_rlm import __version__
 from code_rlm.errors_rlm import InputError, RLMError
@@ -23,7 +24,7 @@ from code_rlm.pipeline_rlm import CodeRegressionPipeline
 from code_rlm.processing_rlm import CodeInput, context_lines, read_input
 from code_rlm.serving.batching import Batcher, QueueFullError
 
-_EXAMPLE = {"text": "add rcx, 8\nvfmadd231ps ymm0, ymm1, ymm2\ncmp rcx, rdx", "language": "x86asm"}
+_EXAMPLE: JsonDict = {"text": "add rcx, 8\nvfmadd231ps ymm0, ymm1, ymm2\ncmp rcx, rdx", "language": "x86asm"}
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,12 @@ def make_app(
         **batching: `most`, `wait_s` and `most_waiting` of `Batcher`.
     """
     limits, monitor = limits or Limits(), Monitor()
-    batcher = Batcher(lambda inputs, **options: pipe(inputs, **options), observe=monitor.batch.observe, **batching)
+
+    def predict(inputs: list[CodeInput], **options: Any) -> list[list[dict[str, Any]]]:
+        answers: Any = pipe(inputs, **options)  # of a list, a list for each input
+        return answers
+
+    batcher = Batcher(predict, observe=monitor.batch.observe, **batching)
     monitor.waiting.set_function(lambda: batcher.waiting)
 
     @asynccontextmanager

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from code_rlm.errors_rlm import RLMError
@@ -124,7 +125,7 @@ class Batcher:
     async def _answer_one_by_one(self, jobs: Sequence[_Job]) -> None:
         for job in jobs:
             try:
-                self._set(job, await self.run(lambda job=job: self.predict(list(job.inputs), **job.options)))
+                self._set(job, await self.run(partial(self.predict, list(job.inputs), **job.options)))
             except RLMError as error:
                 self._fail(job, error)
 
