@@ -7,8 +7,8 @@
     regressor.predict_interval(new_codes, level=0.9)
 
 `fit` is `code-rlm train` and its calibration: rows are split by group, the feature ensemble of a checkpoint is fitted to the
-training rows, and pooling and calibration to the validation rows. Without gradient steps (`steps=0`, the default) that takes a
-minute or two on one core for 2,000 programs.
+training rows, and pooling and calibration to the validation rows. Without gradient steps (`steps=0`, the default) that takes
+half a minute on one core for 1,200 short programs (`benchmarks/fine_tune.py`).
 """
 
 import contextlib
@@ -58,7 +58,7 @@ class CodeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         options: Further options of `code-rlm train` by name, such as `{"ensemble": {"trees": 200}}`.
         batch_size: Inputs that are predicted together.
         random_state: Seed of the split, the fit and the samples.
-        verbose: 0: quiet; 1: log lines of the fit, and a progress bar of predictions on a terminal.
+        verbose: 0: quiet; 1: log lines of the fit, and on a terminal progress bars.
 
     Attributes:
         metrics_: Names of the targets.
@@ -129,7 +129,8 @@ class CodeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"X has {len(inputs)} rows and y has {len(targets)}.")
         rows = _examples(inputs, names, targets, groups)
         lines: list[str] = []
-        with tempfile.TemporaryDirectory(prefix="code-rlm-") as folder, _without_bars():
+        bars = contextlib.nullcontext() if self.verbose else console.without_bars()
+        with tempfile.TemporaryDirectory(prefix="code-rlm-") as folder, _without_library_bars(), bars:
             table = Path(folder) / "rows.parquet"
             pq.write_table(rows.data.table, table)
             options = make_options(**self._train_options(table, Path(folder) / "run", names))
@@ -212,12 +213,12 @@ class CodeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             MetricError: Limits of another number than the targets, or not finite.
         """
         check_is_fitted(self)
-        limits = (
-            np.broadcast_to(np.asarray(limit, dtype=float), (len(self.metrics_),)) if np.ndim(limit) == 0 else limit
-        )
+        limits = np.asarray(limit, dtype=float)
+        if limits.ndim == 0:
+            limits = np.broadcast_to(limits, (len(self.metrics_),))
         if len(limits) != len(self.metrics_):
             raise MetricError(f"{len(self.metrics_)} targets need one limit each, or one for all; got {len(limits)}.")
-        above = dict(zip(self.metrics_, (float(each) for each in limits), strict=True))
+        above = dict(zip(self.metrics_, limits.tolist(), strict=True))
         entries = self._answers(X, above=above)
         return self._squeezed(np.array([[entry["probability_above"] for entry in row] for row in entries]))
 
@@ -389,7 +390,7 @@ class CodeRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
+def _without_library_bars() -> Iterator[None]:
     """Keeps the library's own progress bars off."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()

@@ -35,9 +35,13 @@ from code_rlm import cli
 from code_rlm.console import write_facts
 from code_rlm.data.mixture import BatchStream, Mixture, Source, share
 from code_rlm.data.streamed import StreamSource
-from code_rlm.loading import load
+from code_rlm.evaluation.encoding import RowEncoder
+from code_rlm.evaluation.shards import to_own_device
+from code_rlm.loading import load, write_adapter_config
 from code_rlm.local_attention_rlm import ATTENTION as LOCAL_ATTENTION
+from code_rlm.local_attention_rlm import is_long
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.processing_rlm import RLMProcessor
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.adapters import base_of, is_adapted
 from code_rlm.training.bundle import check_target, read_bundle, write_bundle
@@ -156,7 +160,8 @@ def _train(options: TrainOptions, accelerator: Accelerator, log: Callable[[str],
     if data.fitted is None and model.ensemble is not None:
         settings = model.ensemble.settings
         known = [metric for metric, scale in zip(settings.metrics, settings.scales, strict=True) if scale is not None]
-        fit_ensemble(model, mixture.sources, data.held_out, mixture, run_log.log)
+        scored = options.schedule.steps > 0 or bool(options.data.write_bundle)
+        fit_ensemble(model, mixture.sources, data.held_out, mixture, run_log.log, scored)
         set_unread(model, known, trained=options.schedule.steps > 0)
         if options.ensemble.fallbacks:
             fit_fallbacks(model, options.ensemble.fallbacks, mixture.sources, data.fallback_only, mixture, run_log.log)
@@ -172,8 +177,9 @@ def _train(options: TrainOptions, accelerator: Accelerator, log: Callable[[str],
         f"precision={options.runtime.mixed_precision!r}"
     )
     with contextlib.closing(run_log):
-        final = Run(options, accelerator, run_log, tokenizer, prepared, mixture, data.held_out).go()
-        calibrate_final(final, data.loaded, options, run_log.log)
+        run = Run(options, accelerator, run_log, tokenizer, prepared, mixture, data.held_out)
+        final = run.go()
+        calibrate_final(final, data.loaded, options, run_log.log, run.encode)
         accelerator.wait_for_everyone()
         accelerator.end_training()
     return final
@@ -269,6 +275,7 @@ class Run:
         if accelerator.distributed_type == DistributedType.FSDP:
             self._prepare_sharding(model)
         self.cache: FeatureCache | None = None
+        self.encode: RowEncoder | None = None  # of the final model, in the main process
         self.validation = Validation(held_out, mixture, options, self._attach)
         if options.evaluation.patience and not self.validation:
             raise TrainError(
@@ -548,15 +555,19 @@ class Run:
         self.accelerator.wait_for_everyone()
         chosen = self.out / "best" if self.options.evaluation.patience else checkpoints(self.out)[-1]
         if self.accelerator.is_main_process:
-            model, processor = load(chosen)
-            fit_pooling(model.to(self.accelerator.device), self.validation.sources, self.mixture, self.log.log)
-            model.to("cpu")
+            model, processor = self._trained(chosen)
+            to_own_device(model)
+            self.encode = RowEncoder(model, processor)
+            # Without a step the decoder has never seen a new metric: a sample of the rows shows it.
+            screened = not self.options.schedule.steps
+            fit_pooling(model, self.validation.sources, self.mixture, self.log.log, self.encode, screened)
             if is_adapted(self.plain):
 
                 def write(folder: Path) -> None:
                     leave = shutil.ignore_patterns("state", "progress.json", "config.json")
                     shutil.copytree(chosen, folder, ignore=leave, dirs_exist_ok=True)
                     model.config.save_pretrained(folder)
+                    write_adapter_config(folder, model.config)
 
                 save_whole(self.out / "adapter", write)
             save_whole(final, lambda folder: save_model(model, processor.tokenizer, folder, self.options))
@@ -564,13 +575,22 @@ class Run:
         self.accelerator.wait_for_everyone()
         return final
 
+    def _trained(self, checkpoint: Path) -> tuple[RLMForConditionalGeneration, RLMProcessor]:
+        """Returns the model of a checkpoint, adapters merged; without a step that is the one in memory."""
+        is_sharded = self.accelerator.distributed_type == DistributedType.FSDP
+        if self.options.schedule.steps or is_adapted(self.plain) or is_sharded:
+            return load(checkpoint)
+        return self.plain.eval(), RLMProcessor(self.tokenizer, self.plain.config)
+
 
 def choose_attention(model: RLMForConditionalGeneration, input_ids: torch.Tensor) -> None:
     """On a CPU, plain attention for short inputs: its backward pass is up to twice as fast there as the fused one."""
     if input_ids.device.type != "cpu" or not model.encoder._supports_sdpa:  # T5Gemma has the plain one only
         return
     wanted = "eager" if input_ids.shape[1] <= 256 else "sdpa"
-    if model.encoder.config._attn_implementation not in (wanted, LOCAL_ATTENTION):
+    implementation = model.encoder.config._attn_implementation
+    is_local = implementation == LOCAL_ATTENTION and is_long(model.encoder.config)
+    if implementation != wanted and not is_local:
         model.encoder.set_attn_implementation(wanted)
 
 

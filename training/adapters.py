@@ -8,14 +8,29 @@ import json
 import os
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeGuard
 
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from code_rlm.loading import ADAPTER_BASE, weights_digest
-from code_rlm.modeling_rlm import RLMForConditionalGeneration
+from code_rlm.ensemble_rlm import changed_slices
+from code_rlm.loading import (
+    ADAPTER_BASE,
+    ADAPTER_PREFIX,
+    ADAPTER_WEIGHTS,
+    weight_files,
+    weights_digest,
+    write_adapter_config,
+)
+from code_rlm.modeling_rlm import ADAPTED_ENSEMBLE, RLMForConditionalGeneration
 from code_rlm.processing_rlm import RLMProcessor
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training.options import LoraOptions, TrainError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def attention_layers(model: nn.Module) -> list[str]:
@@ -72,10 +87,12 @@ def add_lora(model: RLMForConditionalGeneration, options: LoraOptions, base: str
     whole = list(options.train)
     if model.ensemble is not None and "ensemble" not in whole:
         whole.append("ensemble")  # fitted to the run's data, with metrics that the base may not have
+    assert options.rank is not None  # without a rank there are no adapters
+    scale: Any = options.scale  # peft's hint says int, its arithmetic takes any number
     config = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM,
         r=options.rank,
-        lora_alpha=options.scale,
+        lora_alpha=scale,
         lora_dropout=options.dropout,
         target_modules=targets,
         modules_to_save=whole or None,
@@ -95,17 +112,19 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
 
 
-def is_adapted(model: nn.Module) -> bool:
+def is_adapted(model: nn.Module) -> "TypeGuard[PeftModel]":
     """Whether a model is wrapped by `add_lora`."""
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
 def base_of(model: nn.Module) -> RLMForConditionalGeneration:
     """The regression model inside adapters, or the model itself."""
-    return model.get_base_model() if is_adapted(model) else model
+    plain = model.get_base_model() if is_adapted(model) else model
+    assert isinstance(plain, RLMForConditionalGeneration)
+    return plain
 
 
-def save_adapter(model: nn.Module, tokenizer: RLMTokenizer, folder: Path, state: dict | None = None) -> None:
+def save_adapter(model: "PeftModel", tokenizer: RLMTokenizer, folder: Path, state: dict | None = None) -> None:
     """Writes an adapter's folder.
 
     Args:
@@ -115,13 +134,50 @@ def save_adapter(model: nn.Module, tokenizer: RLMTokenizer, folder: Path, state:
         state: The model's weights by name, where they are not those that it holds.
     """
     # Left to itself peft asks the hub whether the base's vocabulary has changed.
-    model.save_pretrained(folder, save_embedding_layers=False, state_dict=state)
+    model.save_pretrained(os.fspath(folder), save_embedding_layers=False, state_dict=state)
     (folder / "README.md").unlink()  # a form with nothing filled in
     config = base_of(model).config
     config.save_pretrained(folder)
     RLMProcessor(tokenizer, config).save_pretrained(folder)
     base = model.peft_config["default"].base_model_name_or_path
-    (folder / ADAPTER_BASE).write_text(json.dumps({"base": os.fspath(base), "sha256": weights_digest(base)}, indent=1))
+    assert base is not None  # `add_lora` has named it
+    _reduce_ensemble(folder, base)
+    write_adapter_config(folder, config)
+    (folder / ADAPTER_BASE).write_text(json.dumps({"base": base, "sha256": weights_digest(base)}, indent=1))
+
+
+def _reduce_ensemble(folder: Path, base: str) -> None:
+    """Leaves those parts of the feature ensemble in an adapter's weights that its base does not have.
+
+    The base takes them when the adapter is loaded (`RLMForConditionalGeneration._load_from_state_dict`).
+    """
+    prefix = f"{ADAPTER_PREFIX}ensemble."
+    weights = load_file(folder / ADAPTER_WEIGHTS)
+    whole = {name.removeprefix(prefix): weights.pop(name) for name in list(weights) if name.startswith(prefix)}
+    before = _base_ensemble(base) if whole else {}
+    for name, tensor in whole.items():
+        old = before.get(name)
+        if old is not None and old.shape == tensor.shape and torch.equal(old.to(tensor), tensor):
+            continue
+        source, changed = changed_slices(tensor, old, axis=int(name == "weight"))
+        weights[f"{ADAPTER_PREFIX}{ADAPTED_ENSEMBLE}{name}.source"] = source
+        weights[f"{ADAPTER_PREFIX}{ADAPTED_ENSEMBLE}{name}.changed"] = changed
+    save_file(weights, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["modules_to_save"] = [name for name in config["modules_to_save"] or () if name != "ensemble"] or None
+    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def _base_ensemble(base: str) -> dict[str, torch.Tensor]:
+    """The tensors of a base's feature ensemble by name, empty where it has none."""
+    found = {}
+    for path in weight_files(base):
+        with safe_open(path, "pt") as file:
+            for name in file.keys():
+                if name.startswith("ensemble."):
+                    found[name.removeprefix("ensemble.")] = file.get_tensor(name)
+    return found
 
 
 __all__ = ["add_lora", "attention_layers", "base_of", "is_adapted", "linear_layers", "save_adapter"]

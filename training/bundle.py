@@ -67,6 +67,7 @@ def write_bundle(
         parts = {}
         for part, source in (("train", each.train), ("validation", each.validation)):
             if source is not None:
+                assert isinstance(source, Source)  # `check_streams` refuses a bundle of streams
                 parts[part] = _put(arrays, f"{number}/{part}", source)
         sources.append({"parts": parts, "weight": each.weight, "remarks": each.remarks})
     about = {
@@ -156,11 +157,10 @@ def read_bundle(
         )
     loaded = []
     for number, (entry, weight) in enumerate(zip(about["sources"], given, strict=True)):
-        train, validation = (
-            _take(arrays, f"{number}/{part}", entry["parts"][part], tokenizer) if part in entry["parts"] else None
-            for part in ("train", "validation")
-        )
-        loaded.append(Loaded(train, validation, None, weight, entry["remarks"]))
+        parts = {}
+        for part, described in entry["parts"].items():
+            parts[part] = _take(arrays, f"{number}/{part}", described, tokenizer)
+        loaded.append(Loaded(parts["train"], parts.get("validation"), None, weight, entry["remarks"]))
     weights = mixture_weights([len(each.train) for each in loaded], given, options.data.temperature)
     fitted = None
     if about["ensemble"] is not None:
@@ -194,6 +194,7 @@ class FittedEnsemble:
         Raises:
             TrainError: The model has a metric that the bundle lacks, or the bundle is of another version.
         """
+        assert model.ensemble is not None  # `train` refuses a bundle whose ensemble the model lacks
         old = model.ensemble
         if lacking := sorted(set(old.settings.metrics) - set(self.settings.metrics)):
             raise TrainError(
@@ -274,7 +275,6 @@ def _take(arrays: dict[str, np.ndarray], prefix: str, described: dict[str, Any],
     values = np.full(read["present"].shape, np.nan)
     values[read["present"]] = tokenizer.codec.decode(read["codes"][read["present"]])
     words = {name: [described[name][i] for i in read[name]] if described[name] else [] for name in _WORDS}
-    words["contexts"] = [tuple(lines) for lines in words["contexts"]]
     scores = read.get("scores")
     return Source(
         bodies=bodies,
@@ -283,7 +283,9 @@ def _take(arrays: dict[str, np.ndarray], prefix: str, described: dict[str, Any],
         present=read["present"],
         truncated=read["truncated"],
         ensemble_scores=None if scores is None else scores.astype(np.float32),
-        **words,
+        languages=words["languages"],
+        groups=words["groups"],
+        contexts=[tuple(lines) for lines in words["contexts"]],
         **{name: described[name] for name in _PLAIN},
     )
 

@@ -8,17 +8,22 @@ from datasets import Dataset
 
 from code_rlm.distributions_rlm import Calibration
 from code_rlm.evaluation.calibration import FAMILIARITY_ROWS, fit_metric, joined, write_calibration
+from code_rlm.evaluation.encoding import RowEncoder
 from code_rlm.evaluation.familiarity import fit_familiarity
 from code_rlm.evaluation.metrics import EvaluationError
 from code_rlm.evaluation.rows import measured
-from code_rlm.evaluation.shards import is_main_process, own_device
+from code_rlm.evaluation.shards import is_main_process, to_own_device
 from code_rlm.loading import load
 from code_rlm.training.options import TrainOptions
 from code_rlm.training.sources import Loaded
 
 
 def calibrate_final(
-    final: Path, loaded: Sequence[Loaded], options: TrainOptions, log: Callable[[str], None] = lambda text: None
+    final: Path,
+    loaded: Sequence[Loaded],
+    options: TrainOptions,
+    log: Callable[[str], None] = lambda text: None,
+    encode: RowEncoder | None = None,
 ) -> None:
     """Fits calibrations and familiarity, and writes them into a checkpoint; every process of a run calls it.
 
@@ -29,15 +34,19 @@ def calibrate_final(
         loaded: The sources of the run; those of a bundle, which come without rows, count for nothing.
         options: Of the run.
         log: Gets a line of each metric.
+        encode: Of the same model, in this process, with the rows that pooling has read; None: the checkpoint is loaded.
     """
     sources = [each for each in loaded if each.rows is not None and not each.fallback_only]
     beyond = [each for each in loaded if each.fallback_only and each.rows is not None]
     if not options.calibration.use or not (sources or beyond):
         return
-    model, processor = load(final)
+    if encode is None:
+        model, processor = load(final)
+        to_own_device(model)
+        encode = RowEncoder(model, processor)
+    model, processor = encode.model, encode.processor
     if model.regression_head is not None or not model.codec.ordered_digits:
         return  # no exact quantiles to calibrate
-    model.to(own_device())
     calibrations: dict[str, Calibration] = {}
     for metric in dict.fromkeys(name for each in sources for name in each.train.metrics):
         parts = [
@@ -48,7 +57,9 @@ def calibrate_final(
             continue
         described = f"{' + '.join(name for name, _ in parts)}, validation split, seed {options.seed}"
         try:
-            entry, coverage = fit_metric(model, processor, joined(parts), metric, described, seed=options.seed)
+            entry, coverage = fit_metric(
+                model, processor, joined(parts), metric, described, seed=options.seed, encode=encode
+            )
         except EvaluationError as error:
             log(f"not calibrated: {error}")
             continue

@@ -22,7 +22,7 @@ from torch import nn
 
 from code_rlm.processing_rlm import RLMProcessor
 from code_rlm.tokenization_rlm import RLMTokenizer
-from code_rlm.training.adapters import is_adapted, save_adapter
+from code_rlm.training.adapters import base_of, is_adapted, save_adapter
 from code_rlm.training.options import TrainError, TrainOptions, full_names, make_options, nested, read_yaml
 
 # These describe the machine, not what was trained.
@@ -95,7 +95,7 @@ WORK = ".code-rlm"
 _OWN_NAMES = ("best", "final", "adapter", "log.jsonl")
 
 
-def save_whole(folder: Path, write: Callable[[Path], None], accelerator: Accelerator | None = None) -> None:
+def save_whole(folder: Path, write: Callable[[Path], object], accelerator: Accelerator | None = None) -> None:
     """Writes a folder under `WORK`, flushes it to disk and only then moves it to its place.
 
     With an accelerator every process calls this and `write`; making and moving the folder is left to the main process.
@@ -144,7 +144,7 @@ class BackgroundCopies:
         self._last: Future[None] | None = None
 
     def save(
-        self, folder: Path, write: Callable[[Path], None], accelerator: Accelerator, after: Callable[[], None]
+        self, folder: Path, write: Callable[[Path], object], accelerator: Accelerator, after: Callable[[], None]
     ) -> None:
         """Writes a checkpoint into memory and starts its copy; waits for the one before.
 
@@ -331,8 +331,9 @@ def save_model(
     if is_adapted(model):
         save_adapter(model, tokenizer, folder, state)
     else:
-        model.save_pretrained(folder, state_dict=state)
-        RLMProcessor(tokenizer, model.config).save_pretrained(folder)
+        plain = base_of(model)
+        plain.save_pretrained(folder, state_dict=state)
+        RLMProcessor(tokenizer, plain.config).save_pretrained(folder)
     (folder / "training_options.yaml").write_text(yaml.safe_dump(published_options(options), sort_keys=False))
 
 

@@ -76,7 +76,7 @@ class FeatureCache:
 
     def missing(self, inputs: Sequence[Sequence[int]]) -> list[Sequence[int]]:
         """Those of the inputs that are not kept yet, each once."""
-        found = {}
+        found: dict[bytes, Sequence[int]] = {}
         for ids in inputs:
             if (key := self.key(ids)) not in self._places:
                 found.setdefault(key, ids)
@@ -191,7 +191,9 @@ def encoder_digest(model: RLMForConditionalGeneration) -> bytes:
 
 
 def possible_inputs(mixture: Mixture) -> list[list[int]]:
-    """Token ids of every input that a mixture with fixed draws can ask for."""
+    """Token ids of every input that a mixture with fixed draws can ask for; none where draws are not fixed."""
+    if mixture.draws is None:
+        return []
     return [
         mixture.fixed_example(number, row, draw).input_ids
         for number, source in enumerate(mixture.sources)

@@ -23,6 +23,7 @@ from scipy.optimize import nnls
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.stats import spearmanr
 
+from code_rlm.console import with_progress
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.distributions_rlm import Regressor, ScoreScale
 from code_rlm.ensemble_rlm import FALLBACK, EnsembleConfig, FeatureEnsemble
@@ -59,6 +60,7 @@ def fit_ensemble(
     validation: Sequence[Source],
     mixture: Mixture,
     log: Callable[[str], None] = lambda text: None,
+    score_training: bool = True,
 ) -> None:
     """Fits regressors for every metric of the training sources and gives all sources their scores.
 
@@ -74,6 +76,7 @@ def fit_ensemble(
         validation: Sources that get the scores of the final regressors.
         mixture: Builds the inputs, as in training.
         log: Gets a line of each metric: its penalty, stacking weights and cross-fitted rank correlation.
+        score_training: Whether the training sources get scores, too; a run without steps does not read them.
     """
     # As much of the text as the model will read in use, even where training reads less.
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
@@ -112,13 +115,13 @@ def fit_ensemble(
     settings = model.ensemble.settings
     weight, bias = model.ensemble.weight.double().numpy(), model.ensemble.bias.double().numpy()
     membership = RLMFeatureExtractor(settings.features, (), settings.domain_names)
-    for source in (*train, *validation):
+    for source in (*(train if score_training else ()), *validation):
         scores = (features[id(source)] @ weight + bias).astype(np.float32)
         if settings.trees:
             scores += _further_scores(model.ensemble, rows[id(source)])
         members = membership.membership(words[id(source)]).bool().numpy()
         source.ensemble_scores = model.ensemble.chosen(torch.from_numpy(scores), members).numpy()
-    for source in train:
+    for source in train if score_training else ():
         x, fold = features[id(source)], _folds(source)
         for (metric, domain), one in fitted.items():
             own = np.array([domain is None or in_domain(domain, each) for each in words[id(source)]], bool)
@@ -415,7 +418,7 @@ def raw_features(
     batches = length_batches(lengths, batch_tokens=_BATCH_TOKENS, batch_size=_BATCH_ROWS)
     blocks: list[sparse.csr_matrix] = []
     words: list[frozenset[str]] = []
-    for batch in batches:
+    for batch in with_progress(batches, len(items), "texts"):
         inputs = pad_inputs([items[i].input_ids for i in batch], mixture.tokenizer.pad_token_id)
         languages = [items[i].language for i in batch]
         blocks.append(sparse.csr_matrix(extractor.raw(**inputs, languages=languages).numpy()))

@@ -58,7 +58,10 @@ def fit_fallbacks(
     Raises:
         TrainError: A metric without a regressor, or without rows.
     """
-    settings = model.ensemble.settings
+    ensemble = model.ensemble
+    if ensemble is None:
+        raise TrainError("ensemble.fallbacks needs the feature ensemble; leave ensemble: false out.")
+    settings = ensemble.settings
     if unknown := sorted(set(metrics) - set(settings.metrics)):
         raise TrainError(
             f"ensemble.fallbacks names {', '.join(unknown)}, for which the ensemble has no regressor; it has "
@@ -68,7 +71,7 @@ def fit_fallbacks(
     whole = replace(mixture, max_tokens=model.config.max_input_tokens)
     extractor = RLMFeatureExtractor(settings.features, token_texts(mixture.tokenizer))
     rows = {id(source): raw_features(extractor, source, whole)[0] for source in sources}
-    for key, components in component_tables(model.ensemble, sources, (), mixture.tokenizer, log).items():
+    for key, components in component_tables(ensemble, sources, (), mixture.tokenizer, log).items():
         rows[key] = sparse.hstack([rows[key], components]).tocsr()
     asked: dict[Regressor, list[Part]] = {}
     scales: dict[Regressor, ScoreScale] = {}
@@ -80,7 +83,7 @@ def fit_fallbacks(
             raise TrainError(f"ensemble.fallbacks names {metric}, of which there are no two different values.")
         asked[metric, FALLBACK] = parts
         scales[metric, FALLBACK] = ScoreScale.linear(values)
-    fitted = fit_regressors(asked, scales, weighted_features(model.ensemble, rows), rows, settings, log)
+    fitted = fit_regressors(asked, scales, weighted_features(ensemble, rows), rows, settings, log)
     write_regressors(model, {}, fitted)
     familiarity = model.config.fitted.familiarity
     for (metric, domain), one in fitted.items():

@@ -113,7 +113,8 @@ class _RidgePath:
     """Ridge regressions of all penalties on some rows; without rows they predict 0."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray):
-        self._mean, self._start = (x.mean(0), float(y.mean())) if len(y) else (np.zeros(x.shape[1]), 0.0)
+        self._mean: np.ndarray = x.mean(0) if len(y) else np.zeros(x.shape[1])
+        self._start = float(y.mean()) if len(y) else 0.0
         centered = x - self._mean
         self._values, self._vectors = np.linalg.eigh(centered.T @ centered)
         self._target = self._vectors.T @ (centered.T @ (y - self._start))

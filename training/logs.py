@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -104,7 +103,7 @@ class RunLog:
 
     def progress(self, step: int) -> None:
         """Moves the progress bar, where there is a terminal to show one on."""
-        if not self.active or not sys.stderr.isatty():
+        if not self.active or (self._bar is None and not console.shows_bars()):
             return
         if self._bar is None:
             self._bar = ProgressBar(self.steps, "steps", start=step).__enter__()

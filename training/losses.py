@@ -7,6 +7,7 @@ encoder to restore tokens that were hidden.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -167,8 +168,7 @@ class Objective:
             num_items: Labels in the whole step, over all batches and processes.
             num_hidden: Hidden tokens in the whole step.
         """
-        inputs = dict(batch)
-        metric, hidden = inputs.pop("first_metric", None), inputs.pop("hidden", None)
+        inputs = {name: tensor for name, tensor in batch.items() if name not in ("first_metric", "hidden")}
         output = model(**inputs, num_items_in_batch=num_items)
         loss, restored = output.loss, torch.zeros_like(output.loss)
         if self.weights.digits:
@@ -176,13 +176,21 @@ class Objective:
             loss = loss + self.weights.digits * distance / num_items
         if self.weights.ranking:
             share = int((batch["labels"] != IGNORE).sum()) / num_items
-            pairs = ranking_loss(output.logits, batch["labels"], metric, self.codec.length, self.grammar, self.ordinals)
+            pairs = ranking_loss(
+                output.logits,
+                batch["labels"],
+                batch["first_metric"],
+                self.codec.length,
+                self.grammar,
+                self.ordinals,
+            )
             loss = loss + self.weights.ranking * share * pairs
         if self.weights.z:
             loss = loss + self.weights.z * z_loss(output.logits, batch["labels"], self.grammar) / num_items
         if self.weights.masked_tokens:
-            embeddings = base_of(extract_model_from_parallel(model)).get_input_embeddings().weight
-            restored = masked_token_loss(output.encoder_last_hidden_state, embeddings, hidden) / max(1, num_hidden)
+            embeddings: Any = base_of(extract_model_from_parallel(model)).get_input_embeddings()
+            restored = masked_token_loss(output.encoder_last_hidden_state, embeddings.weight, batch["hidden"])
+            restored = restored / max(1, num_hidden)
             loss = loss + self.weights.masked_tokens * restored
         return loss, torch.stack([output.loss, restored]).detach()
 

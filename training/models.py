@@ -3,6 +3,7 @@
 import typing
 from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from code_rlm.ensemble_rlm import EnsembleConfig
 from code_rlm.errors_rlm import RLMError
 from code_rlm.features_rlm import FeatureLayout, digit_tokens, token_texts
 from code_rlm.language_model_rlm import LanguageModelConfig
-from code_rlm.loading import is_adapter, load
+from code_rlm.loading import is_adapter, load, resolve
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.numbers_rlm import NumberFormat
 from code_rlm.processing_rlm import InputLayout
@@ -50,7 +51,9 @@ def _text_tokenizer(options: TrainOptions) -> RLMTokenizer:
     if not where:
         raise TrainError("A new model needs `tokenizer:`, a folder or hub id (see data/train_tokenizer.py).")
     if where == options.model.init:
-        return load(where)[1].tokenizer
+        where = resolve(where)
+        if not Path(where).is_dir():
+            return load(where)[1].tokenizer  # of the Hub; or an error says what is wrong with the name
     try:
         return RLMTokenizer.from_pretrained(where)
     except (OSError, ValueError) as error:  # the library says ValueError of a folder that is not there
@@ -139,12 +142,14 @@ def _read_vocabulary(model: RLMForConditionalGeneration, options: TrainOptions, 
         )
     if not digit_tokens(tokenizer):
         raise TrainError("number_embeddings need a tokenizer that reads digits one by one (data/train_tokenizer.py).")
-    if model.number_embeddings is None or len(model.number_embeddings.digits) < len(tokenizer):
-        old = model.number_embeddings
+    old = model.number_embeddings
+    if old is None or len(old.digits) < len(tokenizer):
         model.add_number_embeddings()
-        if old is not None:
-            model.number_embeddings.load_state_dict(dict(old.named_parameters()), strict=False)
-    model.number_embeddings.read_vocabulary(token_texts(tokenizer))
+    embeddings = model.number_embeddings
+    assert embeddings is not None
+    if old is not None and embeddings is not old:
+        embeddings.load_state_dict(dict(old.named_parameters()), strict=False)
+    embeddings.read_vocabulary(token_texts(tokenizer))
 
 
 def _change_ensemble(model: RLMForConditionalGeneration, changes: dict, options: TrainOptions) -> None:
@@ -152,6 +157,7 @@ def _change_ensemble(model: RLMForConditionalGeneration, changes: dict, options:
 
     What was fitted is discarded, unless the settings only make room for more; what was trained stays.
     """
+    assert model.ensemble is not None  # `build_model` has added one where there was none
     old = model.ensemble
     settings = old.settings.changed(mlps=(), residual_scales=(), domains={}, **changes)
     if settings.features.reads_structure:
@@ -204,7 +210,7 @@ def check_masked_tokens(model: RLMForConditionalGeneration, options: TrainOption
         return
     if model.config.freeze_encoder:
         raise TrainError("masked_token_loss trains the encoder, and this one is frozen; set freeze_encoder: false.")
-    width, size = model.get_input_embeddings().weight.shape[1], model.config.encoder_hidden_size
+    width, size = model.get_input_embeddings().get_parameter("weight").shape[1], model.config.encoder_hidden_size
     if width != size:
         raise TrainError(
             f"masked_token_loss predicts hidden tokens from their embeddings, which are {width} wide in this encoder where "
@@ -276,9 +282,9 @@ def choose_head(
     # What does not answer is not trained: several processes wait for the gradient of every weight.
     model.requires_grad_(False)
     model.encoder_requires_grad_(True)
-    model.regression_head.requires_grad_(True)
-    if model.layer_mix is not None:
-        model.layer_mix.requires_grad_(True)
+    for part in (model.regression_head, model.layer_mix):
+        if part is not None:
+            part.requires_grad_(True)
     model.train(model.training)  # a frozen encoder stays so
 
 
@@ -289,6 +295,7 @@ def prepare_for_training(model: RLMForConditionalGeneration, options: TrainOptio
         enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
         enable({"use_reentrant": False})
     if options.lora.enabled:
+        assert options.model.init is not None  # the options refuse adapters without a checkpoint
         return add_lora(model, options.lora, options.model.init)
     return model
 
@@ -343,7 +350,7 @@ def _take_new_tokens(
     model: RLMForConditionalGeneration, own: RLMTokenizer, tokenizer: RLMTokenizer, options: TrainOptions
 ) -> None:
     """Embeds what a tokenizer has beyond the checkpoint's own; each new token starts as the mean of those that it replaces."""
-    ids = range(len(own))
+    ids = list(range(len(own)))
     if len(tokenizer) < len(own) or own.convert_ids_to_tokens(ids) != tokenizer.convert_ids_to_tokens(ids):
         raise TrainError(
             f"{options.model.tokenizer} is not the tokenizer of {options.model.init} with tokens added behind its own; leave "
@@ -352,10 +359,10 @@ def _take_new_tokens(
     if len(tokenizer) == len(own):
         return
     replaced = [own.encode(tokenizer.decode([i])) for i in range(len(own), len(tokenizer))]
-    old = model.get_input_embeddings().weight
+    old = model.get_input_embeddings().get_parameter("weight")
     means = torch.stack([old[tokens].mean(0) for tokens in replaced])
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    model.get_input_embeddings().weight[len(own) :] = means
+    model.get_input_embeddings().get_parameter("weight")[len(own) :] = means
     model.config.encoder.vocab_size = len(tokenizer)
 
 

@@ -11,6 +11,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from code_rlm.training.options import TrainError, TrainOptions
 
+_Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
+
 
 def build_optimizers(model: nn.Module, options: TrainOptions) -> list[torch.optim.Optimizer]:
     """Returns the optimisers of a run; together they hold every trained parameter once. Vectors have no weight decay.
@@ -31,7 +33,7 @@ def build_optimizers(model: nn.Module, options: TrainOptions) -> list[torch.opti
     decay = options.optimizer.weight_decay
     if options.optimizer.name == "adafactor":
         return [torch.optim.Adafactor(_groups(trained, decay), lr=rate)]
-    optimizers = []
+    optimizers: list[torch.optim.Optimizer] = []
     if options.optimizer.name == "muon":
         if not hasattr(torch.optim, "Muon"):
             raise TrainError(
@@ -93,7 +95,7 @@ class WeightAverage:
     """
 
     def __init__(self, model: nn.Module, decay: float):
-        def average(averages: list[torch.Tensor], parameters: list[torch.Tensor], steps: torch.Tensor) -> None:
+        def average(averages: _Tensors, parameters: _Tensors, steps: torch.Tensor | int) -> None:
             young = (1 + int(steps)) / (10 + int(steps))
             get_ema_multi_avg_fn(min(decay, young))(averages, parameters, steps)
 

@@ -17,9 +17,11 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from code_rlm.console import progress
 from code_rlm.data.mixture import Mixture, Source
 from code_rlm.digit_tree_rlm import masked_log_softmax, token_cells
 from code_rlm.distributions_rlm import PoolingComponent, ScoreScale
+from code_rlm.evaluation.encoding import BATCH, RowEncoder
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.processing_rlm import RLMProcessor, length_batches
 from code_rlm.stats import logistic_scale
@@ -37,10 +39,10 @@ FALLBACK_DECODER_WEIGHT, FALLBACK_WEIGHT = 1.0, 0.25
 FALLBACK_SCALE = 3.0
 MOST_COST = 0.02  # nats of log-likelihood that a fallback may cost
 MOST_ROWS = 1000
+SCREENED_ROWS = 128
 LEAST_GROUPS = 5
 MANY_GROUPS = 100
 _LEAST_SCALE = 1e-4
-_BATCH = 32
 
 
 @dataclass
@@ -205,20 +207,27 @@ def fit_pooling(
     sources: Sequence[Source],
     mixture: Mixture,
     log: Callable[[str], None] = lambda text: None,
+    encode: RowEncoder | None = None,
+    screened: bool = False,
 ) -> None:
     """Gives the model a pooling component for every metric that it serves better than the decoder alone.
 
-    Components of metrics that no source has stay as they are.
+    Components of metrics that no source has stay as they are. Reading the texts is most of the cost. With `screened` a sample
+    of `SCREENED_ROWS` rows is read first, and if the decoder gets no weight on it, no more are: the component is then fitted
+    to the scores of all rows. A decoder that was never trained with a metric rarely has a weight.
 
     Args:
         model: With a feature ensemble; otherwise nothing happens.
         sources: Rows held out from training, with the ensemble's scores.
         mixture: Builds the inputs, as in training.
         log: Called with one line for each metric.
+        encode: Keeps what is read for the fits that follow; None: there are none.
+        screened: See above.
     """
     if model.ensemble is None or not model.codec.ordered_digits:
         return
     settings = model.ensemble.settings
+    encode = encode or RowEncoder(model, RLMProcessor(mixture.tokenizer, model.config))
     components = dict(model.config.fitted.pooling)
     for metric, scale in zip(settings.metrics, settings.scales, strict=True):
         held_out = [source for source in sources if metric in source.metrics and source.ensemble_scores is not None]
@@ -228,12 +237,12 @@ def fit_pooling(
         if not any(len(usable_rows(source, metric)) for source in held_out):
             log(f"pooling: {metric} has no finite values to validate on, none fitted")
             continue
-        rows = gather(model, held_out, mixture, metric, scale)
-        groups = len(np.unique(rows.groups))
+        reader = _Reader(encode, held_out, mixture, metric, scale)
+        groups = len({source.groups[row] for source, row, _ in reader.chosen})
         if groups < LEAST_GROUPS:
             log(f"pooling: {metric} has {groups} groups to validate on, none fitted")
             continue
-        candidate, note, is_kept = choose_component(rows)
+        rows, candidate, note, is_kept = _chosen_component(reader, screened)
         if is_kept:
             components[metric] = candidate.component
         weights = f"weights {candidate.component.decoder_weight:g} and {candidate.component.weight:g}"
@@ -256,47 +265,89 @@ def choose_component(rows: PoolingRows) -> tuple[Candidate, str, bool]:
     return candidate, ", a fallback", candidate.gain > -MOST_COST
 
 
-def gather(
-    model: RLMForConditionalGeneration, sources: Sequence[Source], mixture: Mixture, metric: str, scale: ScoreScale
-) -> PoolingRows:
-    """Runs the decoder on at most `MOST_ROWS` rows of the sources, each for this metric alone.
+class _Reader:
+    """Reads held-out rows of one metric batch by batch, each asked for this metric alone.
 
     Args:
-        model: The model.
+        encode: Of the model.
         sources: Rows with the ensemble's scores.
         mixture: Builds the inputs, as in training.
         metric: Its name.
         scale: Its score scale.
+
+    Attributes:
+        batches: Indices of the rows of each batch, the shortest texts first.
     """
-    # As much of the text as the model reads in use, even where training reads less.
-    whole = replace(mixture, max_tokens=model.config.max_input_tokens)
-    score_column = model.ensemble.settings.metrics.index(metric)
-    chosen = _chosen_rows(sources, metric)
-    items = [whole.build(source, row, [column]) for source, row, column in chosen]
-    codes = np.stack([source.codes[row, column] for source, row, column in chosen])
-    logits = np.empty((*codes.shape, model.codec.vocab_size))
-    residual_scales = np.empty(len(items))
-    processor = RLMProcessor(mixture.tokenizer, model.config)
-    for part in length_batches([len(item.input_ids) for item in items], batch_size=_BATCH):
-        batch = processor.collate([items[i] for i in part])
-        encoded = model.encode(batch)
-        logits[part] = model.code_logits(encoded, codes[part])
-        residual_scales[part] = encoded.residual_scales[:, score_column]
-    states = model.codec.states(codes)[:, :-1]
-    cells = [token_cells(model.codec, codes[:, :end], states[:, end]) for end in range(codes.shape[1])]
-    low, high, finite = (np.stack(parts, 1) for parts in zip(*cells, strict=True))
-    scores = [source.ensemble_scores[row, score_column] for source, row, _ in chosen]
-    return PoolingRows(
-        log_probs=masked_log_softmax(logits, model.codec.allowed[states]),
-        codes=codes,
-        low=scale.score(low),
-        high=scale.score(high),
-        finite=finite,
-        scores=np.array(scores, dtype=np.float64),
-        residual_scales=residual_scales,
-        truth=scale.score([source.values[row, column] for source, row, column in chosen]),
-        groups=np.array([source.groups[row] for source, row, _ in chosen]),
-    )
+
+    def __init__(self, encode: RowEncoder, sources: Sequence[Source], mixture: Mixture, metric: str, scale: ScoreScale):
+        self.encode, self.model, self.scale = encode, encode.model, scale
+        # As much of the text as the model reads in use, even where training reads less.
+        whole = replace(mixture, max_tokens=self.model.config.max_input_tokens)
+        self.column = self.model.ensemble.settings.metrics.index(metric)
+        self.chosen = _chosen_rows(sources, metric)
+        self.items = [whole.build(source, row, [column]) for source, row, column in self.chosen]
+        self.batches = length_batches([len(item.input_ids) for item in self.items], batch_size=BATCH)
+
+    def sample(self, least: int) -> list[np.ndarray]:
+        """Returns batches of at least so many rows, texts of all lengths; all batches where there are few."""
+        count = -(-least // BATCH)
+        if count >= len(self.batches):
+            return self.batches
+        return [self.batches[i] for i in np.linspace(0, len(self.batches) - 1, count).round().astype(int)]
+
+    def read(self, batches: Sequence[np.ndarray], with_text: bool = True) -> PoolingRows:
+        """Returns the rows of some batches.
+
+        Args:
+            batches: Some of the reader's.
+            with_text: Whether the texts are read; without, the decoder's probabilities mean nothing.
+        """
+        encode = self.encode.whole if with_text else self.encode.scores_alone
+        codec, index = self.model.codec, np.concatenate(batches)
+        logits, residual_scales = [], []
+        with progress(len(index), "validation rows") as bar:
+            for batch in batches:
+                encoded = encode([self.items[i] for i in batch])
+                logits.append(self.model.code_logits(encoded, self._codes(batch)))
+                residual_scales.append(encoded.residual_scales[:, self.column])
+                bar.advance(len(batch))
+        codes, chosen = self._codes(index), [self.chosen[i] for i in index]
+        states = codec.states(codes)[:, :-1]
+        cells = [token_cells(codec, codes[:, :end], states[:, end]) for end in range(codes.shape[1])]
+        low, high, finite = (np.stack(parts, 1) for parts in zip(*cells, strict=True))
+        return PoolingRows(
+            log_probs=masked_log_softmax(np.concatenate(logits), codec.allowed[states]),
+            codes=codes,
+            low=self.scale.score(low),
+            high=self.scale.score(high),
+            finite=finite,
+            scores=np.array([source.ensemble_scores[row, self.column] for source, row, _ in chosen], dtype=np.float64),
+            residual_scales=np.concatenate(residual_scales),
+            truth=self.scale.score([source.values[row, column] for source, row, column in chosen]),
+            groups=np.array([source.groups[row] for source, row, _ in chosen]),
+        )
+
+    def _codes(self, index: np.ndarray) -> np.ndarray:
+        return np.stack([source.codes[row, column] for source, row, column in (self.chosen[i] for i in index)])
+
+
+def _chosen_component(reader: _Reader, screened: bool) -> tuple[PoolingRows, Candidate, str, bool]:
+    """Returns the rows that the texts were read of, and what `choose_component` does.
+
+    Args:
+        reader: Of the metric.
+        screened: Whether a sample of the rows may leave the decoder out.
+    """
+    sample = reader.sample(SCREENED_ROWS) if screened else reader.batches
+    rows = reader.read(sample)
+    if len(sample) < len(reader.batches):
+        if len(np.unique(rows.groups)) >= LEAST_GROUPS:
+            candidate, note, is_kept = choose_component(rows)
+            if is_kept and candidate.component.decoder_weight == 0:
+                every = reader.read(reader.batches, with_text=False)
+                return every, best_without_decoder(every, rows), note, True
+        rows = reader.read(reader.batches)
+    return rows, *choose_component(rows)
 
 
 def _chosen_rows(sources: Sequence[Source], metric: str) -> list[tuple[Source, int, int]]:
@@ -312,18 +363,45 @@ def _chosen_rows(sources: Sequence[Source], metric: str) -> list[tuple[Source, i
 
 def best_component(rows: PoolingRows) -> Candidate:
     """Returns the component of the lowest mean CRPS."""
-    fitted_scale = _fitted_scale(rows)
     known = rows[np.isfinite(rows.truth)]
-    grid = CrpsGrid(known, fitted_scale)
-    tried = [
+    grid = CrpsGrid(known, _fitted_scale(rows))
+    component, crps = _best_of(known, grid, _tried(_fitted_scale(rows), DECODER_WEIGHTS))
+    alone = _group_means(known, known.crps(None, grid))
+    return Candidate.of(rows, component, (alone - crps) / alone.mean(), "of the CRPS")
+
+
+def best_without_decoder(rows: PoolingRows, sample: PoolingRows) -> Candidate:
+    """Returns the component of the lowest mean CRPS of those that give the decoder no weight.
+
+    Args:
+        rows: All rows; the decoder's probabilities do not count.
+        sample: Rows with the decoder's probabilities, to measure the gain over the decoder on.
+    """
+    known = rows[np.isfinite(rows.truth)]
+    fitted_scale = _fitted_scale(rows)
+    component, _ = _best_of(known, CrpsGrid(known, fitted_scale), _tried(fitted_scale, (0.0,)))
+    seen = sample[np.isfinite(sample.truth)]
+    grid = CrpsGrid(seen, _fitted_scale(sample))
+    alone, pooled = (_group_means(seen, seen.crps(each, grid)) for each in (None, component))
+    return Candidate.of(rows, component, (alone - pooled) / alone.mean(), "of the CRPS")
+
+
+def _tried(fitted_scale: float, decoder_weights: Sequence[float]) -> list[PoolingComponent]:
+    """Returns the grid of components for a scale."""
+    return [
         PoolingComponent(fitted_scale * scale, decoder_weight, weight)
-        for scale, decoder_weight, weight in itertools.product(SCALES, DECODER_WEIGHTS, WEIGHTS)
+        for scale, decoder_weight, weight in itertools.product(SCALES, decoder_weights, WEIGHTS)
         if decoder_weight + weight > 0
     ]
-    alone = _group_means(known, known.crps(None, grid))
-    crps = [_group_means(known, known.crps(component, grid)) for component in tried]
+
+
+def _best_of(
+    rows: PoolingRows, grid: CrpsGrid, tried: Sequence[PoolingComponent]
+) -> tuple[PoolingComponent, np.ndarray]:
+    """Returns the component of the lowest mean CRPS, and its CRPS in each group `(groups,)`."""
+    crps = [_group_means(rows, rows.crps(component, grid)) for component in tried]
     best = int(np.argmin([each.mean() for each in crps]))
-    return Candidate.of(rows, tried[best], (alone - crps[best]) / alone.mean(), "of the CRPS")
+    return tried[best], crps[best]
 
 
 def fallback(rows: PoolingRows) -> Candidate:
@@ -352,8 +430,8 @@ __all__ = [
     "CrpsGrid",
     "PoolingRows",
     "best_component",
+    "best_without_decoder",
     "choose_component",
     "fallback",
     "fit_pooling",
-    "gather",
 ]

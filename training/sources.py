@@ -264,7 +264,8 @@ def _origin(source: Loaded, metric: str) -> str:
     elif isinstance(source.train, StreamSource):
         hardware = source.train.hardware_of(metric)
     else:
-        known = set(source.rows["hardware"]) - {""} if "hardware" in source.rows.column_names else set()
+        rows = source.rows
+        known = set(rows["hardware"]) - {""} if rows is not None and "hardware" in rows.column_names else set()
         hardware = known.pop() if len(known) == 1 else ""
     if not hardware:
         return source.name

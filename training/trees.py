@@ -6,7 +6,9 @@ ridge's targets on the ridge's folds, so that their out-of-fold predictions can 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import lightgbm
 import numpy as np
@@ -37,6 +39,8 @@ PARAMETERS = {
     "verbosity": -1,
 }
 _LEAST_ROWS_OF_LEAF, _MOST_ROWS_OF_LEAF = 2, 20
+_PATIENCE = 100  # trees without a smaller error on the rows left out, after which no more are fitted
+_TOLERANCE = 0.002  # share of the least error that fewer trees may cost
 
 
 class Forest:
@@ -50,7 +54,7 @@ class Forest:
 
     Attributes:
         columns: The features that trees may read, int `(columns,)`.
-        trees: The number of trees, chosen on the first fold.
+        trees: The number of trees, chosen on the first fold (`fewest_trees`).
         out_of_fold: Out-of-fold predictions `(rows,)`.
     """
 
@@ -60,10 +64,10 @@ class Forest:
         table = lightgbm.Dataset(read, label=y, params=PARAMETERS, free_raw_data=False)
         sample = np.sort(np.random.default_rng(0).permutation(len(y))[:MOST_ROWS])
 
-        # The first fold's trees are fitted with all trees allowed: its rows show how many of them are best.
+        # The first fold's trees are fitted with all trees allowed: its rows show how many of them are needed.
         left_out = np.flatnonzero(fold == 0)
         first, errors = _fit(table, y, sample[fold[sample] != 0], settings.trees, left_out)
-        self.trees = 1 + int(np.argmin(errors))
+        self.trees = fewest_trees(errors)
         self._by_fold = [_Trees(first.booster, first.start, self.trees)]
         for number in range(1, FOLDS):
             self._by_fold.append(_fit(table, y, sample[fold[sample] != number], self.trees)[0])
@@ -198,7 +202,7 @@ class _Trees:
         """Returns scores `(rows,)` of rows of the chosen columns `(rows, columns)`."""
         if self.booster is None or not read.shape[0]:
             return np.zeros(read.shape[0])
-        return self.start + self.booster.predict(read, num_iteration=self.count)
+        return self.start + np.asarray(self.booster.predict(read, num_iteration=self.count))
 
     def nodes(self) -> list[Nodes]:
         """Returns the nodes of every tree."""
@@ -230,10 +234,12 @@ def _fit(
     least = min(_MOST_ROWS_OF_LEAF, max(_LEAST_ROWS_OF_LEAF, len(rows) // 20))
     parameters = {**PARAMETERS, "min_data_in_leaf": least, "metric": "l2"}
     measured: dict[str, dict[str, list[float]]] = {}
-    held_out, callbacks = [], []
+    held_out: list[lightgbm.Dataset] = []
+    callbacks: list[Callable[..., Any]] = []
     if watched is not None and len(watched):
         held_out = [_part(table, watched, y[watched] - start)]
-        callbacks = [lightgbm.record_evaluation(measured)]
+        patience = lightgbm.early_stopping(_PATIENCE, verbose=False)
+        callbacks = [lightgbm.record_evaluation(measured), patience]
     booster = lightgbm.train(
         parameters,
         _part(table, rows, y[rows] - start),
@@ -246,9 +252,18 @@ def _fit(
     return _Trees(booster, start, count), errors
 
 
+def fewest_trees(errors: Sequence[float]) -> int:
+    """Returns the fewest trees whose error on rows left out is within `_TOLERANCE` of the least.
+
+    Args:
+        errors: With the first tree, the first two, and so on.
+    """
+    return 1 + int(np.argmax(np.array(errors) <= min(errors) * (1 + _TOLERANCE)))
+
+
 def _part(table: lightgbm.Dataset, rows: np.ndarray, labels: np.ndarray) -> lightgbm.Dataset:
     """Returns some rows of a table of binned features with labels of their own."""
-    part = table.subset(rows).construct()
+    part = table.subset(rows.tolist()).construct()
     part.set_label(labels)
     return part
 
@@ -274,4 +289,4 @@ def choose_columns(x: sparse.csr_matrix, settings: EnsembleConfig) -> np.ndarray
     return varying if len(varying) else columns[-1:]
 
 
-__all__ = ["FOLDS", "MOST_ROWS", "PARAMETERS", "Forest", "Nodes", "choose_columns"]
+__all__ = ["FOLDS", "MOST_ROWS", "PARAMETERS", "Forest", "Nodes", "choose_columns", "fewest_trees"]

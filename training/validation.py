@@ -74,7 +74,7 @@ class Validation:
         limit = self.options.data.max_objectives
         items = []
         for row in self._rows(source):
-            columns = np.flatnonzero(source.present[row])[:limit]
+            columns = np.flatnonzero(source.present[row])[:limit].tolist()
             items.append(self.mixture.build(source, row, columns))
         return items
 
