@@ -43,17 +43,18 @@ from transformers.utils import CONFIG_NAME, logging
 
 from code_rlm import cli
 from code_rlm.configuration_rlm import FITTED_STATE_NAME, RLMConfig
-from code_rlm.console import progress, write_table
+from code_rlm.console import write_table
 from code_rlm.data.schema import FEATURES
 from code_rlm.distributions_rlm import Calibration
+from code_rlm.evaluation.encoding import BATCH, RowEncoder
 from code_rlm.evaluation.familiarity import fit_familiarity
 from code_rlm.evaluation.metrics import EvaluationError
 from code_rlm.evaluation.predictions import EncodedRows
 from code_rlm.evaluation.rows import read_rows, table_names, table_title, wanted_metrics
-from code_rlm.evaluation.shards import is_main_process, own_device
+from code_rlm.evaluation.shards import is_main_process, to_own_device
 from code_rlm.familiarity_rlm import Familiarity
 from code_rlm.generation_rlm import EncodedInputs
-from code_rlm.loading import load
+from code_rlm.loading import ADAPTER_BASE, load, write_adapter_config
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.processing_rlm import RLMProcessor
 from code_rlm.stats import equal_weights, weighted_quantiles
@@ -112,7 +113,12 @@ class HeldOut:
 
 
 def held_out(
-    model: RLMForConditionalGeneration, processor: RLMProcessor, rows: Dataset, metric: str, batch_size: int = 32
+    model: RLMForConditionalGeneration,
+    processor: RLMProcessor,
+    rows: Dataset,
+    metric: str,
+    batch_size: int = BATCH,
+    encode: RowEncoder | None = None,
 ) -> HeldOut:
     """Returns the model's own probabilities of the rows' values.
 
@@ -121,6 +127,7 @@ def held_out(
         rows: A table in the schema.
         metric: Its name.
         batch_size: Rows run together.
+        encode: Has read the rows of earlier fits; None: none was made.
 
     Raises:
         EvaluationError: Fewer than five groups, or a checkpoint without exact distributions.
@@ -144,7 +151,7 @@ def held_out(
         thresholds = np.concatenate([own, np.nextafter(own, np.inf), own_edges], 1)
         return [model.cdf(memory, thresholds, metrics=[metric], calibrated=False)]
 
-    (probabilities,) = encoded.run(model, processor, ask, batch_size)
+    (probabilities,) = encoded.run(model, processor, ask, batch_size, encode or RowEncoder(model, processor))
     below, up_to, cells = probabilities[:, 0], probabilities[:, 1], probabilities[:, 2:]
     return HeldOut(values, below, up_to, cells, edges, pool, groups)
 
@@ -219,8 +226,9 @@ def fit_metric(
     rows: Dataset,
     metric: str,
     source: str = "",
-    batch_size: int = 32,
+    batch_size: int = BATCH,
     seed: int = 0,
+    encode: RowEncoder | None = None,
 ) -> tuple[Calibration, dict[float, tuple[float, float]]]:
     """Returns the calibration of a metric, and its cross-fitted coverage (`cross_fitted_coverage`).
 
@@ -231,11 +239,12 @@ def fit_metric(
         source: Description of the rows.
         batch_size: Rows run together.
         seed: Of the folds.
+        encode: Has read the rows of earlier fits; None: none was made.
 
     Raises:
         EvaluationError: See `held_out`.
     """
-    asked = held_out(model, processor, rows, metric, batch_size)
+    asked = held_out(model, processor, rows, metric, batch_size, encode)
     return fit_calibration(asked, source), cross_fitted_coverage(asked, seed)
 
 
@@ -375,6 +384,8 @@ def _replace_config(config: RLMConfig, folder: Path) -> None:
             if (folder / name).exists():
                 shutil.copymode(folder / name, Path(partial) / name)
             os.replace(Path(partial) / name, folder / name)
+    if (folder / ADAPTER_BASE).is_file():
+        write_adapter_config(folder, config)
 
 
 def check_out(out: Path) -> None:
@@ -436,7 +447,7 @@ def calibrate(args: argparse.Namespace) -> dict[str, Calibration]:
     if out.resolve() != checkpoint.resolve():
         check_out(out)
     model, processor = load(checkpoint)
-    model.to(own_device())
+    to_own_device(model)
     tables: dict[str, list[tuple[str, Dataset]]] = {}
     for name in names if "levels" in args.parts else ():
         rows = read_rows(name, args, args.split, args.max_rows)
@@ -444,15 +455,13 @@ def calibrate(args: argparse.Namespace) -> dict[str, Calibration]:
             tables.setdefault(metric, []).append((table_title(name), rows))
     found: dict[str, Calibration] = {}
     lines = []
-    with progress(len(tables), "metrics") as bar:
-        for metric, parts in tables.items():
-            title = " + ".join(name for name, _ in parts)
-            described = f"{title}, {args.split} split, seed {args.seed}"
-            entry, coverage = fit_metric(model, processor, joined(parts), metric, described, args.batch_size, args.seed)
-            found[metric] = entry
-            cells = [f"{before:.1%} -> {after:.1%}" for before, after in coverage.values()]
-            lines.append((title, metric, f"{entry.rows} ({entry.groups})", f"{entry.pool_weight:.3f}", *cells))
-            bar.advance(1)
+    for metric, parts in tables.items():
+        title = " + ".join(name for name, _ in parts)
+        described = f"{title}, {args.split} split, seed {args.seed}"
+        entry, coverage = fit_metric(model, processor, joined(parts), metric, described, args.batch_size, args.seed)
+        found[metric] = entry
+        cells = [f"{before:.1%} -> {after:.1%}" for before, after in coverage.values()]
+        lines.append((title, metric, f"{entry.rows} ({entry.groups})", f"{entry.pool_weight:.3f}", *cells))
     familiarity = None
     if "familiarity" in args.parts:
         familiarity = fit_familiarity(model, processor, _training_and_held_out(names, args), _unfamiliar(args))

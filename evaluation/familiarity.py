@@ -87,9 +87,12 @@ def fit_familiarity(
         has_fallback = known_pool is not None and known_pool.scale is not None
         found.pools[metric] = known_pool if has_fallback else _default_pool(metric, values)
         training = [rows for rows, _ in tables.values()]
+        beyond = [rows for _, rows in unfamiliar]
         if metric.partition("@")[0] == "peak_rss_bytes":
-            found.idle[metric] = idle_memory(training, metric)
-        if (ratios := bound_ratios(found, training, metric)) is not None:
+            found.idle[metric] = idle_memory([*training, *beyond], metric)
+        # A bound changes the answers that lie below it, most of them for inputs unlike the training rows.
+        ratios = bound_ratios(found, beyond, metric) or bound_ratios(found, training, metric)
+        if ratios is not None:
             found.bound_ratios[metric] = ratios
     with_fallback = () if model.ensemble is None else model.ensemble.settings.fallbacks
     for metric in dict.fromkeys((*found.metrics, *with_fallback)):
@@ -161,7 +164,7 @@ def idle_memory(tables: Sequence[Dataset], metric: str) -> dict[str, float]:
         index, values = _values(rows, metric)
         for i, value in zip(index, values, strict=True):
             language = rows[int(i)]["language"]
-            least[language] = min(least.get(language, math.inf), 0.9 * value)
+            least[language] = min(least.get(language, math.inf), 0.9 * float(value))
     return least
 
 

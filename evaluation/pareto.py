@@ -122,7 +122,9 @@ def draw(rows: Sequence[dict[str, Any]], metrics: Sequence[str], path: Path) -> 
         raise InputError("No file has finite numbers in both metrics; there is nothing to draw.")
     labels = [f"{m} ({unit})" if (unit := rows[0][m]["unit"]) else m for m in metrics]
     ax = pareto_plot(
-        *(column[whole] for column in columns.values()),
+        columns["value"][whole],
+        columns["low"][whole],
+        columns["high"][whole],
         [row["on_front"] for row, drawn in zip(rows, whole, strict=True) if drawn],
         [Path(row["file"]).name for row, drawn in zip(rows, whole, strict=True) if drawn],
         labels=(labels[0], labels[1]),
@@ -131,7 +133,7 @@ def draw(rows: Sequence[dict[str, Any]], metrics: Sequence[str], path: Path) -> 
         if "draws" in rows[0]
         else None,
     )
-    ax.figure.savefig(path, bbox_inches="tight")
+    ax.figure.canvas.print_figure(path, bbox_inches="tight")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -94,12 +94,14 @@ def prediction_scatter(
 
     ax.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle="--", zorder=1)
     x, y = _normal_scores(truth), _normal_scores(predicted)
-    style = {"s": 7, "alpha": 0.35} if len(shown) > 500 else {"s": 14, "alpha": 0.6}
+    many = len(shown) > 500
+    size = 7 if many else 14
+    alpha = 0.35 if many else 0.6
     for chosen, color, label in ((inside, BLUE, "interval holds"), (~inside, ORANGE, "interval misses")):
         if chosen.any():
             rows = shown[chosen[shown]]
             name = f"{label} ({chosen.mean():.0%})" if has_intervals else None
-            ax.scatter(x[rows], y[rows], color=color, linewidths=0, label=name, **style)
+            ax.scatter(x[rows], y[rows], s=size, color=color, alpha=alpha, linewidths=0, label=name)
     _name_quantiles(ax.xaxis, truth)
     _name_quantiles(ax.yaxis, predicted)
     if has_intervals:
@@ -176,7 +178,7 @@ def group_histogram(
     if not len(found.values):
         raise EvaluationError(f"no group of more than {more_than} rows whose targets differ; there is nothing to draw")
     ax = new_axes() if ax is None else ax
-    ax.hist(found.values, bins=np.linspace(-1, 1, 21), color=BLUE, alpha=0.85, edgecolor="white")
+    ax.hist(found.values, bins=np.linspace(-1, 1, 21).tolist(), color=BLUE, alpha=0.85, edgecolor="white")
     middle = float(np.median(found.values))
     ax.axvline(middle, color=ORANGE, linewidth=1.5, label=f"median {middle:.2f}")
     ax.axvline(0, color=GREY, linewidth=1, linestyle="--")
@@ -214,7 +216,7 @@ def target_histogram(
     else:
         edges = np.linspace(everything.min(), everything.max() + 1e-12, bins + 1)
     for (name, values), color in zip(columns.items(), (BLUE, ORANGE), strict=False):
-        ax.hist(values[np.isfinite(values)], bins=edges, color=color, alpha=0.55, label=name)
+        ax.hist(values[np.isfinite(values)], bins=edges.tolist(), color=color, alpha=0.55, label=name)
     if logarithmic:
         ax.set_xscale("log")
     ax.legend(fontsize="small", frameon=False)
@@ -301,14 +303,16 @@ def pareto_plot(
     for i in np.argsort(is_front, kind="stable"):  # the front on top
         # Medians are seldom in the middle of their interval: the ellipse stands on the interval, the point on the median.
         center = (least[i] + most[i]) / 2
-        width, height, angle = *np.maximum(most[i] - least[i], 1e-9), 0.0
+        width, height = np.maximum(most[i] - least[i], 1e-9)
+        angle = 0.0
         if draws is not None and len(draws[i]) > 2:
             center, width, height, angle = _covariance_ellipse(
                 _drawn(_drawable(draws[i], logarithmic), logarithmic), level
             )
         fill = {"facecolor": BLUE, "alpha": 0.13} if is_front[i] else {"facecolor": GREY, "alpha": 0.05}
         ax.add_patch(Ellipse(center, width, height, angle=angle, edgecolor="none", zorder=2 + is_front[i], **fill))
-    ax.scatter(*middle[~is_front].T, s=14, color=GREY, linewidths=0, label="dominated", zorder=4)
+    dominated = middle[~is_front]
+    ax.scatter(dominated[:, 0], dominated[:, 1], s=14, color=GREY, linewidths=0, label="dominated", zorder=4)
     best = np.flatnonzero(is_front)[np.argsort(middle[is_front, 0])]
     ax.plot(*middle[best].T, color=BLUE, linewidth=1.2, marker="o", markersize=5, label="Pareto front", zorder=5)
     _number_points(ax, middle[best], [names[i] for i in best])
@@ -346,11 +350,19 @@ def _drawn(points: np.ndarray, logarithmic: Sequence[bool]) -> np.ndarray:
 
 def _number_points(ax: Axes, points: np.ndarray, names: Sequence[str]) -> None:
     """Numbers points `(points, 2)` and lists their names beside the axes, at most 24 lines."""
-    style = {"fontsize": "x-small", "color": BLACK, "zorder": 6, "ha": "center"}
     listed = []
     for number, (point, name) in enumerate(zip(points, names, strict=True), start=1):
         above = 5 if number % 2 else -11  # neighbours do not overlap
-        ax.annotate(str(number), point, xytext=(0, above), textcoords="offset points", **style)
+        ax.annotate(
+            str(number),
+            point,
+            xytext=(0, above),
+            textcoords="offset points",
+            fontsize="x-small",
+            color=BLACK,
+            zorder=6,
+            ha="center",
+        )
         listed.append(f"{number}  {name}")
     if len(listed) > 24:
         listed = [*listed[:23], f"and {len(listed) - 23} more"]
@@ -384,7 +396,7 @@ def report_plots(tasks: Mapping[str, Mapping[str, Predictions]], folder: str | P
             for plot, ax in _plots_of(predictions, f"{task}, {metric}").items():
                 name = "-".join(_file_name(part) for part in (task, metric, plot))
                 written.append(target_folder / f"{name}.png")
-                ax.figure.savefig(written[-1], bbox_inches="tight")
+                ax.figure.canvas.print_figure(written[-1], bbox_inches="tight")
     return written
 
 

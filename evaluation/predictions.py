@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from datasets import Dataset
 
+from code_rlm.console import progress
+from code_rlm.evaluation.encoding import RowEncoder
 from code_rlm.evaluation.report import Predictions
 from code_rlm.evaluation.rows import measured
 from code_rlm.evaluation.shards import map_shards
+from code_rlm.familiarity_rlm import Familiarity, observe
 from code_rlm.generation_rlm import EncodedInputs
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 from code_rlm.processing_rlm import CodeInput, EncodedInput, RLMProcessor, length_batches
@@ -31,6 +34,7 @@ class EncodedRows:
         saturated: Which lie outside the format's range, bool `(rows,)`.
         inputs: Token ids of each, unpadded.
         truncated: Whether a part of the text was left out, bool `(rows,)`.
+        codes: What they were made of.
     """
 
     metric: str
@@ -40,6 +44,7 @@ class EncodedRows:
     saturated: np.ndarray
     inputs: list[EncodedInput]
     truncated: np.ndarray
+    codes: list[CodeInput]
 
     @classmethod
     def of(cls, rows: Dataset, metric: str, processor: RLMProcessor) -> "EncodedRows":
@@ -54,7 +59,7 @@ class EncodedRows:
         codes, saturated = tokenizer.encode_numbers(target, out_of_range="saturate", return_saturated=True)
         written = tokenizer.decode_numbers(codes)
         truncated = np.array([item.truncated_tokens > 0 for item in encoded])
-        return cls(metric, chosen, target, written, saturated, encoded, truncated)
+        return cls(metric, chosen, target, written, saturated, encoded, truncated, inputs)
 
     def run(
         self,
@@ -62,6 +67,7 @@ class EncodedRows:
         processor: RLMProcessor,
         ask: Callable[[EncodedInputs, np.ndarray], Sequence[np.ndarray]],
         batch_size: int,
+        encode: RowEncoder | None = None,
     ) -> list[np.ndarray]:
         """Runs the encoder over batches of like length, shared out over processes.
 
@@ -70,6 +76,7 @@ class EncodedRows:
             ask: Given a batch's memory and its rows' numbers, returns arrays `(batch, ...)`. A checkpoint that answers with a
                 regression head gives its answers alone, and nothing is asked.
             batch_size: Rows run together.
+            encode: Encodes the batches; None: the model, all of every text.
 
         Returns:
             The arrays of all batches joined, `(rows, ...)` each.
@@ -77,11 +84,35 @@ class EncodedRows:
         batches = length_batches([len(item.input_ids) for item in self.inputs], batch_size=batch_size)
 
         def work(batch: np.ndarray) -> Sequence[np.ndarray]:
-            inputs = processor.collate([self.inputs[i] for i in batch])
-            return [model.regress(inputs)] if model.regression_head is not None else ask(model.encode(inputs), batch)
+            items = [self.inputs[i] for i in batch]
+            bar.advance(len(batch))
+            if model.regression_head is not None:
+                return [model.regress(processor.collate(items))]
+            return ask(model.encode(processor.collate(items)) if encode is None else encode(items, self.metric), batch)
 
         back = np.argsort(np.concatenate(batches))
-        return [np.concatenate(parts)[back] for parts in zip(*map_shards(work, batches), strict=True)]
+        with progress(len(self.inputs), f"rows of {self.metric}") as bar:
+            found = map_shards(work, batches)
+        return [np.concatenate(parts)[back] for parts in zip(*found, strict=True)]
+
+
+def novelty_weights(familiarity: Familiarity, encoded: EncodedRows) -> np.ndarray | None:
+    """Share of the novelty pool in what the pipeline answers, in [0, 1], `(rows,)`; None where it has no pool."""
+    pool = familiarity.pools.get(encoded.metric)
+    if pool is None or encoded.metric not in familiarity.metrics:
+        return None
+    weights = []
+    for code, item in zip(encoded.codes, encoded.inputs, strict=True):
+        row = observe(code.text, code.language or "", code.context, item.code_ids)
+        comparison = familiarity.compare(encoded.metric, code.language, row)
+        weights.append(0.0 if comparison is None else pool.weight_at(comparison.familiarity))
+    return np.array(weights)
+
+
+def cut_by_bound(familiarity: Familiarity, encoded: EncodedRows, low: np.ndarray) -> np.ndarray:
+    """Which rows have a lower bound above the low end of their intervals `(rows,)`, bool `(rows,)`."""
+    bounds = [familiarity.lower_bound(encoded.metric, code.language, code.text) for code in encoded.codes]
+    return np.array([bound is not None and end < bound for bound, end in zip(bounds, low, strict=True)])
 
 
 def seen_text(row: dict) -> str:
@@ -133,27 +164,30 @@ def predict_rows(
     def by_level(array: np.ndarray) -> dict[float, np.ndarray]:
         return {level: array[:, k] for k, level in enumerate(levels)}
 
-    if len(found) == 1:  # a regression head: numbers, no distributions
-        answer = {"median": found[0]}
-    else:
-        own, log_probs, *calibrated_ones = found
-        quantiles = by_level(calibrated_ones[0] if calibrated_ones else own)
-        answer = {
-            "median": quantiles[0.5],
-            "quantiles": quantiles,
-            "uncalibrated": by_level(own) if has_calibration else {},
-        }
-        answer["log_probs"] = np.where(encoded.saturated, -np.inf, log_probs)
-    return Predictions(
+    answer = Predictions(
         target=encoded.target,
         written=encoded.written,
-        **answer,
+        median=found[0],
         groups=np.array(encoded.rows["group"]),
         languages=np.array(encoded.rows["language"]),
         truncated=encoded.truncated,
         smaller_is_better=model.config.metric(metric).smaller_is_better,
         out_of_range=int(encoded.saturated.sum()),
         seconds_per_row=seconds / len(encoded.target),
+    )
+    if len(found) == 1:  # a regression head: numbers, no distributions
+        return answer
+    own, log_probs, *calibrated_ones = found
+    quantiles = by_level(calibrated_ones[0] if calibrated_ones else own)
+    familiarity = model.config.fitted.familiarity
+    return replace(
+        answer,
+        median=quantiles[0.5],
+        quantiles=quantiles,
+        uncalibrated=by_level(own) if has_calibration else {},
+        log_probs=np.where(encoded.saturated, -np.inf, log_probs),
+        unfamiliar=novelty_weights(familiarity, encoded) if has_calibration else None,
+        bounded=cut_by_bound(familiarity, encoded, quantiles[min(levels)]) if has_calibration else None,
     )
 
 

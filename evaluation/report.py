@@ -72,6 +72,8 @@ class Predictions:
         quantiles: Quantile level between 0 and 1 to quantiles, `(rows,)` each.
         groups: Name of each row's group, `(rows,)`; each row is its own when not given.
         truncated: Whether the model saw only a part of the row's text, `(rows,)`; none when not given.
+        unfamiliar: Share of the fallback in what `predict` answers, in [0, 1], `(rows,)`. The other columns are without it.
+        bounded: Whether `predict` cuts the row's interval at a lower bound, `(rows,)`; likewise.
         log_probs: Natural logarithm of the probability the model gave to the target, `(rows,)`.
         baselines: Name to predictions, `(rows,)` each.
         uncalibrated: The model's own quantiles by level where `quantiles` are calibrated ones, `(rows,)` each.
@@ -86,6 +88,8 @@ class Predictions:
     quantiles: Mapping[float, Any] = field(default_factory=dict)
     groups: Sequence[Any] | np.ndarray | None = None
     truncated: Any = None
+    unfamiliar: Any = None
+    bounded: Any = None
     log_probs: Any = None
     baselines: Mapping[str, Any] = field(default_factory=dict)
     uncalibrated: Mapping[float, Any] = field(default_factory=dict)
@@ -142,7 +146,9 @@ class _ScoredRows:
         self.groups = None if predictions.groups is None else self.column("groups", predictions.groups)
         self.quantiles = self._levels("quantile", predictions.quantiles)
         self.own_quantiles = self._levels("uncalibrated quantile", predictions.uncalibrated)
-        self._resampling = {"level": level, "n": resamples, "seed": seed}
+        self._level = level
+        self._resamples = resamples
+        self._seed = seed
 
     def __len__(self) -> int:
         return len(self.target)
@@ -167,7 +173,9 @@ class _ScoredRows:
         chosen = np.ones(len(self), dtype=bool) if rows is None else rows
         groups = None if self.groups is None else self.groups[chosen]
         columns = [array[chosen] for array in arrays]
-        found = bootstrap_interval(statistic, *columns, groups=groups, **self._resampling)
+        found = bootstrap_interval(
+            statistic, *columns, groups=groups, level=self._level, n=self._resamples, seed=self._seed
+        )
         return {end: _number(getattr(found, end)) for end in ("value", "low", "high")}
 
 
@@ -198,6 +206,8 @@ def score_predictions(
           `width`: median of width over |target|; `crps`: mean; `nll`: nats, where there are log-probabilities;
         - `uncalibrated`: `coverage`, `coverage_of_groups`, `width`, `crps`, `spearman`, `mape` of the model's own quantiles,
           where the others are calibrated; `calibrated` is true there;
+        - `fallback_share`, `bounded_share`, where known: of the rows that `predict` answers by a fallback, as they are unlike
+          the training rows, and whose intervals it cuts at a lower bound; the scores are those of the model without either;
         - `truncated_share`; `seconds_per_row`; `languages`: name to `n`, `groups`, the four scores and `coverage`;
           `within_languages`, where several have more than 8 rows: mean over those languages of rho inside each, `{"value",
           "low", "high"}`;
@@ -229,6 +239,10 @@ def score_predictions(
     entry["truncated_share"] = 0.0
     if predictions.truncated is not None:
         entry["truncated_share"] = float(rows.column("truncated", predictions.truncated).astype(bool).mean())
+    if predictions.unfamiliar is not None:
+        entry["fallback_share"] = float((rows.column("unfamiliar", predictions.unfamiliar) > 0).mean())
+    if predictions.bounded is not None:
+        entry["bounded_share"] = float(rows.column("bounded", predictions.bounded).astype(bool).mean())
     if predictions.seconds_per_row is not None:
         entry["seconds_per_row"] = predictions.seconds_per_row
 

@@ -36,7 +36,7 @@ from code_rlm.evaluation.rows import (
     table_title,
     wanted_metrics,
 )
-from code_rlm.evaluation.shards import is_main_process, own_device
+from code_rlm.evaluation.shards import is_main_process, to_own_device
 from code_rlm.loading import DEFAULT_CHECKPOINT, load
 
 
@@ -51,7 +51,7 @@ def evaluate(args: argparse.Namespace) -> Path:
     names = table_names(args)
     wanted_baselines(args)
     model, processor = load(args.model)
-    model.to(own_device())
+    to_own_device(model)
     tasks: dict[str, dict[str, Predictions]] = {}
     training_rows: dict[str, int] = {}
     notes: list[str] = []
@@ -69,8 +69,7 @@ def evaluate(args: argparse.Namespace) -> Path:
                 raise type(error)(f"{name}, {args.split} split: {error}") from None
             tasks[title][metric] = found
             if is_main_process():
-                speed = f"{len(found.target)} rows, {1e3 * found.seconds_per_row:.1f} ms each"
-                print(f"{title}, {metric}: {speed}", file=sys.stderr)
+                print(f"{title}, {metric}: {speed(found)}", file=sys.stderr)
             notes += [f"{title}, {metric}: {note}" for note in odd(found)]
         if is_main_process() and wanted_baselines(args):
             train, why = rows_to_fit(name, args, rows)
@@ -111,6 +110,12 @@ def draw(tasks: dict[str, dict[str, Predictions]], folder: str) -> None:
     print(f"{len(written)} plots are in {folder}", file=sys.stderr)
 
 
+def speed(found: Predictions) -> str:
+    """How many rows were predicted and, where it is known, the time of each."""
+    count = f"{len(found.target)} rows"
+    return count if found.seconds_per_row is None else f"{count}, {1e3 * found.seconds_per_row:.1f} ms each"
+
+
 def odd(found: Predictions) -> list[str]:
     """What makes scores of these rows undefined or loose."""
     target, notes = found.target, []
@@ -118,8 +123,17 @@ def odd(found: Predictions) -> list[str]:
         notes.append("one row; nothing can be ranked.")
     elif np.ptp(target) == 0:
         notes.append(f"all {len(target)} targets are {target[0]:g}; nothing can be ranked.")
-    if len(target) > 1 and len(np.unique(found.groups)) == 1:
+    if len(target) > 1 and found.groups is not None and len(np.unique(found.groups)) == 1:
         notes.append("all rows are of one group; there are no confidence intervals.")
+    if found.unfamiliar is not None and (share := float(np.mean(found.unfamiliar > 0))):
+        notes.append(
+            f"{share:.1%} of the rows are unlike the training rows: predict answers them by a fallback, in part or whole; the "
+            "scores here are the model's without it."
+        )
+    if found.bounded is not None and (share := float(np.mean(found.bounded))):
+        notes.append(
+            f"{share:.1%} of the intervals begin below a lower bound, at which predict cuts them; here they are not cut."
+        )
     return notes
 
 

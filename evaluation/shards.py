@@ -6,8 +6,10 @@ from typing import Any, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
+from torch import nn
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def map_shards(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -36,4 +38,9 @@ def own_device() -> torch.device:
     return device if device.type == "cuda" else torch.device("cpu")
 
 
-__all__ = ["is_main_process", "map_shards", "own_device"]
+def to_own_device(model: nn.Module) -> None:
+    """Moves a model to the process's GPU, or to the CPU."""
+    model.to(own_device())
+
+
+__all__ = ["is_main_process", "map_shards", "own_device", "to_own_device"]

@@ -36,7 +36,7 @@ from code_rlm.evaluation.metrics import EvaluationError, bootstrap_interval, ken
 from code_rlm.evaluation.paper import SOURCE, TABLES, PaperRow
 from code_rlm.evaluation.predictions import predict_rows
 from code_rlm.evaluation.results import table
-from code_rlm.evaluation.shards import is_main_process, own_device
+from code_rlm.evaluation.shards import is_main_process, to_own_device
 from code_rlm.loading import DEFAULT_CHECKPOINT, load
 
 STATISTICS: dict[str, Callable[[Any, Any], float]] = {"spearman": spearman, "kendall": kendall}
@@ -188,7 +188,7 @@ def few_shot_row(row: PaperRow, tables: Tables, args: argparse.Namespace, cache:
             folder = Path(args.out) / "few_shot" / f"{'_'.join(row.spaces)}_{row.samples}"
             source = args.model or str(DEFAULT_CHECKPOINT)
             model, processor = load(fine_tuned(source, train, row.metric, folder, steps=args.few_shot, seed=args.seed))
-            model.to(own_device())  # type: ignore[arg-type]
+            to_own_device(model)
             cache[key] = model, processor
         model, processor = cache[key]
     except RLMError as error:
@@ -206,7 +206,7 @@ def evaluate_suite(args: argparse.Namespace) -> Path:
         if getattr(args, name):
             raise EvaluationError(f"--suite names its own tables and metrics; leave out --{name.replace('_', '-')}.")
     model, processor = load(args.model)
-    model.to(own_device())  # type: ignore[arg-type]
+    to_own_device(model)
     split = None if args.split == "all" else args.split
     tables = Tables(args.data_root, split, args.seed, args.max_rows or ROWS)
     cache: dict[Any, Any] = {}

@@ -245,7 +245,7 @@ def card_data(known: Known) -> ModelCardData:
     results = [result for row in known.rows for result in _hub_results(row, known.report or {})]
     hub_metrics = {kind for kind, _ in _HUB_NAMES.values()}
     metrics = sorted({result.metric_type for result in results} & hub_metrics)
-    more = {_REMEMBERED: list(known.remembered)} if known.remembered else {}
+    more: dict[str, Any] = {_REMEMBERED: list(known.remembered)} if known.remembered else {}
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=TASK,
@@ -330,8 +330,9 @@ def _base_model(known: Known) -> str | None:
     base = json.loads(adapter.read_text(encoding="utf-8")).get("base") if adapter.is_file() else None
     for options in known.options.values():
         base = base or options.get("model.init") or options.get("model.pretrained_encoder")
-    is_id = isinstance(base, str) and base.count("/") == 1
-    return base if is_id and not base.startswith((".", "checkpoints/", "runs/")) else None
+    if not isinstance(base, str) or base.count("/") != 1:
+        return None
+    return None if base.startswith((".", "checkpoints/", "runs/")) else base
 
 
 def _section(title: str, lines: Sequence[str]) -> list[str]:

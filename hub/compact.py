@@ -25,6 +25,8 @@ from code_rlm.training.ensemble import carry_over
 
 def only_languages(model: RLMForConditionalGeneration) -> dict[str, str]:
     """Returns the metrics whose every training row is of one language that has a regressor of its own, with that language."""
+    if model.ensemble is None:
+        return {}
     settings = model.ensemble.settings
     familiarity = model.config.fitted.familiarity
     found = {}

@@ -57,7 +57,7 @@ _CODENET = (
 _SPACES = (
     "NASBench101 NASBench201 FBNet NASNet Amoeba PNAS ENAS DARTS OfaMB OfaPN OfaRN Twopath Hiaml Inception SNAS"
 ).split()
-METRICS = (
+METRICS: tuple[dict[str, Any], ...] = (
     {
         "name": "peak_memory_bytes",
         "unit": "bytes",
@@ -159,7 +159,8 @@ def convert(
             f"{source} holds a {published.get('model_type')!r} model; convert reads {MODEL_TYPE!r} ones, such as "
             "akhauriyash/RLM-GemmaS-Code-v0."
         )
-    problems, notes = [], []
+    problems: list[str] = []
+    notes: list[str] = []
     config = _config(published, problems, notes)
     if config is None:
         raise _refusal(source, problems)
@@ -168,7 +169,7 @@ def convert(
     tokenizer = _tokenizer(folder / TOKENIZER, config, problems)
     stored = stored_tensors(_weight_files(folder))
     tensors = _match(model, stored, problems)
-    if problems:
+    if problems or tokenizer is None:
         raise _refusal(source, problems)
 
     # Written beside its final place and then moved, so that a folder of that name is always whole.
@@ -180,7 +181,7 @@ def convert(
         config.dtype = _DTYPES[tensors["number_head.weight"].dtype]
         config.save_pretrained(part)
         model.generation_config.save_pretrained(part)
-        custom_object_save(model, part, config=config)
+        custom_object_save(model, part)
         tokenizer.save_pretrained(part)
         _card(out.name, source, revision, notes).save(part / "README.md")
         if out.exists():
@@ -370,11 +371,12 @@ def _tokenizer(folder: Path, config: RLMConfig, problems: list[str]) -> RLMToken
     start, end = _surrounding(backend)
     # Gemma's tokenizer class adds these by a flag of its own, whatever tokenizer.json says.
     for role, given in (("bos", start), ("eos", end)):
-        flag, name = said.get(f"add_{role}_token"), special.get(f"{role}_token")
+        flag, token = said.get(f"add_{role}_token"), special.get(f"{role}_token")
+        number = backend.token_to_id(token) if token else None
         if flag is False:
             given.clear()
-        elif flag and name and backend.token_to_id(name) not in given:
-            given.append(backend.token_to_id(name))
+        elif flag and number is not None and number not in given:
+            given.append(number)
     around = [(str(backend.id_to_token(i)), i) for i in dict.fromkeys([*start, *end])]
     single = [*(backend.id_to_token(i) for i in start), "$A", *(backend.id_to_token(i) for i in end)]
     backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=around)
