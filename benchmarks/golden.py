@@ -4,8 +4,8 @@
     python benchmarks/golden.py --data-root DATA            # exit status 1 where an answer differs
 
 Each task of `data/readers.py` whose table is there gives 200 test rows, chosen by hash of their group. Row i is asked for
-metric i modulo the number of the task's metrics. The file holds numbers by hash of the input, no text. It
-is of release 0.1: rows of programs differ where numbers that were spelled in another way are now read as plain decimals.
+metric i modulo the number of the task's metrics. The file holds numbers by hash of the input, no text. It is
+written anew with new weights.
 """
 
 import argparse

@@ -30,7 +30,7 @@ from code_rlm.ensemble_rlm import EnsembleConfig
 from code_rlm.features_rlm import RLMFeatureExtractor, token_texts
 from code_rlm.tokenization_rlm import RLMTokenizer
 from code_rlm.training import trees
-from code_rlm.training.ensemble import _folds, _raw_features, usable_rows
+from code_rlm.training.ensemble import _folds, raw_features, usable_rows
 
 # Task to its metrics, and to how many training rows are read.
 CASES = {
@@ -139,7 +139,7 @@ def main() -> None:
         metrics, rows_read = CASES[task]
         source = read_source(task, metrics, args.rows or rows_read, args.data_root, tokenizer)
         mixture = Mixture([source], [1.0], tokenizer, model.config.max_input_tokens, 8192, 1, 0)
-        features, _ = _raw_features(extractor, source, mixture)
+        features, _ = raw_features(extractor, source, mixture)
         folds = _folds(source)
         for metric in metrics:
             rows = usable_rows(source, metric)
