@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from peft import AutoPeftModelForSeq2SeqLM, PeftModel
+from safetensors.torch import load_file
 from toy import log_of
-from transformers import BertConfig, T5Config
+from transformers import AutoModelForSeq2SeqLM, BertConfig, T5Config
 
 import code_rlm
 from code_rlm import CheckpointError, RLMConfig, RLMForConditionalGeneration
 from code_rlm.cli import main as cli
+from code_rlm.distributions_rlm import Calibration
+from code_rlm.ensemble_rlm import changed_slices, composed
+from code_rlm.evaluation.calibration import write_calibration
 from code_rlm.train import train
 from code_rlm.training.adapters import add_lora, attention_layers, base_of, save_adapter
 from code_rlm.training.ensemble import settings_for
@@ -167,8 +172,6 @@ def test_when_an_adapter_is_trained_then_its_registry_travels_with_it(toy, base,
 
 
 def test_when_peft_loads_the_adapter_itself_then_it_answers_the_same(adapted, batch):
-    from peft import AutoPeftModelForSeq2SeqLM
-
     model = AutoPeftModelForSeq2SeqLM.from_pretrained(adapted / "adapter")
     assert type(base_of(model)) is RLMForConditionalGeneration
     torch.testing.assert_close(logits_of(model, batch), logits_of(code_rlm.load(adapted / "final")[0], batch))
@@ -209,7 +212,7 @@ def test_when_the_base_is_gone_or_changed_then_the_adapter_is_refused(adapted, b
 
 
 def test_when_weights_of_an_adapter_are_missing_then_it_is_refused(adapted, tmp_path):
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     folder = shutil.copytree(adapted / "adapter", tmp_path / "adapter")
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -248,8 +251,43 @@ def test_when_the_base_has_a_lexical_path_then_the_adapter_brings_its_channels(
     assert torch.equal(merged.ensemble.weight, adapted.ensemble.weight)
     assert merged.config.fitted.pooling == adapted.config.fitted.pooling
     assert torch.allclose(logits_of(merged, batch), logits_of(adapted, batch), atol=1e-5)
+    assert_peft_answers_alike(merged, base, tmp_path / "run" / "adapter", batch)
+    names = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert not any(".ensemble." in name for name in names)
     with pytest.raises(TrainError, match="has a feature ensemble of its own with buckets 64"):
         lora_run(toy, base, tmp_path / "other", ensemble={"buckets": 128})
+
+
+def assert_peft_answers_alike(merged, base, adapter, batch):
+    """Every way to load an adapter gives the metrics, the ensemble and the answers of the merged model."""
+    ways = [
+        PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained(base), adapter),
+        AutoPeftModelForSeq2SeqLM.from_pretrained(adapter),
+        AutoModelForSeq2SeqLM.from_pretrained(adapter),
+    ]
+    for model in map(base_of, ways):
+        assert model.config.metric_names() == merged.config.metric_names()
+        assert model.config.fitted == merged.config.fitted
+        assert torch.equal(model.ensemble.weight, merged.ensemble.weight)
+        assert torch.allclose(logits_of(model, batch), logits_of(merged, batch), atol=1e-5)
+
+
+def test_when_an_adapter_is_calibrated_then_peft_brings_the_calibration(adapted, tmp_path):
+    folder = shutil.copytree(adapted / "adapter", tmp_path / "adapter")
+    before = AutoModelForSeq2SeqLM.from_pretrained(folder).config.fitted.calibration
+    write_calibration(folder, folder, {"cpu_time_ms": Calibration((0.1, 0.9), (0.2, 0.8), rows=5)})
+    after = AutoModelForSeq2SeqLM.from_pretrained(folder).config.fitted.calibration
+    assert before["cpu_time_ms"] != after["cpu_time_ms"] and after["cpu_time_ms"].rows == 5
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_when_slices_of_a_tensor_are_new_then_only_they_are_kept(axis):
+    base = torch.arange(12.0).view(3, 4)
+    tensor = torch.cat([base, base.narrow(axis, 1, 1) + 0.5], axis).flip(axis)
+    source, changed = changed_slices(tensor, base, axis)
+    assert len(changed) == 1 and torch.equal(composed(source, changed, base, axis), tensor)
+    source, changed = changed_slices(tensor, None, axis)
+    assert torch.equal(composed(source, changed, None, axis), tensor)
 
 
 def test_when_a_lora_run_is_described_then_only_what_it_trains_is_counted(toy, base, tmp_path, capsys):

@@ -73,6 +73,12 @@ def test_when_a_config_carries_foreign_code_references_then_they_are_replaced(ma
     assert "evil" not in config.to_json_string(use_diff=False)
 
 
+def test_when_lists_are_null_as_in_old_checkpoints_then_they_are_the_defaults(make_config):
+    null = make_config(metrics=None, default_metrics=None, number_format=None, regression_scale=None)
+    assert (null.metrics, null.default_metrics, null.regression_scale) == ([], {}, [0.0, 1.0])
+    assert null.to_dict() == make_config().to_dict()
+
+
 def test_when_fields_are_given_then_the_callers_are_not_changed(make_config):
     fields = {
         "encoder": {

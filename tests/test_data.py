@@ -274,18 +274,17 @@ def data_root(tmp_path, monkeypatch):
             "language": ["Python"] * count,
         },
     )
-    write(
-        "leetcode_memory",
-        {
-            "text": [f"def solve(n):\n    return n + {row}" for row in rows],
-            "context": [[f"argument n: {row}"] for row in rows],
-            "group": [f"problem-{row % 9}" for row in rows],
-            "outcome": ["ok", "timeout"] * (count // 2),
-            "hardware": ["one core"] * count,
-            "versions": ["Python 3.11"] * count,
-            "peak_memory_bytes": [None if row % 2 else 8.0 * row for row in rows],
-        },
-    )
+    calls = {
+        "text": [f"def solve(n):\n    return n + {row}" for row in rows],
+        "context": [[f"argument n: {row}"] for row in rows],
+        "group": [f"problem-{row % 9}" for row in rows],
+        "outcome": ["ok", "timeout"] * (count // 2),
+        "hardware": ["one core"] * count,
+        "versions": ["Python 3.11"] * count,
+        "peak_memory_bytes": [None if row % 2 else 8.0 * row for row in rows],
+    }
+    for task in ("leetcode_memory", "leetcode_solutions"):
+        write(task, calls)
     for task in (name for name, task in TASKS.items() if task.packed):
         known = [*TASKS[task].metrics, *TASKS[task].extra_metrics]
         write(
@@ -378,8 +377,9 @@ def test_when_submissions_are_read_then_kilobytes_become_bytes(data_root):
     assert TASKS["codenet_python"].hardware_of(former[0]) == TASKS["codenet_python"].hardware_of("judge_memory_bytes")
 
 
-def test_when_calls_are_read_then_arguments_are_context_and_failures_have_no_value(data_root):
-    rows = read_task("leetcode_memory", data_root)
+@pytest.mark.parametrize("task", ["leetcode_memory", "leetcode_solutions"])
+def test_when_calls_are_read_then_arguments_are_context_and_failures_have_no_value(data_root, task):
+    rows = read_task(task, data_root)
     assert (rows[2]["context"], rows[2]["values"], rows[2]["outcome"]) == (["argument n: 2"], [16.0], "ok")
     assert (rows[3]["values"], rows[3]["outcome"], rows[3]["versions"]) == ([None], "timeout", "Python 3.11")
 

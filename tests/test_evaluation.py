@@ -395,3 +395,12 @@ def test_when_targets_have_more_digits_than_the_format_then_intervals_are_judged
     written = report.Predictions(**given, written=np.array([1.234, 2.0]))
     assert report.score_predictions(written)["coverage"]["0.9"] == 1.0
     assert report.score_predictions(written)["coverage_interval"]["0.9"] == [1.0, 1.0]
+
+
+def test_when_rows_are_answered_by_a_fallback_or_cut_by_a_bound_then_the_report_has_their_shares():
+    values = np.arange(1.0, 9.0)
+    entry = report.score_predictions(
+        report.Predictions(values, values, unfamiliar=np.array([0, 0.2, 1, 0, 0, 0, 0, 0.0]), bounded=values > 6)
+    )
+    assert entry["fallback_share"] == 0.25 and entry["bounded_share"] == 0.25
+    assert not {"fallback_share", "bounded_share"} & set(report.score_predictions(report.Predictions(values, values)))

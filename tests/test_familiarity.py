@@ -4,9 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from code_rlm.errors_rlm import CheckpointError
-from code_rlm.familiarity_rlm import NGRAM_BITS, SCORES, UNFAMILIAR, Observation, Reference, tail_p_value
+from code_rlm.evaluation.familiarity import POOL_VALUES, bound_ratios, idle_memory
+from code_rlm.familiarity_rlm import (
+    NGRAM_BITS,
+    SCORES,
+    UNFAMILIAR,
+    Familiarity,
+    Observation,
+    Reference,
+    tail_p_value,
+)
 
 
 def observe(rng, words="abcdefgh", largest=100.0, context=("input_size",), tokens=100, shift=0.0, **signature):
@@ -80,3 +90,38 @@ def test_when_there_is_one_group_then_the_error_says_what_is_needed():
     rows = [observe(np.random.default_rng(0)) for _ in range(5)]
     with pytest.raises(CheckpointError, match="two groups"):
         Reference.fit("toy", ["python"], rows, [0] * 5)
+
+
+def memory_rows(bytes_by_count, language="python"):
+    """Programs that make a list of so many elements, with their resident memory."""
+    texts = [f"a = [0] * {count}\n" for count in bytes_by_count]
+    values = [[float(value)] for value in bytes_by_count.values()]
+    count = len(texts)
+    return Dataset.from_dict(
+        {"text": texts, "language": [language] * count, "metrics": [["peak_rss_bytes"]] * count, "values": values}
+    )
+
+
+def test_when_a_table_has_a_smaller_process_then_the_idle_memory_is_below_it():
+    tables = [memory_rows({3: 2e6, 4: 3e6}), memory_rows({3: 1e6}), memory_rows({3: 5e6}, "go")]
+    assert idle_memory(tables, "peak_rss_bytes") == pytest.approx({"python": 0.9e6, "go": 4.5e6})
+
+
+def test_when_rows_have_bounds_then_their_ratios_are_at_least_one():
+    metric, counts = "peak_rss_bytes", [10**6 + 1000 * number for number in range(POOL_VALUES)]
+    familiarity = Familiarity(idle={metric: {"python": 1e6}})
+    bound = familiarity.lower_bound(metric, "python", memory_rows({counts[0]: 1})["text"][0])
+    assert bound == 1e6 + 8 * counts[0]
+    ratios = bound_ratios(familiarity, [memory_rows({count: 1.5 * (1e6 + 8 * count) for count in counts})], metric)
+    assert ratios == pytest.approx([1.5] * POOL_VALUES)
+    ratios = bound_ratios(familiarity, [memory_rows({count: 8.0 * count for count in counts})], metric)
+    assert min(ratios) == 1.0
+    assert bound_ratios(familiarity, [memory_rows({count: 1e7 for count in counts[:5]})], metric) is None
+
+
+def test_when_all_training_rows_have_a_context_key_then_it_is_required(reference):
+    familiarity = Familiarity({"toy": reference}, {"latency_ms": ("toy",)})
+    assert familiarity.requires("input_size", ["latency_ms"], "python")
+    assert not familiarity.requires("gpu", ["latency_ms"], "python")
+    assert not familiarity.requires("input_size", ["latency_ms"], "c")
+    assert not familiarity.requires("input_size", ["cycles"], "python")

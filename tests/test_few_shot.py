@@ -110,6 +110,7 @@ def test_when_scores_are_missing_then_they_stand_below_all_others(few_shot):
     assert few_shot.filled([[3.0, None, 5.0], [None, None, None]]).tolist() == [[3.0, 0.0], [2.0, 0.0], [5.0, 0.0]]
 
 
+@pytest.mark.slow
 def test_when_proxies_tell_the_accuracy_then_recipes_with_it_win(few_shot):
     random = np.random.default_rng(0)
     arch = lambda: "+".join(  # noqa: E731

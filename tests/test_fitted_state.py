@@ -106,6 +106,7 @@ def test_when_it_is_loaded_by_any_class_then_the_state_comes_along(checkpoint):
         assert RLMConfig.from_dict(config.to_dict()).fitted == STATE
 
 
+@pytest.mark.slow
 def test_when_it_is_on_a_hub_then_the_state_is_pushed_and_read_with_the_weights(checkpoint, tmp_path):
     with LoopbackHub(tmp_path / "hub") as hub:
         env = hub.env(tmp_path / "home")
@@ -173,7 +174,7 @@ def test_when_a_config_of_an_earlier_release_holds_the_state_then_it_is_read(che
 def test_when_the_shipped_checkpoint_is_saved_then_its_config_is_small_and_nothing_is_lost(tmp_path):
     config = RLMConfig.from_pretrained(DEFAULT_CHECKPOINT)
     config.save_pretrained(tmp_path)
-    assert (tmp_path / "config.json").stat().st_size < 20_000
+    assert (tmp_path / "config.json").stat().st_size < 25_000
     again = RLMConfig.from_pretrained(tmp_path)
     assert again.fitted == config.fitted and again.ensemble_config() == config.ensemble_config()
     assert again.fitted.calibration and again.fitted.pooling and again.fitted.score_scales and again.fitted.mlps

@@ -289,6 +289,7 @@ def test_when_auto_map_points_elsewhere_then_the_package_does_not_follow(make_mo
     assert list(model.config.to_dict()["custom_pipelines"]) == ["code-regression"]
 
 
+@pytest.mark.slow
 def test_when_an_adapter_is_on_the_hub_then_its_base_is_found_there(hub, make_model, tokenizer, tmp_path):
     pytest.importorskip("peft")
     folder = tiny.save(make_model, tokenizer, tmp_path / "checkpoint")

@@ -165,7 +165,7 @@ def test_when_weights_are_others_then_the_error_says_so(causal, tmp_path):
     ],
 )
 def test_when_settings_are_wrong_then_the_error_says_so(causal, entry, message, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable is read at import
     with pytest.raises(CheckpointError, match=message):
         LanguageModelConfig.resolve({"model": str(causal), **entry})
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import ModernBertConfig, ModernBertModel
 
-from code_rlm.local_attention_rlm import ATTENTION, banded_attention, use_local_attention
+from code_rlm.local_attention_rlm import ATTENTION, _blocks, _slices, banded_attention, is_long, use_local_attention
 from code_rlm.modeling_rlm import RLMForConditionalGeneration
 
 SIZES = {
@@ -42,7 +42,8 @@ def test_when_attention_is_local_then_states_are_those_of_the_library(length, fu
         assert found.isfinite().all()
 
 
-def test_when_the_length_doubles_then_the_work_of_a_window_doubles(monkeypatch):
+@pytest.mark.parametrize("attend", [_slices, _blocks])
+def test_when_the_length_doubles_then_the_work_of_a_window_doubles(attend, monkeypatch):
     pairs: list[int] = []
     plain = torch.nn.functional.scaled_dot_product_attention
 
@@ -51,12 +52,51 @@ def test_when_the_length_doubles_then_the_work_of_a_window_doubles(monkeypatch):
         return plain(query, key, value, *others, **options)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
+    work = []
     for length in (4096, 8192):
+        pairs.clear()
         x = torch.randn(1, 2, length, 8)
-        banded_attention(torch.nn.Identity(), x, x, x, None, sliding_window=65)
+        attend(x, x, x, None, 65, {})
+        work.append(sum(pairs))
+        pairs.clear()
         banded_attention(torch.nn.Identity(), x, x, x, None, sliding_window=None)
-    windows, everything = pairs[::2], pairs[1::2]
-    assert windows[1] == 2 * windows[0] == 2 * 2 * 4096 * 192 and everything[1] == 4 * everything[0]
+        assert pairs == [2 * length * length]
+    blocks = 8192 // 64
+    assert work[1] - work[0] == 2 * 4096 * 192 and work[1] <= 2 * blocks * 64 * 192
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("length", [3, 63, 64, 65, 200])
+def test_when_blocks_are_attended_one_by_one_then_the_answers_are_those_of_all_at_once(length, padded):
+    torch.manual_seed(0)
+    parts = [torch.randn(2, 2, length, 8) for _ in range(3)]
+    seen = torch.ones(2, length, dtype=torch.bool)
+    seen[1, length // 2 :] = False
+    given = seen if padded else None
+    one, other = (attend(*parts, given, 13, {}) for attend in (_slices, _blocks))
+    assert torch.allclose(one[seen], other[seen], atol=1e-5)
+    assert one.isfinite().all() and other.isfinite().all()
+
+
+def test_when_a_short_encoder_is_trained_then_it_attends_under_the_librarys_mask_and_reads_in_blocks(monkeypatch):
+    model = encoder(["sliding_attention"] * 3, positions=512)
+    use_local_attention(model)
+    calls: list[int] = []
+    plain = torch.nn.functional.scaled_dot_product_attention
+
+    def counting(query, *others, **options):
+        calls.append(query.shape[2])
+        return plain(query, *others, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counting)
+    ids = torch.randint(5, 300, (1, 130), generator=torch.Generator().manual_seed(1))
+    trained = model(input_ids=ids).last_hidden_state
+    assert calls == [130] * 3
+    calls.clear()
+    with torch.no_grad():
+        read = model(input_ids=ids).last_hidden_state
+    assert calls == [64, 64, 2] * 3
+    assert torch.allclose(read, trained, atol=1e-4, rtol=1e-4)
 
 
 def test_when_gradients_flow_through_windows_then_they_are_those_of_full_attention_under_a_mask():
@@ -70,7 +110,7 @@ def test_when_gradients_flow_through_windows_then_they_are_those_of_full_attenti
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(one, other, strict=True))
 
 
-def test_when_a_model_reads_long_inputs_then_its_encoder_attends_locally_and_short_ones_as_before(make_config):
+def test_when_a_model_reads_long_inputs_then_its_encoder_is_trained_with_blocks_and_a_short_one_is_not(make_config):
     long = make_config(
         encoder={
             **SIZES,
@@ -85,4 +125,5 @@ def test_when_a_model_reads_long_inputs_then_its_encoder_attends_locally_and_sho
     ids = torch.randint(5, 300, (1, 32768), generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         assert model.encode_memory(ids, torch.ones_like(ids)).shape[1] == 32768
-    assert RLMForConditionalGeneration(make_config()).encoder.config._attn_implementation != ATTENTION
+    assert is_long(model.encoder.config)
+    assert not is_long(RLMForConditionalGeneration(make_config()).encoder.config)

@@ -214,6 +214,7 @@ def test_when_weights_are_averaged_then_the_average_follows_its_formula_and_the_
     assert layer.weight.tolist() == [[6.0, 6.0]]
 
 
+@pytest.mark.slow
 def test_when_a_run_keeps_an_average_then_it_is_saved_and_resumed_bit_by_bit(toy, tmp_path):
     flags = ["--ema", 0.9, "--steps", 8, "--save_every", 4, "--eval_every", 4]
     train(options_of(toy, tmp_path / "whole", *flags))

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import onnx
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -457,6 +458,7 @@ if DEVICE == "cpu":
 """
 
 
+@pytest.mark.slow
 def test_when_there_is_no_gpu_then_kernels_are_checked_and_not_measured(tmp_path):
     texts = [KERNEL, KERNEL.replace("2 * tl.load", "3 * tl.load"), KERNEL.replace("tl.arange", "tl.oops")]
     programs = [Program(text, "triton") for text in [*texts, "x = 1"]]
@@ -701,7 +703,8 @@ def test_when_an_argument_is_long_then_its_description_is_short():
     assert describe(Wrapped("list_node", [7] * 100)) == "list_node of list of 100 int from 7"
 
 
-def test_when_problems_are_measured_then_the_task_reads_them(tmp_path):
+def write_problems(root: Path) -> None:
+    """Three problems in the form of LeetCodeDataset: one that runs, one that refuses large inputs, one that is wrong."""
     solution = "class Solution:\n    def double(self, nums):\n        {}\n        return [2 * n for n in nums]\n"
     entries = [
         {
@@ -713,9 +716,13 @@ def test_when_problems_are_measured_then_the_task_reads_them(tmp_path):
         }
         for name, line in (("good", "math.sqrt(1)"), ("picky", "assert len(nums) < 5"), ("bad", "nums = nums[1:]"))
     ]
-    (tmp_path / "python").mkdir()
-    with gzip.open(tmp_path / SOURCE_FILE, "wt") as file:
+    (root / "python").mkdir()
+    with gzip.open(root / SOURCE_FILE, "wt") as file:
         file.writelines(json.dumps(entry) + "\n" for entry in entries)
+
+
+def test_when_problems_are_measured_then_the_task_reads_them(tmp_path):
+    write_problems(tmp_path)
     out = tmp_path / "out"
     arguments = ["leetcode", "--data-root", str(tmp_path), "--out", str(out), "--sizes", "50", "500"]
     assert main(arguments) == 0
@@ -732,3 +739,26 @@ def test_when_problems_are_measured_then_the_task_reads_them(tmp_path):
     assert small < 600 < 8 * 500 < large < 8 * 700
     assert [each[0] for each in found["picky"]] == ["ok"]  # what it refuses is left out
     assert [each[0] for each in found["bad"]] == ["wrong_answer", "ok", "ok"]
+
+
+def test_when_solutions_of_others_are_measured_then_all_get_the_same_arguments(tmp_path):
+    write_problems(tmp_path)
+    lazy = "class Solution(object):\n    def double(self, xs):\n        return [2 * xs[i] for i in xrange(len(xs))]\n"
+    twice = "class Solution:\n    def double(self, a):\n        b = [2 * n for n in a]\n        return list(b)\n"
+    wrong = "class Solution:\n    def double(self, a):\n        return collections.deque(a)\n"
+    other = "class Solution { int[] twice(int[] a) { return a; } }"
+    rows = [(lazy, "python"), (twice, "python"), (twice, "python"), (wrong, "python"), (other, "java")]
+    table = tmp_path / "solutions.parquet"
+    columns = {"text": [text for text, _ in rows], "language": [each for _, each in rows], "task_id": ["good"] * 5}
+    pq.write_table(pa.table(columns), table)
+    out = tmp_path / "out"
+    arguments = ["leetcode", "--data-root", str(tmp_path), "--out", str(out), "--sizes", "500"]
+    assert main([*arguments, "--solutions", str(table)]) == 0
+    found = {(row["text"], row["context"][0]): row for row in read_task("leetcode_solutions", out)}
+    assert len(found) == 6 and {text for text, _ in found} == {lazy, twice, wrong}
+    grown = "argument nums: list of 500 int from 3 to 8"
+    assert found[twice, grown]["values"][0] > 1.5 * found[lazy, grown]["values"][0] > 8 * 500
+    assert found[wrong, "argument nums: [3, 8]"]["outcome"] == "wrong_answer"
+    assert {row["group"] for row in found.values()} == {"good"}
+    pq.write_table(pa.table({"text": ["x"]}), table)
+    assert main([*arguments, "--fresh", "--solutions", str(table)]) == 2

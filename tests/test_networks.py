@@ -65,7 +65,18 @@ def test_when_a_text_is_no_graph_then_it_costs_nothing(text):
 
 
 @pytest.mark.parametrize(
-    "line", ["conv3x3", "reshape 0 0 0", "slice a b", "concat axis 9 v0 v7", "matmul v0 v9", "grp f", "lstm w"]
+    "line",
+    [
+        "conv3x3",
+        "reshape 0 0 0",
+        "slice a b",
+        "concat axis 9 v0 v7",
+        "matmul v0 v9",
+        "grp f",
+        "lstm w",
+        "x3",
+        "v1 + x801",
+    ],
 )
 def test_when_a_statement_makes_no_sense_then_the_rest_is_read(line):
     costs = network_costs(f"in 4\n{line}\nv3 = in 1 8\nfc 16 v3")

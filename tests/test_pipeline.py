@@ -44,10 +44,10 @@ def widths(pipe, monkeypatch):
     """The shapes of the batches that reach the encoder from here on."""
     seen, encode = [], pipe.model.encode
 
-    def spy(batch):
+    def spy(batch, *others):
         if not isinstance(batch, EncodedInputs):
             seen.append((tuple(batch["input_ids"].shape), batch["attention_mask"].sum(1).tolist()))
-        return encode(batch)
+        return encode(batch, *others)
 
     monkeypatch.setattr(pipe.model, "encode", spy)
     return seen

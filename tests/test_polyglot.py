@@ -239,6 +239,7 @@ def test_when_estimates_are_written_then_no_problem_has_the_families_of_one_held
         estimates.write(out, seed=5, problems=1, each=1, languages=("c",), stages=(4,))
 
 
+@pytest.mark.slow
 def test_when_costs_are_predicted_then_tables_get_what_such_programs_were_measured_to_need(
     tmp_path, capsys, monkeypatch
 ):

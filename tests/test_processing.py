@@ -106,6 +106,7 @@ print(json.dumps([type(processor).__module__.split(".")[0], found.features_used,
 """
 
 
+@pytest.mark.slow
 def test_when_the_package_is_not_installed_then_auto_processor_makes_the_same_inputs(
     checkpoint_with_ensemble, tmp_path
 ):
@@ -123,6 +124,7 @@ print(json.dumps(code_rlm.pipeline(sys.argv[1])(sys.argv[2:])))
 """
 
 
+@pytest.mark.slow
 def test_when_the_shipped_checkpoint_is_saved_again_then_a_fresh_process_answers_the_same(tmp_path):
     files = sorted(map(str, (ROOT / "examples").glob("*.*")))
     pipe = code_rlm.pipeline()

@@ -12,6 +12,36 @@ from code_rlm.program_text_rlm import LANGUAGES, Outline
 
 # Language, program, iterations of its loops, bytes that it holds.
 PROGRAMS = [
+    ("python", 'a = "AB" * 500\nt = [0] * (len(a) + 24)\nfor x in range(len(a)):\n    pass\n', 1000, 8192),
+    (
+        "rust",
+        "fn main() { let rows: Vec<(u32, u32)> = (0..500).map(|i| (i, i)).collect(); "
+        "let t = vec![vec![1u64; 4000]; rows.len()]; }",
+        500,
+        1.6e7,
+    ),
+    (
+        "go",
+        'package main\nimport ("fmt"; "strings")\nfunc main() {\n\tvar b strings.Builder\n\tfor i := 0; i < 1000000; i++ {\n'
+        '\t\tfmt.Fprintf(&b, "k%d;", i)\n\t}\n\tfmt.Println(b.Len())\n}\n',
+        1e6,
+        6e6,
+    ),
+    ("bash", "n=5000\na=($(seq 1 $n))\ndeclare -A m\nfor x in $(seq 1 $n); do\n  m[$x]=1\ndone\n", 5000, 8e5),
+    (
+        "fortran",
+        "program p\n  integer, parameter :: n = 1000\n  real(8) :: a(n, n), b(0:n)\n  integer, dimension(n) :: c\n"
+        "  integer :: i\n  do i = 1, n\n    c(i) = i\n  end do\nend program\n",
+        1000,
+        8e6 + 8008 + 4000,
+    ),
+    (
+        "haskell",
+        "main = do\n  let n = 1000 :: Int\n  let a = V.replicate n (0 :: Int)\n"
+        "  let m = M.fromList [(i, i + 1) | i <- [1 .. n]]\n  print (M.size m)\n",
+        1000,
+        8000 + 72000,
+    ),
     ("python", "a = [i * i for i in range(20_000_000)]", 2e7, 8.2e8),
     (
         "python",
@@ -252,6 +282,75 @@ def test_when_a_program_names_its_sizes_then_work_and_memory_follow(language, te
     costs = program_costs(text, language)
     assert costs["iterations"] == pytest.approx(iterations, rel=0.35, abs=2)
     assert costs["held_bytes"] == pytest.approx(held, rel=0.35, abs=5e4)
+
+
+# Language, program, iterations of its loops, bytes that it holds: sizes are lengths of texts and of what was collected.
+LENGTHS = [
+    (
+        "python",
+        'a = "ACGTTGCA" * 150\nb = "TGCATGCC" * 150\ntable = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]\n'
+        "for i in range(1, len(a) + 1):\n    for j in range(1, len(b) + 1):\n        table[i][j] = 1\n",
+        1.44e6,
+        1.15e7,
+    ),
+    ("python", 'word = "hello world"\nfor c in word:\n    print(c)\n', 11, 0),
+    (
+        "rust",
+        "fn main() {\n    let items: Vec<(usize, u64)> = (1..=400).map(|i| (i, i as u64)).collect();\n"
+        "    let mut best = vec![vec![0u64; 50_001]; items.len() + 1];\n"
+        "    for i in 0..items.len() { for c in 0..50_001 { best[i][c] = 1; } }\n}",
+        2e7,
+        1.6e8,
+    ),
+    ("rust", 'fn main() { let a = "ab".repeat(1000); let dp = vec![vec![0u32; a.len() + 1]; a.len() + 1]; }', 0, 1.6e7),
+    (
+        "java",
+        'class M { void f() { String a = "ab".repeat(1000); int[][] dp = new int[a.length()][a.length()]; } }',
+        0,
+        1.6e7,
+    ),
+    (
+        "cpp",
+        "int main() { string a(2000, 'x'); vector<vector<int>> dp(a.size() + 1, vector<int>(a.size() + 1)); }",
+        0,
+        1.6e7,
+    ),
+    (
+        "go",
+        'func main() {\n\ta := strings.Repeat("ab", 1000)\n\tdp := make([]int, len(a)*1000)\n\tdp[0] = 1\n}',
+        0,
+        1.6e7,
+    ),
+    # A word for every six characters; words repeat.
+    (
+        "python",
+        'text = "the quick brown fox " * 60_000\ncounts = {}\nfor w in text.split():\n    counts[w] = counts.get(w, 0) + 1\n',
+        2e5,
+        1.3e7,
+    ),
+    (
+        "go",
+        'func main() {\n\tvar b strings.Builder\n\tfor i := 0; i < 600_000; i++ {\n\t\tfmt.Fprintf(&b, "word%d ", i)\n\t}\n'
+        "\tcounts := map[string]int{}\n\tfor _, w := range strings.Fields(b.String()) {\n\t\tcounts[w]++\n\t}\n}",
+        1.3e6,
+        2.3e7,
+    ),
+    ("javascript", 'const a = "ab".repeat(1000);\nfor (let i = 0; i < a.length; i++) f(i);\n', 2000, 2000),
+    ("php", '<?php\n$a = str_repeat("ab", 1000);\nfor ($i = 0; $i < strlen($a); $i++) { echo $i; }\n', 2000, 2000),
+    ("lua", 'local a = string.rep("ab", 1000)\nfor i = 1, #a do print(i) end\n', 2000, 2000),
+    ("ruby", 'a = "ab" * 1000\na.length.times { |i| puts i }\n', 2000, 2000),
+    ("csharp", "var a = new string('x', 2000); for (int i = 0; i < a.Length; i++) { }", 2000, 2000),
+    ("c", 'int main(void) { char *a = "hello world"; for (size_t i = 0; i < strlen(a); i++) { } }', 11, 0),
+    ("kotlin", 'fun main() { val a = "ab".repeat(1000); for (i in 0 until a.length) { println(i) } }', 2000, 2000),
+    ("perl", 'my $a = "ab" x 1000;\nfor my $i (0 .. length($a) - 1) { print $i; }\n', 2000, 2000),
+]
+
+
+@pytest.mark.parametrize(("language", "text", "iterations", "held"), LENGTHS)
+def test_when_sizes_are_lengths_of_texts_and_containers_then_work_and_memory_follow(language, text, iterations, held):
+    costs = program_costs(text, language)
+    assert costs["iterations"] == pytest.approx(iterations, rel=0.05, abs=1)
+    assert costs["held_bytes"] == pytest.approx(held, rel=0.1, abs=100)
 
 
 def test_when_every_language_has_a_layout_then_one_is_in_the_table():

@@ -281,6 +281,7 @@ def test_when_scores_are_stored_then_equal_graphs_share_them_and_a_killed_run_go
         Cache(path)
 
 
+@pytest.mark.slow
 def test_when_the_command_is_run_then_its_table_has_texts_numbers_and_proxies(tmp_path, capsys):
     (tmp_path / "nas").mkdir()
     archs = ["00000000", "10000000", "00000001", "20000000"]

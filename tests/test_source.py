@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from code_rlm.source_rlm import SYNTAX, allocated_bytes, canonical_source, constants, tokens
+from code_rlm.source_rlm import SYNTAX, allocated_bytes, canonical_source, constants, tokens, with_kernel_sizes
 
 SPELLINGS = [
     ("cpp", "const int N = 4'000'000;"),
@@ -102,3 +102,39 @@ def test_when_a_text_is_long_then_reading_it_takes_linear_time():
 )
 def test_when_allocations_have_a_constant_size_then_what_is_written_counts(language, text, expected):
     assert allocated_bytes(text, language) == expected
+
+
+TEST = """
+import torch
+
+def kernel(x):
+    out = torch.empty((x.shape[0], 2), device=x.device)
+
+def test():
+    rows, cols = 512, 1 << 12
+    x = torch.randn(rows, cols, device="cuda")
+    w = torch.zeros((cols,), device="cuda")
+    k = torch.randint(0, 9, (2 * rows,), device="cuda")
+    x = torch.randn(7, 7)
+"""
+
+
+@pytest.mark.parametrize(
+    "value", ["4096x512, 512", "(4096, 512), (512,)", "[[4096, 512], [512]]", "4096 X 512, 512", " 4096\u00d7512, 512"]
+)
+@pytest.mark.parametrize("key", ["input_size", "input_shapes", "Sizes", "shape"])
+def test_when_the_size_of_a_kernel_is_given_then_every_spelling_is_the_same(key, value):
+    context = (f"{key}: {value}", "gpu: H100")
+    assert with_kernel_sizes(context, TEST) == ("input_size: 4096x512, 512", "gpu: H100")
+
+
+def test_when_no_size_of_a_kernel_is_given_then_its_file_states_it():
+    assert with_kernel_sizes(("gpu: H100",), TEST) == ("input_size: 512x4096, 4096, 1024", "gpu: H100")
+    without = TEST.replace("512, 1 << 12", "read()")
+    assert with_kernel_sizes(("gpu: H100",), without.split("x = torch.randn(7")[0]) == ("gpu: H100",)
+    assert with_kernel_sizes((), "no python (") == ()
+
+
+@pytest.mark.parametrize("value", ["2x4, value=2.5, scalar", "value=16, value=[1, 2]", "[1x2, 3], 4"])
+def test_when_a_size_is_written_as_in_training_then_it_stays(value):
+    assert with_kernel_sizes((f"input_size: {value}",), "") == (f"input_size: {value}",)

@@ -136,3 +136,22 @@ def test_when_a_given_value_can_have_no_effect_then_it_is_refused(pipe, monkeypa
     monkeypatch.setattr(type(pipe.model.config.fitted), "pooling_of", lambda state, metric: component)
     with pytest.raises(MetricError, match="given has no effect on cpu_time_ms"):
         pipe(PYTHON, metrics=["cpu_time_ms"], given={"peak_memory_bytes": 1e6})
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_when_the_training_kernels_have_sizes_then_those_of_the_file_are_read(pipe, monkeypatch, required):
+    monkeypatch.setattr(type(pipe.model.config.fitted.familiarity), "requires", lambda *args: required)
+    read = []
+    encode = pipe.processor.encode
+
+    def spy(inputs, metrics):
+        read.extend(inputs)
+        return encode(inputs, metrics)
+
+    monkeypatch.setattr(pipe.processor, "encode", spy)
+    kernel = "import triton\n\ndef test():\n    x = torch.randn(64, 128)\n    run(x)\n"
+    pipe(kernel, language="triton", metrics=["cpu_time_ms"])
+    pipe(kernel, language="triton", metrics=["cpu_time_ms"], context={"shape": "(32, 4)"})
+    assert [each.context for each in read] == (
+        [("input_size: 64x128",), ("input_size: 32x4",)] if required else [(), ("shape: (32, 4)",)]
+    )
