@@ -204,11 +204,11 @@ class FeatureLayout:
         return self.token_size + (self.language_model.components if self.language_model else 0)
 
 
-def _by_reader(names: Sequence[str]) -> list[dict[str, list[str]]]:
-    """JSON form of `FeatureLayout.cost_features`: runs of names of one reader, `[{"program": ["work", ...]}, ...]`."""
-    runs: list[dict[str, list[str]]] = []
+def _by_reader(names: Sequence[str]) -> list[dict[str, str]]:
+    """JSON form of `FeatureLayout.cost_features`: runs of names of one reader, `[{"program": "work, step_ns, ..."}, ...]`."""
+    runs: list[dict[str, str]] = []
     for prefix, run in itertools.groupby(names, key=lambda name: name.partition(".")[0]):
-        runs.append({prefix: [name.partition(".")[2] for name in run]})
+        runs.append({prefix: ", ".join(name.partition(".")[2] for name in run)})
     return runs
 
 
@@ -217,7 +217,11 @@ def _checked_costs(names: Any) -> tuple[str, ...]:
     if isinstance(names, bool):
         return COST_NAMES if names else ()
     if isinstance(names, (list, tuple)) and all(isinstance(run, Mapping) for run in names):
-        names = [f"{prefix}.{name}" for run in names for prefix, own in run.items() for name in own]
+        # Checkpoints of before have a list of names in place of a text.
+        runs = [
+            (prefix, own.split(", ") if isinstance(own, str) else own) for run in names for prefix, own in run.items()
+        ]
+        names = [f"{prefix}.{name}" for prefix, own in runs for name in own]
     known = set(COST_NAMES)
     if not isinstance(names, (list, tuple)) or not known.issuperset(names) or len(set(names)) < len(names):
         raise CheckpointError(

@@ -723,7 +723,7 @@ def off(model, source, metric):
 def test_when_metrics_rank_texts_alike_then_they_share_perceptrons_and_learn_of_each_other(
     make_model, tokenizer, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("code_rlm.training.mlp.FEW_EPOCHS", 60)  # how much sharing helps is measured
+    monkeypatch.setattr("code_rlm.training.mlp.FEW_EPOCHS", 100)  # how much sharing helps is measured
     rng = np.random.default_rng(0)
     few = {"a_ms": np.flatnonzero(np.arange(300) % 5 != 0)}  # of a few rows are known, of b all
     train = answered(smooth_source(tokenizer, rng), rng, ["a_ms", "inverse_ms", "b_ms"], missing=few)
@@ -746,7 +746,7 @@ def test_when_metrics_rank_texts_alike_then_they_share_perceptrons_and_learn_of_
     assert model.ensemble.settings.metrics == ("a_ms", "inverse_ms", "b_ms")
     pair, alone = (("a_ms", None), ("b_ms", None)), (("inverse_ms", None),)
     assert model.ensemble.settings.mlps == (pair, pair, alone, alone)
-    assert errors[None]["a_ms"] < 0.85 * errors[2.0]["a_ms"], (errors, cross_fitted)
+    assert errors[None]["a_ms"] < 0.8 * errors[2.0]["a_ms"], (errors, cross_fitted)
     assert cross_fitted[None]["a_ms"] < cross_fitted[2.0]["a_ms"]
     assert all(error < 0.2 for found in (errors[None], cross_fitted[None]) for error in found.values())
     # What speaks alone is as it was.
